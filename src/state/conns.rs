@@ -1,0 +1,304 @@
+//! The set of open connections: an entry is made with its guard and leaves with its guard's drop.
+//!
+//! Nothing counts beside the set. How many connections are open is [`Conns::len`], read when somebody asks.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use smol::Task;
+
+use super::{CloseReason, Direction, Entrypoint, ServerId, Service, Shared};
+
+/// A connection's identity: unique while the process lives, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(u64);
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Who is at the client's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A client over TCP.
+    Tcp(SocketAddr),
+    /// A client over a Unix socket, which has no address of its own.
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// A server is being chosen and dialled.
+    Dialling,
+    /// Bytes pass both ways.
+    Relaying,
+    /// One side has finished sending and the other has not.
+    HalfClosed,
+}
+
+/// One entry of the set: what is known of one connection, kept up to date in cells while the connection lives.
+#[derive(Debug)]
+pub struct Conn {
+    /// Its identity.
+    pub id: ConnId,
+    /// Who is at the client's end.
+    pub peer: Peer,
+    /// Where it came in.
+    pub entrypoint: Rc<Entrypoint>,
+    /// The service it is for.
+    pub service: Rc<Service>,
+    /// When it was accepted.
+    pub opened: Instant,
+    server: Cell<Option<ServerId>>,
+    phase: Cell<Phase>,
+    bytes: [Cell<u64>; 2],
+    last_activity: Cell<Instant>,
+    end: Cell<Option<(CloseReason, Instant)>>,
+    task: RefCell<Option<Task<()>>>,
+}
+
+impl Conn {
+    /// The server it talks to, once chosen.
+    #[must_use]
+    pub fn server(&self) -> Option<ServerId> {
+        self.server.get()
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Payload bytes passed on so far.
+    #[must_use]
+    pub fn bytes(&self, direction: Direction) -> u64 {
+        self.bytes[direction as usize].get()
+    }
+
+    /// When a byte last passed, or the phase last changed.
+    #[must_use]
+    pub fn last_activity(&self) -> Instant {
+        self.last_activity.get()
+    }
+
+    /// Notes that it is connected to `server` and relays from now on.
+    pub fn relaying(&self, server: ServerId, now: Instant) {
+        self.server.set(Some(server));
+        self.phase.set(Phase::Relaying);
+        self.last_activity.set(now);
+    }
+
+    /// Counts `n` bytes passed on.
+    pub fn moved(&self, direction: Direction, n: usize, now: Instant) {
+        let bytes = &self.bytes[direction as usize];
+        bytes.set(bytes.get() + n as u64);
+        self.entrypoint.bytes.of(direction).add(n as u64);
+        self.last_activity.set(now);
+    }
+
+    /// Notes that one side has finished sending.
+    pub fn half_closed(&self, now: Instant) {
+        self.phase.set(Phase::HalfClosed);
+        self.last_activity.set(now);
+    }
+}
+
+/// The set.
+#[derive(Debug, Default)]
+pub struct Conns {
+    map: RefCell<HashMap<ConnId, Rc<Conn>>>,
+    last_id: Cell<u64>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Conns {
+    /// How many connections are open: the gauge.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.borrow().len()
+    }
+
+    /// True when no connection is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Calls `visit` with every entry. `visit` must not change the set.
+    pub fn for_each(&self, mut visit: impl FnMut(&Conn)) {
+        self.map.borrow().values().for_each(|conn| visit(conn));
+    }
+
+    /// Ends a connection by dropping its task, and with it the sockets, the guard and the entry. False if there is no such
+    /// connection. A task must not end itself this way.
+    pub fn kill(&self, id: ConnId, reason: CloseReason, now: Instant) -> bool {
+        let Some(conn) = self.map.borrow().get(&id).cloned() else {
+            return false;
+        };
+        conn.end.set(Some((reason, now)));
+        // Taken in a statement of its own: dropping the task re-enters the set through the guard.
+        let task = conn.task.borrow_mut().take();
+        drop(task);
+        true
+    }
+
+    /// Ends every connection. Returns how many there were.
+    pub fn kill_all(&self, reason: CloseReason, now: Instant) -> usize {
+        let ids: Vec<_> = self.map.borrow().keys().copied().collect();
+        ids.iter()
+            .filter(|id| self.kill(**id, reason, now))
+            .count()
+    }
+
+    /// The connections that `overdue` finds a reason to end.
+    pub fn overdue(&self, overdue: impl Overdue) -> Vec<(ConnId, CloseReason)> {
+        let map = self.map.borrow();
+        map.values()
+            .filter_map(|conn| Some((conn.id, overdue.reason(conn)?)))
+            .collect()
+    }
+
+    /// Waits until fewer than `limit` connections are open. Woken by what leaves the set; nothing polls.
+    pub fn below(&self, limit: usize) -> Below<'_> {
+        Below { conns: self, limit }
+    }
+}
+
+/// Decides whether a connection has outlived a limit.
+pub trait Overdue {
+    /// The reason to end it, if there is one.
+    fn reason(&self, conn: &Conn) -> Option<CloseReason>;
+}
+
+impl<F: Fn(&Conn) -> Option<CloseReason>> Overdue for F {
+    fn reason(&self, conn: &Conn) -> Option<CloseReason> {
+        self(conn)
+    }
+}
+
+/// The future of [`Conns::below`].
+#[derive(Debug)]
+pub struct Below<'a> {
+    conns: &'a Conns,
+    limit: usize,
+}
+
+impl Future for Below<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.conns.len() < self.limit {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.conns.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// Keeps one connection in the set. Dropping it takes the entry out and counts it as closed: the one way out.
+#[derive(Debug)]
+pub struct Guard {
+    shared: Rc<Shared>,
+    conn: Rc<Conn>,
+}
+
+impl Guard {
+    /// Puts a new connection into the set.
+    #[must_use]
+    pub fn insert(
+        shared: &Rc<Shared>,
+        entrypoint: &Rc<Entrypoint>,
+        service: &Rc<Service>,
+        peer: Peer,
+        now: Instant,
+    ) -> Self {
+        let conns = &shared.conns;
+        let id = ConnId(conns.last_id.get() + 1);
+        conns.last_id.set(id.0);
+        let conn = Rc::new(Conn {
+            id,
+            peer,
+            entrypoint: entrypoint.clone(),
+            service: service.clone(),
+            opened: now,
+            server: Cell::new(None),
+            phase: Cell::new(Phase::Dialling),
+            bytes: [Cell::new(0), Cell::new(0)],
+            last_activity: Cell::new(now),
+            end: Cell::new(None),
+            task: RefCell::new(None),
+        });
+        conns.map.borrow_mut().insert(id, conn.clone());
+        entrypoint.opened.increment();
+        Self {
+            shared: shared.clone(),
+            conn,
+        }
+    }
+
+    /// The entry.
+    #[must_use]
+    pub fn conn(&self) -> &Rc<Conn> {
+        &self.conn
+    }
+
+    /// Takes the connection out of the set, with the reason for which it ended. Returns how long it was open.
+    pub fn close(self, reason: CloseReason, now: Instant) -> Duration {
+        self.conn.end.set(Some((reason, now)));
+        now.saturating_duration_since(self.conn.opened)
+    }
+}
+
+impl Conn {
+    /// Hands over the task that serves this connection, so that the set can end it.
+    pub fn owned_by(&self, task: Task<()>) {
+        *self.task.borrow_mut() = Some(task);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let conns = &self.shared.conns;
+        let removed = conns.map.borrow_mut().remove(&self.conn.id);
+        debug_assert!(removed.is_some(), "an entry leaves only by its guard");
+        // A task that ends by itself drops this guard while it runs: it is let go, not cancelled.
+        let task = self.conn.task.borrow_mut().take();
+        if let Some(task) = task {
+            task.detach();
+        }
+        let entrypoint = &self.conn.entrypoint;
+        let (reason, at) = self.conn.end.get().unwrap_or_else(|| {
+            let last_seen = self.conn.last_activity.get();
+            (CloseReason::Dropped, last_seen)
+        });
+        entrypoint.closed.of(reason).increment();
+        let open = at.saturating_duration_since(self.conn.opened);
+        entrypoint.duration.observe(open);
+        for waker in conns.waiting.borrow_mut().drain(..) {
+            waker.wake();
+        }
+    }
+}

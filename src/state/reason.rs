@@ -1,0 +1,49 @@
+//! Why things end: the closed lists of reasons that the counters and the access log speak of.
+
+use super::counters::label;
+
+label! {
+    /// Why a connection left the set.
+    CloseReason {
+        /// Both sides had sent everything and said so.
+        Done = "done",
+        /// The client reset the connection; the server's side was reset too.
+        ClientReset = "client_reset",
+        /// The server reset the connection; the client's side was reset too.
+        ServerReset = "server_reset",
+        /// The client vanished: keep-alive probes or retransmissions went unanswered, or the network failed.
+        ClientLost = "client_lost",
+        /// The server vanished: keep-alive probes or retransmissions went unanswered, or the network failed.
+        ServerLost = "server_lost",
+        /// No server could be reached; the client's side was reset.
+        ConnectFailed = "connect_failed",
+        /// Nothing passed in either direction for the entrypoint's `idle_timeout`.
+        IdleTimeout = "idle_timeout",
+        /// One side had finished and the other did not within the entrypoint's `half_close_timeout`.
+        HalfCloseTimeout = "half_close_timeout",
+        /// It was still open when `drain_timeout` had passed after the request to stop.
+        Drain = "drain",
+        /// A bug in coracle ended this connection's task; please report it.
+        Panic = "panic",
+        /// Its task was dropped without having said why.
+        Dropped = "dropped",
+    }
+}
+
+label! {
+    /// Why a server could not be reached.
+    ConnectError {
+        /// The server's host refused: nothing listens there.
+        Refused = "refused",
+        /// No answer within the service's `connect_timeout`.
+        Timeout = "timeout",
+        /// No route to the host or network.
+        Unreachable = "unreachable",
+        /// The server's name could not be resolved.
+        Unresolved = "unresolved",
+        /// The process or the system has run out of descriptors, memory or local ports.
+        Exhausted = "exhausted",
+        /// Any other error; the log has its text.
+        Other = "other",
+    }
+}

@@ -1,0 +1,1 @@
+//! The operating system's raw edges; the only place for unsafe code.
