@@ -165,34 +165,23 @@ impl Conns {
     /// Ends every connection. Returns how many there were.
     pub fn kill_all(&self, reason: CloseReason, now: Instant) -> usize {
         let ids: Vec<_> = self.map.borrow().keys().copied().collect();
-        ids.iter()
-            .filter(|id| self.kill(**id, reason, now))
-            .count()
+        ids.iter().filter(|id| self.kill(**id, reason, now)).count()
     }
 
-    /// The connections that `overdue` finds a reason to end.
-    pub fn overdue(&self, overdue: impl Overdue) -> Vec<(ConnId, CloseReason)> {
+    /// The connections that `reason` finds a reason to end.
+    pub fn overdue(
+        &self,
+        reason: impl Fn(&Conn) -> Option<CloseReason>,
+    ) -> Vec<(ConnId, CloseReason)> {
         let map = self.map.borrow();
         map.values()
-            .filter_map(|conn| Some((conn.id, overdue.reason(conn)?)))
+            .filter_map(|conn| Some((conn.id, reason(conn)?)))
             .collect()
     }
 
     /// Waits until fewer than `limit` connections are open. Woken by what leaves the set; nothing polls.
     pub fn below(&self, limit: usize) -> Below<'_> {
         Below { conns: self, limit }
-    }
-}
-
-/// Decides whether a connection has outlived a limit.
-pub trait Overdue {
-    /// The reason to end it, if there is one.
-    fn reason(&self, conn: &Conn) -> Option<CloseReason>;
-}
-
-impl<F: Fn(&Conn) -> Option<CloseReason>> Overdue for F {
-    fn reason(&self, conn: &Conn) -> Option<CloseReason> {
-        self(conn)
     }
 }
 

@@ -8,16 +8,18 @@ mod counters;
 mod entrypoint;
 mod reason;
 mod service;
+mod throttle;
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
-pub use conns::{Below, Conn, ConnId, Conns, Guard, Overdue, Peer, Phase};
+pub use conns::{Below, Conn, ConnId, Conns, Guard, Peer, Phase};
 pub use counters::{Counter, CounterBy, Histogram, Label};
 pub use entrypoint::{AcceptError, Direction, Entrypoint, Protocol};
 pub use reason::{CloseReason, ConnectError};
 pub use service::{Server, ServerId, Service};
+pub use throttle::Throttle;
 
 /// Everything the running program knows, passed around as `Rc<Shared>`; there are no globals.
 #[derive(Debug)]

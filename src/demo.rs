@@ -1,0 +1,172 @@
+//! The demo: a web server, a client that comes and goes, and a coracle between them, all in one process.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use crate::config::{Address, Admin, Config, Entrypoint, Host, Listen, Log, Service, defaults};
+use crate::proxy::{BindError, Proxy};
+
+/// Connections that the client holds at most.
+const HELD_AT_MOST: usize = 8;
+/// The client opens or closes one connection in each.
+const STEP: Duration = Duration::from_millis(400);
+
+/// The page that the web server answers with.
+const PAGE: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>coracle</title>\
+<body style=\"font-family:sans-serif;max-width:40em;margin:4em auto\">\
+<h1>It floats.</h1><p>This page came through coracle. Load it again and watch the count:</p>\
+<pre>curl -s http://ADMIN/metrics | grep open_connections</pre></body></html>\n";
+
+/// A demo whose proxy listens and whose web server answers.
+#[derive(Debug)]
+pub struct Demo {
+    /// The proxy, to be run.
+    pub proxy: Proxy,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    backend: SocketAddr,
+}
+
+impl Demo {
+    /// Starts the web server and binds the proxy in front of it.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on.
+    pub fn start(listen: SocketAddr, admin: SocketAddr) -> Result<Self, BindError> {
+        let backend = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(BindError::demo)?;
+        let backend_address = backend.local_addr().map_err(BindError::demo)?;
+        let proxy = Proxy::bind(&config(listen, admin, backend_address), None)?;
+        let admin = proxy.admin_address().unwrap_or(admin);
+        let page = PAGE.replace("ADMIN", &admin.to_string());
+        thread::spawn(move || serve(&backend, &page));
+        Ok(Self {
+            listen: proxy.addresses("demo").first().copied().unwrap_or(listen),
+            proxy,
+            admin,
+            backend: backend_address,
+        })
+    }
+
+    /// Starts the client that comes and goes.
+    pub fn start_client(&self) {
+        let listen = self.listen;
+        thread::spawn(move || come_and_go(listen));
+    }
+
+    /// What to open and what to watch.
+    #[must_use]
+    pub fn guide(&self) -> String {
+        let Self {
+            listen,
+            admin,
+            backend,
+            ..
+        } = self;
+        let port = listen.port();
+        format!(
+            "coracle demo: a web server, a client that comes and goes, and coracle between them
+
+  open     http://{listen}/   (forwarded to http://{backend}/)
+  watch    curl -s {admin}/metrics | grep open_connections
+  compare  ss -Htn state established '( sport = :{port} )' | wc -l
+  end      Ctrl-C
+"
+        )
+    }
+}
+
+fn config(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Config {
+    let name = "demo".to_owned();
+    Config {
+        drain_timeout: Duration::from_secs(1),
+        admin: Admin {
+            listen: Some(admin),
+        },
+        log: Log {
+            level: log::LevelFilter::Warn,
+            access: false,
+        },
+        entrypoints: vec![Entrypoint {
+            name: name.clone(),
+            listen: vec![Listen::Tcp {
+                address: listen,
+                v6only: false,
+            }],
+            service: 0,
+            idle_timeout: None,
+            half_close_timeout: None,
+            keepalive: Some(defaults::KEEPALIVE),
+        }],
+        services: vec![Service {
+            name,
+            servers: vec![Address::Tcp {
+                host: Host::Ip(backend.ip()),
+                port: backend.port(),
+            }],
+            connect_timeout: defaults::CONNECT_TIMEOUT,
+        }],
+    }
+}
+
+/// A thread per connection will do for a demo.
+fn serve(listener: &TcpListener, page: &str) {
+    thread::scope(|scope| {
+        for stream in listener.incoming().flatten() {
+            scope.spawn(move || answer(stream, page));
+        }
+    });
+}
+
+/// Answers each request head with the page until the client goes.
+fn answer(mut stream: TcpStream, page: &str) -> io::Result<()> {
+    let mut head = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        let n = stream.read(&mut chunk)?;
+        head.extend_from_slice(&chunk[..n]);
+        if n == 0 || head.len() > 16 * 1024 {
+            return Ok(());
+        }
+        while let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            head.drain(..end + 4);
+            let length = page.len();
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{page}"
+            )?;
+        }
+    }
+}
+
+/// Opens connections one by one, asks for the page on each, then closes them one by one, and again.
+fn come_and_go(address: SocketAddr) {
+    let mut held = Vec::new();
+    loop {
+        for _ in 0..HELD_AT_MOST {
+            thread::sleep(STEP);
+            held.extend(visit(address));
+        }
+        while !held.is_empty() {
+            thread::sleep(STEP);
+            held.remove(0);
+        }
+    }
+}
+
+fn visit(address: SocketAddr) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: demo\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    while !answer.ends_with(b"</html>\n") {
+        let n = stream.read(&mut chunk)?;
+        if n == 0 {
+            break;
+        }
+        answer.extend_from_slice(&chunk[..n]);
+    }
+    Ok(stream)
+}

@@ -1,0 +1,170 @@
+//! A listening socket: how it is bound, and one accepted stream per turn of the loop.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::net::{self, SocketAddrAny, SocketFlags};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::reactor::Reactor;
+use super::source::{Ready, Source};
+use super::stream::{Keepalive, Kind, Stream, connect_unix};
+
+/// Connections that the kernel completes before they are accepted; it caps this at `net.core.somaxconn`.
+const BACKLOG: i32 = 1024;
+
+/// A listening socket. What it accepts inherits TCP_NODELAY and keep-alive from it, which saves a call each.
+#[derive(Debug)]
+pub struct Listener {
+    source: Source,
+    kind: Kind,
+    address: Option<SocketAddr>,
+    _path: Option<UnixPath>,
+}
+
+impl Listener {
+    /// Listens on a TCP address. An address that this machine does not have yet is taken all the same (IP_FREEBIND), and
+    /// `[::]` takes IPv4 clients too, unless `v6only`.
+    ///
+    /// # Errors
+    /// The kernel's, such as `AddrInUse` and `PermissionDenied`.
+    pub fn bind_tcp(
+        reactor: &Rc<Reactor>,
+        address: SocketAddr,
+        v6only: bool,
+        keepalive: Option<Keepalive>,
+    ) -> io::Result<Self> {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(keepalive) = keepalive {
+            keepalive.apply(&socket)?;
+        }
+        // Where it is not allowed, binding an absent address fails below, and says so.
+        let _ = match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true),
+            SocketAddr::V6(_) => socket.set_freebind_v6(true),
+        };
+        if address.is_ipv6() {
+            socket.set_only_v6(v6only || !address.ip().is_unspecified())?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let local = socket.local_addr()?.as_socket().unwrap_or(address);
+        Ok(Self {
+            source: Source::listener(reactor, socket.into())?,
+            kind: Kind::Tcp,
+            address: Some(local),
+            _path: None,
+        })
+    }
+
+    /// Listens on a Unix socket at `path`. A socket there that nobody listens on any more is replaced; the path is removed
+    /// when the listener is dropped.
+    ///
+    /// # Errors
+    /// The kernel's, such as `AddrInUse` when somebody listens there or the path is no socket.
+    pub fn bind_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+        let address = SockAddr::unix(path)?;
+        match socket.bind(&address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+                std::fs::remove_file(path)?;
+                socket.bind(&address)?;
+            }
+            bound => bound?,
+        }
+        let path = UnixPath::new(path)?;
+        socket.listen(BACKLOG)?;
+        Ok(Self {
+            source: Source::listener(reactor, socket.into())?,
+            kind: Kind::Unix,
+            address: None,
+            _path: Some(path),
+        })
+    }
+
+    /// The address it listens on, with the port that the kernel chose; `None` for a Unix socket.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Accepts one connection, at most one per turn of the loop, so that a flood of new ones does not starve the open ones.
+    /// Returns the client's address; `None` for a Unix socket.
+    ///
+    /// # Errors
+    /// Those of accept(2). The listener lives on: the caller decides when to try again, and mutes it until then.
+    pub async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
+        loop {
+            ready!(self.source.poll_ready(cx, Ready::READ));
+            // Level-triggered: the next turn reports it again if more are waiting.
+            self.source.clear(Ready::READ);
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            match net::acceptfrom_with(&self.source, flags) {
+                Ok((fd, peer)) => {
+                    let stream = Stream::accepted(self.source.reactor(), fd, self.kind)?;
+                    let peer = peer.and_then(|peer: SocketAddrAny| SocketAddr::try_from(peer).ok());
+                    return Poll::Ready(Ok((stream, peer)));
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Stops waking for new connections, which wait in the kernel's backlog, or goes on.
+    ///
+    /// # Errors
+    /// Only if the kernel has no memory left.
+    pub fn set_muted(&self, muted: bool) -> io::Result<()> {
+        self.source.set_muted(muted)
+    }
+}
+
+/// True if there is a socket at `path` and nobody listens on it.
+fn is_abandoned(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    // Non-blocking: a listener with a full backlog is alive and answers EAGAIN.
+    is_socket && connect_unix(path).is_err_and(|error| error == Errno::CONNREFUSED)
+}
+
+/// The file of a bound Unix socket, removed with the listener unless somebody has put another in its place.
+#[derive(Debug)]
+struct UnixPath {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl UnixPath {
+    fn new(path: &Path) -> io::Result<Self> {
+        let meta = std::fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device: meta.dev(),
+            inode: meta.ino(),
+        })
+    }
+}
+
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        let ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|meta| (meta.dev(), meta.ino()) == (self.device, self.inode));
+        if ours {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! One descriptor registered with the loop: what is known of its readiness, and who waits for it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use rustix::event::epoll::EventFlags;
+
+use super::reactor::{Reactor, SourceKey};
+
+/// What a descriptor is known to be ready for, until EAGAIN says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ready(u8);
+
+impl Ready {
+    pub(super) const NONE: Self = Self(0);
+    /// Reading would not block.
+    pub(super) const READ: Self = Self(1);
+    /// Writing would not block.
+    pub(super) const WRITE: Self = Self(2);
+    /// The peer has finished sending. Kept once seen: after a short read, the end of the stream is next.
+    pub(super) const READ_CLOSED: Self = Self(4);
+    /// The descriptor has a pending error.
+    pub(super) const ERROR: Self = Self(8);
+
+    pub(super) fn from_epoll(flags: EventFlags) -> Self {
+        let mut ready = Self::NONE;
+        let failed = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+        if flags.contains(EventFlags::IN) || failed {
+            ready |= Self::READ;
+        }
+        if flags.contains(EventFlags::OUT) || failed {
+            ready |= Self::WRITE;
+        }
+        if flags.intersects(EventFlags::RDHUP | EventFlags::HUP) {
+            ready |= Self::READ | Self::READ_CLOSED;
+        }
+        if flags.contains(EventFlags::ERR) {
+            ready |= Self::ERROR;
+        }
+        ready
+    }
+
+    pub(super) fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl std::ops::BitOr for Ready {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitOrAssign for Ready {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl std::ops::SubAssign for Ready {
+    fn sub_assign(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
+}
+
+/// A non-blocking descriptor with its place in the loop. It is used by one task at a time.
+#[derive(Debug)]
+pub(super) struct Source {
+    fd: OwnedFd,
+    key: SourceKey,
+    reactor: Rc<Reactor>,
+}
+
+impl Source {
+    /// Registers a stream for both directions, edge-triggered. `ready` is what may be tried before the first event.
+    pub(super) fn stream(reactor: &Rc<Reactor>, fd: OwnedFd, ready: Ready) -> io::Result<Self> {
+        let both = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        Self::register(reactor, fd, both, ready)
+    }
+
+    /// Registers a listener, level-triggered: it is reported in every turn until nobody waits to be accepted.
+    pub(super) fn listener(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
+        Self::register(reactor, fd, EventFlags::IN, Ready::NONE)
+    }
+
+    fn register(
+        reactor: &Rc<Reactor>,
+        fd: OwnedFd,
+        interest: EventFlags,
+        ready: Ready,
+    ) -> io::Result<Self> {
+        let key = reactor.register(&fd, interest, ready)?;
+        Ok(Self {
+            fd,
+            key,
+            reactor: reactor.clone(),
+        })
+    }
+
+    pub(super) fn reactor(&self) -> &Rc<Reactor> {
+        &self.reactor
+    }
+
+    /// Stops reporting events, or goes on.
+    pub(super) fn set_muted(&self, muted: bool) -> io::Result<()> {
+        let interest = if muted {
+            self.clear(Ready::READ);
+            EventFlags::empty()
+        } else {
+            EventFlags::IN
+        };
+        self.reactor.modify(&self.fd, self.key, interest)
+    }
+
+    pub(super) fn is(&self, ready: Ready) -> bool {
+        self.reactor.ready(self.key).contains(ready)
+    }
+
+    pub(super) fn clear(&self, ready: Ready) {
+        self.reactor.clear_ready(self.key, ready);
+    }
+
+    /// Ready when the source is; otherwise its next event wakes the task.
+    pub(super) fn poll_ready(&self, cx: &mut Context<'_>, ready: Ready) -> Poll<()> {
+        if self.is(ready) {
+            return Poll::Ready(());
+        }
+        self.reactor.wait(self.key, cx.waker());
+        Poll::Pending
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.reactor.deregister(self.key);
+    }
+}

@@ -1,0 +1,123 @@
+//! Opening the listeners, and saying what to do where one cannot be had.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::admin;
+use crate::config::Listen;
+use crate::net::{Keepalive, Listener, Reactor};
+
+/// Why the proxy cannot start: one line that names the place and the remedy.
+#[derive(Debug)]
+pub struct BindError(String);
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BindError {}
+
+impl BindError {
+    pub(super) fn reactor(error: io::Error) -> Self {
+        Self(format!(
+            "cannot set up epoll: {error}; raise the limit of open files (ulimit -n)"
+        ))
+    }
+
+    pub(super) fn no_descriptors(limit: usize) -> Self {
+        Self(format!(
+            "the limit of {limit} open files leaves no room for a connection; raise it (ulimit -n, or LimitNOFILE= in the unit)"
+        ))
+    }
+
+    pub(crate) fn demo(error: io::Error) -> Self {
+        Self(format!(
+            "demo: the web server cannot listen on 127.0.0.1: {error}"
+        ))
+    }
+
+    fn listen(who: &str, address: &dyn fmt::Display, error: &io::Error) -> Self {
+        use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied};
+        let address_text = address.to_string();
+        let is_unix = address_text.starts_with("unix:");
+        let remedy = match error.kind() {
+            AddrInUse if is_unix => {
+                "another program listens there, or the path is no socket; remove it or choose another"
+            }
+            AddrInUse => {
+                "another program listens there; stop it (`ss -ltnp` names it) or choose another port"
+            }
+            PermissionDenied if is_unix => "choose a directory that this user may write to",
+            PermissionDenied => {
+                "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port, or run as root or with the capability"
+            }
+            NotFound => "the directory does not exist; create it",
+            AddrNotAvailable => "this machine has no such address; `ip addr` lists those it has",
+            _ => "check the address",
+        };
+        let error = match error.kind() {
+            AddrInUse => "address in use".to_owned(),
+            PermissionDenied => "permission denied".to_owned(),
+            _ => error.to_string(),
+        };
+        Self(format!(
+            "{who}: listen on {address_text}: {error}: {remedy}"
+        ))
+    }
+}
+
+pub(super) fn entrypoint(
+    reactor: &Rc<Reactor>,
+    name: &str,
+    listen: &Listen,
+    keepalive: Option<Keepalive>,
+) -> Result<Listener, BindError> {
+    let listener = match listen {
+        Listen::Tcp { address, v6only } => bind_tcp(reactor, *address, *v6only, keepalive),
+        Listen::Unix(path) => Listener::bind_unix(reactor, path),
+    };
+    let who = format!("entrypoint {name}");
+    let listener = listener.map_err(|error| BindError::listen(&who, listen, &error))?;
+    let address = match listener.local_addr() {
+        Some(address) => address.to_string(),
+        None => listen.to_string(),
+    };
+    log::info!(entrypoint = name, address = address.as_str(); "listening");
+    Ok(listener)
+}
+
+fn bind_tcp(
+    reactor: &Rc<Reactor>,
+    address: SocketAddr,
+    v6only: bool,
+    keepalive: Option<Keepalive>,
+) -> io::Result<Listener> {
+    let bound = Listener::bind_tcp(reactor, address, v6only, keepalive);
+    let is_any = address.is_ipv6() && address.ip().is_unspecified() && !v6only;
+    match bound {
+        // A kernel without IPv6: all its addresses are IPv4 ones.
+        Err(error) if is_any && is_no_ipv6(&error) => {
+            let any = SocketAddr::from(([0, 0, 0, 0], address.port()));
+            Listener::bind_tcp(reactor, any, false, keepalive)
+        }
+        bound => bound,
+    }
+}
+
+fn is_no_ipv6(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
+pub(super) fn admin(address: SocketAddr) -> Result<admin::Listener, BindError> {
+    let bound = admin::Listener::bind(address);
+    let listener = bound.map_err(|error| BindError::listen("admin", &address, &error))?;
+    let address = listener.local_addr().unwrap_or(address);
+    log::info!(address:% = address; "admin endpoint listening");
+    Ok(listener)
+}

@@ -1,0 +1,223 @@
+//! The running program: binds the entrypoints, owns their tasks, and drains when it is told to stop.
+
+mod accept;
+mod bind;
+mod sweep;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use smol::future::FutureExt;
+use smol::stream::{Stream, StreamExt};
+use smol::{LocalExecutor, Task};
+
+pub use bind::BindError;
+
+use crate::config::{Address, Config, Host};
+use crate::conn::{Hook, Route};
+use crate::net::{Keepalive, Listener, Names, Reactor};
+use crate::state::{CloseReason, Entrypoint, Protocol, Service, Shared};
+use crate::{admin, sys};
+
+/// A proxy whose entrypoints listen. It accepts once [`Proxy::run`] drives it.
+#[derive(Debug)]
+pub struct Proxy {
+    reactor: Rc<Reactor>,
+    shared: Rc<Shared>,
+    names: Rc<Names>,
+    listeners: Vec<Bound>,
+    admin: Option<admin::Listener>,
+    limits: Vec<sweep::Limits>,
+    drain_timeout: Duration,
+}
+
+/// A listener with what is to be done with its connections.
+#[derive(Debug)]
+struct Bound {
+    listener: Listener,
+    entrypoint: Rc<Entrypoint>,
+    route: Rc<Route>,
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that ended by themselves after the request to stop.
+    pub ended: usize,
+    /// Connections that were cut.
+    pub cut: usize,
+}
+
+impl Proxy {
+    /// Opens every listener of the configuration. `hook` is for tests.
+    ///
+    /// # Errors
+    /// The first listener that cannot be had, with what to do.
+    pub fn bind(config: &Config, hook: Option<Hook>) -> Result<Self, BindError> {
+        let reactor = Reactor::new().map_err(BindError::reactor)?;
+        let entrypoints = config.entrypoints.iter().enumerate();
+        let entrypoints = entrypoints
+            .map(|(index, entrypoint)| {
+                Rc::new(Entrypoint::new(index, &entrypoint.name, Protocol::Tcp))
+            })
+            .collect();
+        let services = config.services.iter().enumerate();
+        let services = services
+            .map(|(index, service)| {
+                let servers = service.servers.iter().map(Address::to_string);
+                Rc::new(Service::new(index, &service.name, servers))
+            })
+            .collect();
+        let shared = Rc::new(Shared::new(entrypoints, services, reactor.now()));
+        let names = Rc::new(Names::new(host_names(config)));
+        let mut listeners = Vec::new();
+        for (entrypoint, configured) in shared.entrypoints.iter().zip(&config.entrypoints) {
+            let service = &config.services[configured.service];
+            let keepalive = configured.keepalive.map(|idle| Keepalive { idle });
+            let route = Rc::new(Route {
+                reactor: reactor.clone(),
+                names: names.clone(),
+                service: shared.services[configured.service].clone(),
+                addresses: service.servers.clone(),
+                connect_timeout: service.connect_timeout,
+                keepalive,
+                access_log: config.log.access,
+                hook: hook.clone(),
+            });
+            for listen in &configured.listen {
+                listeners.push(Bound {
+                    listener: bind::entrypoint(&reactor, &entrypoint.name, listen, keepalive)?,
+                    entrypoint: entrypoint.clone(),
+                    route: route.clone(),
+                });
+            }
+        }
+        let limits = config.entrypoints.iter().map(sweep::Limits::of);
+        Ok(Self {
+            reactor,
+            shared,
+            names,
+            listeners,
+            admin: config.admin.listen.map(bind::admin).transpose()?,
+            limits: limits.collect(),
+            drain_timeout: config.drain_timeout,
+        })
+    }
+
+    /// The addresses that an entrypoint listens on, with the ports that the kernel chose.
+    #[must_use]
+    pub fn addresses(&self, entrypoint: &str) -> Vec<SocketAddr> {
+        let of_it = |bound: &&Bound| bound.entrypoint.name == entrypoint;
+        let bound = self.listeners.iter().filter(of_it);
+        bound
+            .filter_map(|bound| bound.listener.local_addr())
+            .collect()
+    }
+
+    /// The address of the admin endpoint.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.local_addr().ok()
+    }
+
+    /// Forwards until `stops` yields, then drains: it stops accepting at once, lets open connections end, and cuts what is
+    /// left after `drain_timeout`, or when `stops` yields again.
+    ///
+    /// # Errors
+    /// When the descriptor limit leaves no room for a single connection.
+    pub fn run(
+        self,
+        stops: impl Stream<Item = &'static str> + Unpin,
+    ) -> Result<Drained, BindError> {
+        let reactor = self.reactor.clone();
+        let executor = Rc::new(LocalExecutor::new());
+        let supervise = self.supervise(executor.clone(), stops);
+        reactor.block_on(executor.run(supervise))
+    }
+
+    async fn supervise(
+        self,
+        executor: Rc<LocalExecutor<'static>>,
+        mut stops: impl Stream<Item = &'static str> + Unpin,
+    ) -> Result<Drained, BindError> {
+        let shared = self.shared;
+        let reactor = self.reactor;
+        let capacity = capacity()?;
+        let admin = self.admin.map(|listener| {
+            let serving = admin::serve(listener, executor.clone(), shared.clone());
+            executor.spawn(serving)
+        });
+        for name in self.names.names() {
+            let looking_up = self.names.clone().keep_fresh(reactor.clone(), name);
+            executor.spawn(looking_up).detach();
+        }
+        if let Some(sweeping) = sweep::sweep(reactor.clone(), shared.clone(), self.limits) {
+            executor.spawn(sweeping).detach();
+        }
+        let accepting: Vec<Task<()>> = self
+            .listeners
+            .into_iter()
+            .map(|bound| {
+                executor.spawn(accept::accept(
+                    executor.clone(),
+                    shared.clone(),
+                    bound,
+                    capacity,
+                ))
+            })
+            .collect();
+        log::info!(connections_at_most = capacity; "ready");
+
+        let signal = stops.next().await.unwrap_or("the end of the signals");
+        shared.start_draining();
+        for task in accepting {
+            // Cancelled, not only told to stop: with its future the listener is closed.
+            task.cancel().await;
+        }
+        let open = shared.conns.len();
+        let limit = humantime::format_duration(self.drain_timeout);
+        log::info!(signal, open, drain_timeout:% = limit; "draining; a second signal ends at once");
+        let all_ended = shared.conns.below(1);
+        let timed_out = reactor.sleep(self.drain_timeout);
+        let told_again = async {
+            let _ = stops.next().await;
+        };
+        all_ended.or(timed_out).or(told_again).await;
+        let cut = shared.conns.kill_all(CloseReason::Drain, reactor.now());
+        shared.conns.below(1).await;
+        if let Some(admin) = admin {
+            admin.cancel().await;
+        }
+        let ended = open - cut;
+        log::info!(ended, cut; "drained");
+        Ok(Drained { ended, cut })
+    }
+}
+
+/// How many connections the descriptor limit has room for: each needs two, and some are kept for everything else.
+fn capacity() -> Result<usize, BindError> {
+    /// For look-ups of names, and whatever a library opens for a moment.
+    const SPARE: usize = 4;
+    let limit = usize::try_from(sys::descriptors::raise_limit()).unwrap_or(usize::MAX);
+    // The admin endpoint serves at most 32 clients; with few descriptors it has to do with fewer.
+    let admin = (limit / 8).clamp(4, 33);
+    let open = sys::descriptors::open_now().unwrap_or(16);
+    match limit.saturating_sub(open + admin + SPARE) / 2 {
+        0 => Err(BindError::no_descriptors(limit)),
+        capacity => Ok(capacity),
+    }
+}
+
+fn host_names(config: &Config) -> BTreeSet<&str> {
+    let servers = config.services.iter().flat_map(|service| &service.servers);
+    let names = servers.filter_map(|server| match server {
+        Address::Tcp {
+            host: Host::Name(name),
+            ..
+        } => Some(name.as_str()),
+        _ => None,
+    });
+    names.collect()
+}

@@ -1,0 +1,67 @@
+//! One coarse tick for all idle and half-close timeouts: no connection has a timer of its own.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::config;
+use crate::net::Reactor;
+use crate::state::{CloseReason, Conn, Phase, Shared};
+
+/// How often the shortest timeout is looked after, so that a connection outlives it by a quarter at most.
+const TICKS_PER_TIMEOUT: u32 = 4;
+/// A tick is no shorter than this.
+const TICK_MIN: Duration = Duration::from_millis(50);
+/// A tick is no longer than this.
+const TICK_MAX: Duration = Duration::from_secs(5);
+
+/// An entrypoint's timeouts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    idle: Option<Duration>,
+    half_close: Option<Duration>,
+}
+
+impl Limits {
+    pub(super) fn of(entrypoint: &config::Entrypoint) -> Self {
+        Self {
+            idle: entrypoint.idle_timeout,
+            half_close: entrypoint.half_close_timeout,
+        }
+    }
+
+    /// Why this connection has to end, if it has to. While it is dialling, `connect_timeout` is what limits it.
+    fn reason(self, conn: &Conn, now: Instant) -> Option<CloseReason> {
+        let silent = now.saturating_duration_since(conn.last_activity());
+        let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| silent >= limit);
+        match conn.phase() {
+            Phase::Dialling => None,
+            Phase::HalfClosed if is_over(self.half_close) => Some(CloseReason::HalfCloseTimeout),
+            _ if is_over(self.idle) => Some(CloseReason::IdleTimeout),
+            _ => None,
+        }
+    }
+}
+
+/// Sweeps for ever; nothing, if no entrypoint has a timeout. `limits` has one element per entrypoint, in their order.
+pub(super) fn sweep(
+    reactor: Rc<Reactor>,
+    shared: Rc<Shared>,
+    limits: Vec<Limits>,
+) -> Option<impl Future<Output = ()>> {
+    let timeouts = limits
+        .iter()
+        .flat_map(|limit| [limit.idle, limit.half_close]);
+    let shortest = timeouts.flatten().min()?;
+    let tick = (shortest / TICKS_PER_TIMEOUT).clamp(TICK_MIN, TICK_MAX);
+    Some(async move {
+        loop {
+            reactor.sleep(tick).await;
+            let now = reactor.now();
+            let conns = &shared.conns;
+            let overdue = conns.overdue(|conn| limits[conn.entrypoint.index].reason(conn, now));
+            for (id, reason) in overdue {
+                conns.kill(id, reason, now);
+            }
+        }
+    })
+}
