@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use smol::future::FutureExt;
 
-use super::Route;
+use super::route::Route;
 use crate::config::{Address, Host};
 use crate::net::{self, Dial, Stream};
 use crate::state::{CloseReason, Conn, ConnectError, ServerId};

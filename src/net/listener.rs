@@ -13,7 +13,8 @@ use rustix::net::{self, SocketAddrAny, SocketFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::reactor::Reactor;
-use super::source::{Ready, Source};
+use super::ready::Ready;
+use super::source::Source;
 use super::stream::{Keepalive, Kind, Stream, connect_unix};
 
 /// Connections that the kernel completes before they are accepted; it caps this at `net.core.somaxconn`.

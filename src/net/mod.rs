@@ -7,6 +7,7 @@ mod dial;
 mod listener;
 mod names;
 mod reactor;
+mod ready;
 mod relay;
 mod source;
 mod stream;

@@ -20,7 +20,7 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::source::Ready;
+use super::ready::Ready;
 
 /// Events taken from the kernel at once. More wait for the next turn, after the tasks that these have woken.
 const EVENTS_PER_TURN: usize = 256;

@@ -13,7 +13,8 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFla
 use socket2::{SockRef, TcpKeepalive};
 
 use super::reactor::Reactor;
-use super::source::{Ready, Source};
+use super::ready::Ready;
+use super::source::Source;
 
 /// A stream socket. Until [`Stream::finish`] says that all was passed on, dropping it resets the connection, so that no cut
 /// looks like an end. (A Unix socket has no reset; its peer sees the end.)

@@ -7,15 +7,22 @@ use std::time::Duration;
 use smol::LocalExecutor;
 use smol::future::FutureExt;
 
-use super::Bound;
-use crate::conn;
-use crate::net::{Reactor, Stream};
-use crate::state::{AcceptError, Guard, Peer, Shared, Throttle};
+use crate::conn::{self, Route};
+use crate::net::{Listener, Reactor, Stream};
+use crate::state::{AcceptError, Entrypoint, Guard, Peer, Shared, Throttle};
 
 /// The first wait after the kernel had no room; it doubles while that lasts.
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 /// The longest wait: what recovers is noticed within it.
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// A listener with what is to be done with its connections.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) listener: Listener,
+    pub(super) entrypoint: Rc<Entrypoint>,
+    pub(super) route: Rc<Route>,
+}
 
 /// Accepts connections into the set for ever. `capacity` is the number of connections that the process has descriptors for.
 pub(super) async fn accept(
@@ -69,7 +76,7 @@ fn admit(
 ) {
     let route = &bound.route;
     let now = route.reactor.now();
-    let guard = Guard::insert(shared, &bound.entrypoint, &route.service, peer, now);
+    let guard = Guard::insert(&shared.conns, &bound.entrypoint, &route.service, peer, now);
     let conn = guard.conn().clone();
     conn.owned_by(executor.spawn(conn::serve(guard, route.clone(), stream)));
 }

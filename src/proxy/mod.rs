@@ -15,9 +15,11 @@ use smol::{LocalExecutor, Task};
 
 pub use bind::BindError;
 
+use accept::Bound;
+
 use crate::config::{Address, Config, Host};
 use crate::conn::{Hook, Route};
-use crate::net::{Keepalive, Listener, Names, Reactor};
+use crate::net::{Keepalive, Names, Reactor};
 use crate::state::{CloseReason, Entrypoint, Protocol, Service, Shared};
 use crate::{admin, sys};
 
@@ -31,14 +33,6 @@ pub struct Proxy {
     admin: Option<admin::Listener>,
     limits: Vec<sweep::Limits>,
     drain_timeout: Duration,
-}
-
-/// A listener with what is to be done with its connections.
-#[derive(Debug)]
-struct Bound {
-    listener: Listener,
-    entrypoint: Rc<Entrypoint>,
-    route: Rc<Route>,
 }
 
 /// How a drain ended.

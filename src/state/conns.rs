@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use smol::Task;
 
-use super::{CloseReason, Direction, Entrypoint, ServerId, Service, Shared};
+use super::entrypoint::{Direction, Entrypoint};
+use super::reason::CloseReason;
+use super::service::{ServerId, Service};
 
 /// A connection's identity: unique while the process lives, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -210,7 +212,7 @@ impl Future for Below<'_> {
 /// Keeps one connection in the set. Dropping it takes the entry out and counts it as closed: the one way out.
 #[derive(Debug)]
 pub struct Guard {
-    shared: Rc<Shared>,
+    conns: Rc<Conns>,
     conn: Rc<Conn>,
 }
 
@@ -218,13 +220,12 @@ impl Guard {
     /// Puts a new connection into the set.
     #[must_use]
     pub fn insert(
-        shared: &Rc<Shared>,
+        conns: &Rc<Conns>,
         entrypoint: &Rc<Entrypoint>,
         service: &Rc<Service>,
         peer: Peer,
         now: Instant,
     ) -> Self {
-        let conns = &shared.conns;
         let id = ConnId(conns.last_id.get() + 1);
         conns.last_id.set(id.0);
         let conn = Rc::new(Conn {
@@ -243,7 +244,7 @@ impl Guard {
         conns.map.borrow_mut().insert(id, conn.clone());
         entrypoint.opened.increment();
         Self {
-            shared: shared.clone(),
+            conns: conns.clone(),
             conn,
         }
     }
@@ -270,7 +271,7 @@ impl Conn {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let conns = &self.shared.conns;
+        let conns = &self.conns;
         let removed = conns.map.borrow_mut().remove(&self.conn.id);
         debug_assert!(removed.is_some(), "an entry leaves only by its guard");
         // A task that ends by itself drops this guard while it runs: it is let go, not cancelled.

@@ -45,7 +45,7 @@ macro_rules! label {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($(#[$doc])* $variant,)+ }
 
-        impl $crate::state::Label for $name {
+        impl $crate::state::counters::Label for $name {
             const ALL: &'static [Self] = &[$(Self::$variant,)+];
             fn index(self) -> usize { self as usize }
             fn label(self) -> &'static str { match self { $(Self::$variant => $text,)+ } }
@@ -53,7 +53,7 @@ macro_rules! label {
 
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str($crate::state::Label::label(*self))
+                f.write_str($crate::state::counters::Label::label(*self))
             }
         }
     };

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::CloseReason;
 use super::counters::{Counter, CounterBy, Histogram, label};
+use super::reason::CloseReason;
 
 label! {
     /// The transport protocol of an entrypoint.

@@ -25,7 +25,7 @@ pub use throttle::Throttle;
 #[derive(Debug)]
 pub struct Shared {
     /// The set of open connections: the gauge is its length.
-    pub conns: Conns,
+    pub conns: Rc<Conns>,
     /// The entrypoints, in the order of the configuration.
     pub entrypoints: Vec<Rc<Entrypoint>>,
     /// The services, in the order of the configuration.
@@ -44,7 +44,7 @@ impl Shared {
         started: Instant,
     ) -> Self {
         Self {
-            conns: Conns::default(),
+            conns: Rc::default(),
             entrypoints,
             services,
             started,

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::ConnectError;
 use super::counters::{CounterBy, Histogram};
+use super::reason::ConnectError;
 
 /// Upper bounds of the connect time's buckets: 0.5 ms (the same box) over a LAN and Wi-Fi to 5 s, the default timeout.
 const CONNECT_BOUNDS: &[Duration] = &[

@@ -1,0 +1,107 @@
+//! One connection from its first moment in the set to its last.
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::Duration;
+
+use smol::future::FutureExt;
+
+use super::dial;
+use super::route::{Hook, Route};
+use crate::net::{self, Meter, Side, Stream};
+use crate::state::{CloseReason, Conn, Direction, Guard, Phase};
+
+/// Serves one connection to its end. It is in the set for as long as its sockets are open: `guard` stands before `client`, so
+/// that it is dropped after it however this future ends.
+pub async fn serve(guard: Guard, route: Rc<Route>, client: Stream) {
+    let conn = guard.conn().clone();
+    let carried = AssertUnwindSafe(carry(&conn, &route, client));
+    let reason = carried.catch_unwind().await.unwrap_or_else(|_| {
+        log::error!(entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer, id:% = conn.id;
+            "a bug ended this connection; the others go on; please report it");
+        CloseReason::Panic
+    });
+    let open = guard.close(reason, route.reactor.now());
+    if route.access_log {
+        log_access(&conn, reason, open);
+    }
+}
+
+async fn carry(conn: &Rc<Conn>, route: &Rc<Route>, client: Stream) -> CloseReason {
+    if let Some(Hook(hook)) = &route.hook {
+        hook(conn);
+    }
+    let dialled = dial::dial(conn, route);
+    let gone = async { Err(gone_while_dialling(&client).await) };
+    let (server_id, server) = match dialled.or(gone).await {
+        Ok(connected) => connected,
+        Err(reason) => return reason,
+    };
+    conn.relaying(server_id, route.reactor.now());
+    let meter = Counting { conn, route };
+    let Err(broken) = net::relay(&client, &server, &meter).await else {
+        return CloseReason::Done;
+    };
+    log::debug!(
+        entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer, id:% = conn.id,
+        side:? = broken.side, error:% = broken.error; "broken");
+    match (broken.side, is_reset(&broken.error)) {
+        (Side::Client, true) => CloseReason::ClientReset,
+        (Side::Client, false) => CloseReason::ClientLost,
+        (Side::Server, true) => CloseReason::ServerReset,
+        (Side::Server, false) => CloseReason::ServerLost,
+    }
+}
+
+/// Waits until the client's connection fails. That the client has finished sending is no failure: it may wait for an answer.
+async fn gone_while_dialling(client: &Stream) -> CloseReason {
+    let error = std::future::poll_fn(|cx| client.poll_broken(cx)).await;
+    if is_reset(&error) {
+        CloseReason::ClientReset
+    } else {
+        CloseReason::ClientLost
+    }
+}
+
+/// A reset by the peer, as opposed to its silence or the network's failure. EPIPE is a reset of a half-closed connection.
+fn is_reset(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected
+    )
+}
+
+/// Counts what passes in the connection's entry.
+struct Counting<'a> {
+    conn: &'a Conn,
+    route: &'a Route,
+}
+
+impl Meter for Counting<'_> {
+    fn moved(&self, from: Side, bytes: usize) {
+        let direction = match from {
+            Side::Client => Direction::ToServer,
+            Side::Server => Direction::ToClient,
+        };
+        self.conn.moved(direction, bytes, self.route.reactor.now());
+    }
+
+    fn finished(&self, _from: Side) {
+        if self.conn.phase() == Phase::Relaying {
+            self.conn.half_closed(self.route.reactor.now());
+        }
+    }
+}
+
+fn log_access(conn: &Conn, reason: CloseReason, open: Duration) {
+    let server = conn.server().map(|id| conn.service.server(id));
+    log::info!(
+        target: "access",
+        entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer,
+        service = conn.service.name.as_str(), server = server.map_or("-", |server| &server.name),
+        reason:% = reason,
+        to_server_bytes = conn.bytes(Direction::ToServer), to_client_bytes = conn.bytes(Direction::ToClient),
+        seconds:% = format_args!("{:.3}", open.as_secs_f64()); "closed");
+}

@@ -1,0 +1,60 @@
+//! What a descriptor is known to be ready for.
+
+use rustix::event::epoll::EventFlags;
+
+/// What a descriptor is known to be ready for, until EAGAIN says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ready(u8);
+
+impl Ready {
+    pub(super) const NONE: Self = Self(0);
+    /// Reading would not block.
+    pub(super) const READ: Self = Self(1);
+    /// Writing would not block.
+    pub(super) const WRITE: Self = Self(2);
+    /// The peer has finished sending. Kept once seen: after a short read, the end of the stream is next.
+    pub(super) const READ_CLOSED: Self = Self(4);
+    /// The descriptor has a pending error.
+    pub(super) const ERROR: Self = Self(8);
+
+    pub(super) fn from_epoll(flags: EventFlags) -> Self {
+        let mut ready = Self::NONE;
+        let failed = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+        if flags.contains(EventFlags::IN) || failed {
+            ready |= Self::READ;
+        }
+        if flags.contains(EventFlags::OUT) || failed {
+            ready |= Self::WRITE;
+        }
+        if flags.intersects(EventFlags::RDHUP | EventFlags::HUP) {
+            ready |= Self::READ | Self::READ_CLOSED;
+        }
+        if flags.contains(EventFlags::ERR) {
+            ready |= Self::ERROR;
+        }
+        ready
+    }
+
+    pub(super) fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl std::ops::BitOr for Ready {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitOrAssign for Ready {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl std::ops::SubAssign for Ready {
+    fn sub_assign(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
+}

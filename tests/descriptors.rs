@@ -1,0 +1,146 @@
+//! Running out of descriptors: next to no CPU, few words, /metrics answers, and service again as soon as there is room.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use support::backend::{self, Script};
+use support::metrics::scrape;
+use support::process::{Coracle, Start};
+use support::until;
+
+/// The span over which CPU time is compared.
+const WATCHED: Duration = Duration::from_secs(2);
+/// A loop that spins would use all of it.
+const NEXT_TO_NOTHING: Duration = Duration::from_millis(100);
+
+fn start(descriptors: Option<u64>) -> Coracle {
+    let to = backend::start();
+    let config = format!("[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n");
+    Coracle::start_with(&Start {
+        config: &config,
+        descriptors,
+    })
+}
+
+/// A client that has asked, and perhaps not been accepted yet.
+fn ask(coracle: &Coracle) -> TcpStream {
+    let mut stream = TcpStream::connect(coracle.address("e")).unwrap();
+    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    stream.write_all(&Script::Hold.request(0)).unwrap();
+    stream
+}
+
+fn answered(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    stream.read(&mut [0]).is_ok_and(|n| n == 1)
+}
+
+fn open(coracle: &Coracle) -> usize {
+    scrape(coracle.admin).sum("coracle_open_connections") as usize
+}
+
+fn assert_calm(coracle: &Coracle) {
+    let before = coracle.cpu_time();
+    std::thread::sleep(WATCHED);
+    let used = coracle.cpu_time() - before;
+    assert!(used < NEXT_TO_NOTHING, "{used:?} of CPU in {WATCHED:?}");
+}
+
+#[test]
+fn with_64_descriptors_and_200_clients_it_stays_calm_and_serves_all_in_the_end() {
+    let coracle = start(Some(64));
+    let lines_before = coracle.log().len();
+    let mut waiting: Vec<TcpStream> = (0..200).map(|_| ask(&coracle)).collect();
+    coracle.logged("no room for more connections");
+    let full = until("it is full of clients that are served", || {
+        let n = waiting
+            .iter_mut()
+            .filter_map(|stream| stream.peek(&mut [0]).ok());
+        let _ = n;
+        let open = open(&coracle);
+        (open >= 10).then_some(open)
+    });
+    assert!(full < 32, "each connection takes two descriptors");
+    assert_calm(&coracle);
+    assert_eq!(
+        open(&coracle),
+        full,
+        "/metrics answers, and nobody was dropped"
+    );
+    let lines = coracle.log().len() - lines_before;
+    assert!(lines <= 10, "{lines} lines: {:#?}", coracle.log());
+    // Those who were answered leave; the next get their turn, until all have had it.
+    let mut served = 0;
+    until("all 200 were served", || {
+        waiting.retain_mut(|stream| {
+            let done = answered(stream);
+            served += usize::from(done);
+            !done
+        });
+        waiting.is_empty().then_some(())
+    });
+    assert_eq!(served, 200);
+    until("all have left", || (open(&coracle) == 0).then_some(()));
+    let metrics = scrape(coracle.admin);
+    let done = metrics.sum_where("coracle_connections_closed_total", "reason=\"done\"");
+    assert_eq!(done, 200.0, "none was refused");
+}
+
+#[test]
+fn when_the_kernel_says_emfile_the_listener_backs_off_and_recovers() {
+    let coracle = start(None);
+    let mut held: Vec<TcpStream> = (0..5).map(|_| ask(&coracle)).collect();
+    for stream in &mut held {
+        stream.read_exact(&mut [0]).unwrap();
+    }
+    // Lowered behind its back: what it has open is all it may have.
+    let limit = |n: usize| {
+        let pid = Pid::from_raw(coracle.pid() as i32);
+        let limit = Rlimit {
+            current: Some(n as u64),
+            maximum: Some(n as u64),
+        };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
+    };
+    let open_now = coracle.settled_descriptors();
+    limit(open_now);
+    let lines_before = coracle.log().len();
+    let mut late: Vec<TcpStream> = (0..20).map(|_| ask(&coracle)).collect();
+    coracle.logged("no descriptor left");
+    assert_calm(&coracle);
+    let metrics = scrape(coracle.admin);
+    let label = "reason=\"process_descriptors\"";
+    assert!(metrics.sum_where("coracle_accept_errors_total", label) > 0.0);
+    assert_eq!(
+        open(&coracle),
+        5,
+        "the open ones are untouched, and /metrics answers again"
+    );
+    let lines = coracle.log().len() - lines_before;
+    assert!(lines <= 10, "{lines} lines: {:#?}", coracle.log());
+    // Two leave, and two others take their places: it recovers by itself.
+    held.truncate(3);
+    until("two of those who waited are served", || {
+        let served = late.iter().filter(|stream| {
+            stream.set_nonblocking(true).unwrap();
+            stream.peek(&mut [0]).is_ok_and(|n| n == 1)
+        });
+        (served.count() == 2).then_some(())
+    });
+    // And where those who are served leave, all get their turn.
+    until("all were served", || {
+        late.retain_mut(|stream| !answered(stream));
+        late.is_empty().then_some(())
+    });
+    for stream in &mut held {
+        stream.set_nonblocking(true).unwrap();
+        let error = stream.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    }
+}

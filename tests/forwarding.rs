@@ -1,0 +1,408 @@
+//! What passes through the real binary: every byte, every end, every reset, over each kind of address.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use support::backend::{self, LATE_BYTES, Script, pattern, reset_on_close};
+use support::metrics::scrape;
+use support::process::Coracle;
+use support::rng::Rng;
+use support::until;
+
+/// One entrypoint `e` to this address, with more lines for it.
+fn coracle_to(to: &str, more: &str) -> Coracle {
+    Coracle::start(&format!(
+        "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n{more}\n"
+    ))
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    stream
+}
+
+fn closed(coracle: &Coracle, reason: &str) -> f64 {
+    let label = format!("reason=\"{reason}\"");
+    scrape(coracle.admin).sum_where("coracle_connections_closed_total", &label)
+}
+
+fn wait_closed(coracle: &Coracle, reason: &str) {
+    until(&format!("a connection closed by {reason}"), || {
+        (closed(coracle, reason) > 0.0).then_some(())
+    });
+}
+
+#[test]
+fn the_answer_that_comes_three_seconds_after_the_clients_end_arrives_whole() {
+    let coracle = coracle_to(&backend::start().to_string(), "");
+    let mut stream = connect(coracle.address("e"));
+    stream
+        .write_all(&Script::AnswerLate.request(3_000))
+        .unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let begun = Instant::now();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(3));
+    assert!(answer == pattern(LATE_BYTES), "{} bytes came", answer.len());
+    drop(stream);
+    wait_closed(&coracle, "done");
+}
+
+#[test]
+fn sixty_four_mebibytes_pass_both_ways_at_once_to_slow_readers() {
+    const BYTES: usize = 64 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let coracle = coracle_to(&listener.local_addr().unwrap().to_string(), "");
+    let client = connect(coracle.address("e"));
+    let (server, _) = listener.accept().unwrap();
+    let mut rng = Rng::from_env();
+    thread::scope(|scope| {
+        let ends = [(&client, &server), (&server, &client)];
+        let hashes = ends.map(|(sender, receiver)| {
+            let mut data = rng.split();
+            let mut pauses = rng.split();
+            let sent = scope.spawn(move || {
+                let hash = send_random(sender, BYTES, &mut data);
+                sender.shutdown(Shutdown::Write).unwrap();
+                hash
+            });
+            let received = scope.spawn(move || read_slowly(receiver, &mut pauses));
+            (sent, received)
+        });
+        for (sent, received) in hashes {
+            let (n, hash) = received.join().unwrap();
+            assert_eq!(n, BYTES);
+            assert_eq!(hash, sent.join().unwrap());
+        }
+    });
+    drop((client, server));
+    wait_closed(&coracle, "done");
+    let metrics = scrape(coracle.admin);
+    for direction in ["to_server", "to_client"] {
+        let label = format!("direction=\"{direction}\"");
+        let counted = metrics.sum_where("coracle_bytes_total", &label);
+        assert_eq!(counted, BYTES as f64, "{direction}");
+    }
+}
+
+fn send_random(mut stream: &TcpStream, n: usize, rng: &mut Rng) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; 64 * 1024];
+    for _ in 0..n / chunk.len() {
+        for word in chunk.chunks_exact_mut(8) {
+            word.copy_from_slice(&rng.next().to_ne_bytes());
+        }
+        hash.update(&chunk);
+        stream.write_all(&chunk).unwrap();
+    }
+    hash.finalize().to_vec()
+}
+
+/// Reads to the end in odd sizes, with a pause now and then, so that the sender is blocked again and again.
+fn read_slowly(mut stream: &TcpStream, rng: &mut Rng) -> (usize, Vec<u8>) {
+    let mut hash = Sha256::new();
+    let mut total = 0;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let size = 1 + rng.below(buffer.len() as u64) as usize;
+        let n = stream.read(&mut buffer[..size]).unwrap();
+        if n == 0 {
+            return (total, hash.finalize().to_vec());
+        }
+        total += n;
+        hash.update(&buffer[..n]);
+        if rng.below(50) == 0 {
+            // A slow reader is what this test needs.
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn what_one_side_does_not_take_is_not_read_from_the_other() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let coracle = coracle_to(&listener.local_addr().unwrap().to_string(), "");
+    let client = connect(coracle.address("e"));
+    let (server, _) = listener.accept().unwrap();
+    client.set_nonblocking(true).unwrap();
+    let chunk = vec![7; 64 * 1024];
+    let mut sent = 0;
+    // The sender is stuck when neither it nor what coracle has passed on moves any more.
+    let mut last = (0, -1.0);
+    until("the sender is blocked", || {
+        while let Ok(n) = (&client).write(&chunk) {
+            sent += n;
+        }
+        let passed = scrape(coracle.admin).sum("coracle_bytes_total");
+        let is_stuck = last == (sent, passed);
+        last = (sent, passed);
+        thread::sleep(Duration::from_millis(100));
+        is_stuck.then_some(())
+    });
+    let held = sent as f64 - last.1;
+    let in_kernel = unread_by_coracle(coracle.address("e").port());
+    assert!(
+        held - in_kernel <= 64.0 * 1024.0,
+        "{held} bytes not passed on, {in_kernel} of them unread"
+    );
+    // And all of it arrives once it is taken.
+    client.set_nonblocking(false).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let n = std::io::copy(&mut &server, &mut std::io::sink()).unwrap();
+    assert_eq!(n as usize, sent);
+}
+
+/// Bytes between the client and coracle's reads: in its receive queue, and in the client's send queue.
+fn unread_by_coracle(port: u16) -> f64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let queues = table.lines().skip(1).map(|row| {
+        let columns: Vec<_> = row.split_whitespace().collect();
+        let is = |address: &str| address.ends_with(&format!(":{port:04X}"));
+        let (send, receive) = columns[4].split_once(':').unwrap();
+        let listens = columns[3] == "0A";
+        match (is(columns[1]) && !listens, is(columns[2])) {
+            (true, _) => u64::from_str_radix(receive, 16).unwrap(),
+            (_, true) => u64::from_str_radix(send, 16).unwrap(),
+            _ => 0,
+        }
+    });
+    queues.sum::<u64>() as f64
+}
+
+#[test]
+fn a_reset_on_one_side_is_a_reset_on_the_other() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let coracle = coracle_to(&listener.local_addr().unwrap().to_string(), "");
+    for half_closed in [false, true] {
+        for client_resets in [true, false] {
+            let client = connect(coracle.address("e"));
+            let (server, _) = listener.accept().unwrap();
+            server.set_read_timeout(Some(support::DEADLINE)).unwrap();
+            let (resetting, mut other) = match client_resets {
+                true => (client, server),
+                false => (server, client),
+            };
+            if half_closed {
+                // The side that resets has finished sending, and the other knows.
+                resetting.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(other.read(&mut [0]).unwrap(), 0);
+            }
+            reset_on_close(&resetting);
+            drop(resetting);
+            if half_closed {
+                until("writing to it fails", || other.write(b"x").err());
+            } else {
+                let error = other.read(&mut [0]).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            }
+        }
+    }
+    until("all are counted as reset", || {
+        let both = (
+            closed(&coracle, "client_reset"),
+            closed(&coracle, "server_reset"),
+        );
+        (both == (2.0, 2.0)).then_some(())
+    });
+}
+
+#[test]
+fn a_client_of_a_refusing_server_is_reset_and_told_in_the_log() {
+    let refusing = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let coracle = coracle_to(&refusing.to_string(), "");
+    let error = connect(coracle.address("e")).read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    let line = coracle.logged(&format!("entrypoint e: dial {refusing}: "));
+    assert!(line.contains("refused"), "{line}");
+    let metrics = scrape(coracle.admin);
+    assert_eq!(
+        metrics.sum_where("coracle_connect_errors_total", "reason=\"refused\""),
+        1.0
+    );
+}
+
+#[test]
+fn the_next_server_takes_over_from_one_that_refuses() {
+    let refusing = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let good = backend::start();
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nservice = \"s\"\n\
+         [services.s]\nservers = [\"{refusing}\", \"{good}\"]\n"
+    ));
+    for _ in 0..4 {
+        hold(coracle.address("e"));
+    }
+    let metrics = scrape(coracle.admin);
+    let refused = metrics.sum_where("coracle_connect_errors_total", "reason=\"refused\"");
+    assert_eq!(refused, 2.0, "the servers take turns");
+}
+
+/// A connection whose server has answered its first byte.
+fn hold(address: SocketAddr) -> TcpStream {
+    let mut stream = connect(address);
+    stream.write_all(&Script::Hold.request(0)).unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    stream
+}
+
+#[test]
+fn idle_connections_are_cut_after_idle_timeout_and_busy_ones_are_not() {
+    let coracle = coracle_to(&backend::start().to_string(), "idle_timeout = \"400ms\"");
+    let mut busy = connect(coracle.address("e"));
+    busy.write_all(&Script::Echo.request(0)).unwrap();
+    let mut idle = hold(coracle.address("e"));
+    let watch = thread::spawn(move || idle.read(&mut [0]));
+    while !watch.is_finished() {
+        busy.write_all(b"x").unwrap();
+        busy.read_exact(&mut [0]).unwrap();
+        thread::sleep(Duration::from_millis(20));
+    }
+    let error = watch.join().unwrap().unwrap_err();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::ConnectionReset,
+        "a cut is no clean end"
+    );
+    assert_eq!(closed(&coracle, "idle_timeout"), 1.0);
+    busy.write_all(b"x").unwrap();
+    busy.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_half_closed_connection_is_cut_after_half_close_timeout() {
+    let coracle = coracle_to(
+        &backend::start().to_string(),
+        "half_close_timeout = \"300ms\"",
+    );
+    let mut whole = hold(coracle.address("e"));
+    let mut half = connect(coracle.address("e"));
+    half.write_all(&Script::AnswerLate.request(600_000))
+        .unwrap();
+    half.shutdown(Shutdown::Write).unwrap();
+    let error = half.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(closed(&coracle, "half_close_timeout"), 1.0);
+    whole.set_nonblocking(true).unwrap();
+    assert_eq!(
+        whole.read(&mut [0]).unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
+}
+
+#[test]
+fn unix_sockets_serve_at_either_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (front, back) = (dir.path().join("front.sock"), dir.path().join("back.sock"));
+    let listener = UnixListener::bind(&back).unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            stream.write_all(&all).unwrap();
+        }
+    });
+    // Left behind by a program that was killed: nobody listens there.
+    drop(UnixListener::bind(&front).unwrap());
+    let mut coracle = Coracle::start(&format!(
+        "[entrypoints.u]\nlisten = \"unix:{}\"\nto = \"unix:{}\"\n",
+        front.display(),
+        back.display()
+    ));
+    let mut client = UnixStream::connect(&front).unwrap();
+    let sent = pattern(3 << 20);
+    let mut sender = client.try_clone().unwrap();
+    let bytes = sent.clone();
+    let sending = thread::spawn(move || {
+        sender.write_all(&bytes).unwrap();
+        sender.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut back = Vec::new();
+    client.read_to_end(&mut back).unwrap();
+    sending.join().unwrap();
+    assert!(back == sent, "{} bytes came back", back.len());
+    coracle.signal(rustix::process::Signal::TERM);
+    assert!(coracle.wait().success());
+    assert!(!front.exists(), "the socket's file is removed at the end");
+}
+
+#[test]
+fn one_entrypoint_listens_on_ipv4_ipv6_and_both() {
+    let to = backend::start();
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.e]\nlisten = [\"127.0.0.1:0\", \"[::1]:0\"]\nto = \"{to}\"\n\
+         [entrypoints.any]\nlisten = \"*:0\"\nto = \"{to}\"\n"
+    ));
+    for address in coracle.addresses("e") {
+        hold(address);
+    }
+    let port = coracle.address("any").port();
+    hold(SocketAddr::from(([127, 0, 0, 1], port)));
+    hold(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)));
+}
+
+#[test]
+fn an_address_that_is_not_there_yet_can_be_listened_on() {
+    // 192.0.2.0/24 is for documentation (RFC 5737): no machine has it.
+    let coracle =
+        Coracle::start("[entrypoints.e]\nlisten = \"192.0.2.1:0\"\nto = \"127.0.0.1:9\"\n");
+    assert_eq!(coracle.address("e").ip().to_string(), "192.0.2.1");
+}
+
+#[test]
+fn names_are_resolved_and_one_that_cannot_be_is_no_reason_not_to_start() {
+    let port = backend::start().port();
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.good]\nlisten = \"127.0.0.1:0\"\nto = \"localhost:{port}\"\n\
+         [entrypoints.bad]\nlisten = \"127.0.0.1:0\"\nto = \"nowhere.invalid:80\"\n"
+    ));
+    hold(coracle.address("good"));
+    let error = connect(coracle.address("bad")).read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    coracle.logged("cannot resolve the name");
+    let metrics = scrape(coracle.admin);
+    assert_eq!(
+        metrics.sum_where("coracle_connect_errors_total", "reason=\"unresolved\""),
+        1.0
+    );
+}
+
+#[test]
+fn keep_alive_runs_on_both_sides() {
+    const KEEPALIVE_TIMER: &str = "02";
+    let to = backend::start();
+    let coracle = coracle_to(&to.to_string(), "");
+    let held = hold(coracle.address("e"));
+    let client_side = (
+        coracle.address("e").port(),
+        held.local_addr().unwrap().port(),
+    );
+    let timers = until("both sockets in the kernel's table", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let rows = table.lines().skip(1).filter_map(|row| {
+            let columns: Vec<_> = row.split_whitespace().collect();
+            let port = |i: usize| u16::from_str_radix(columns[i].rsplit(':').next()?, 16).ok();
+            let (local, remote) = (port(1)?, port(2)?);
+            let is_ours = (local, remote) == client_side || remote == to.port();
+            is_ours.then(|| columns[5][..2].to_owned())
+        });
+        let timers: Vec<_> = rows.collect();
+        (timers.len() == 2).then_some(timers)
+    });
+    assert_eq!(timers, [KEEPALIVE_TIMER, KEEPALIVE_TIMER]);
+}

@@ -1,0 +1,385 @@
+//! The oracle: twenty thousand connections with random fates through the real binary, and at every quiet point the gauge, the
+//! connections that this test holds, and the kernel's table are one number.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::backend::{self, Script, pattern, reset_on_close};
+use support::metrics::{Metrics, Scraper};
+use support::process::Coracle;
+use support::rng::Rng;
+use support::{kernel, until};
+
+const ROUNDS: usize = 20;
+const CONNECTIONS_PER_ROUND: usize = 1_000;
+const WORKERS: usize = 24;
+const LONG_BYTES: usize = 4 << 20;
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    ClientCloses,
+    ServerCloses,
+    ClientHalfCloses,
+    ServerHalfCloses,
+    ClientResets,
+    ServerResets,
+    BothClose,
+    Refused,
+    Unanswered,
+    GoneWhileDialling,
+    ResetWhileDialling,
+    BackendDies,
+    Long,
+    Idle,
+    IdleHalfClosed,
+    IdleServerFinished,
+}
+
+impl Fate {
+    fn random(rng: &mut Rng) -> Self {
+        match rng.below(100) {
+            0..=19 => Self::ClientCloses,
+            20..=34 => Self::ServerCloses,
+            35..=44 => Self::ClientHalfCloses,
+            45..=54 => Self::ServerHalfCloses,
+            55..=62 => Self::ClientResets,
+            63..=70 => Self::ServerResets,
+            71..=76 => Self::BothClose,
+            77..=80 => Self::Refused,
+            81 => Self::Unanswered,
+            82..=83 => Self::GoneWhileDialling,
+            84..=85 => Self::ResetWhileDialling,
+            86..=89 => Self::BackendDies,
+            90 => Self::Long,
+            91..=95 => Self::Idle,
+            96..=97 => Self::IdleHalfClosed,
+            _ => Self::IdleServerFinished,
+        }
+    }
+}
+
+/// Where the clients connect.
+#[derive(Clone, Copy)]
+struct Targets {
+    script: SocketAddr,
+    refuse: SocketAddr,
+    silent: SocketAddr,
+    mortal: SocketAddr,
+}
+
+#[test]
+fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
+    let mut rng = Rng::from_env();
+    let backend = backend::start();
+    let refusing = bound_but_not_listening();
+    let silent = Silent::start();
+    let mortal_address = support::lasting_address(&mut rng);
+    let start_mortal = || {
+        let config = forward("m", &mortal_address.to_string(), &backend.to_string());
+        Some(Coracle::start(&config))
+    };
+    let mut mortal = start_mortal();
+
+    let config = [
+        forward("script", "127.0.0.1:0", &backend.to_string()),
+        forward(
+            "refuse",
+            "127.0.0.1:0",
+            &refusing
+                .local_addr()
+                .unwrap()
+                .as_socket()
+                .unwrap()
+                .to_string(),
+        ),
+        forward(
+            "silent",
+            "127.0.0.1:0",
+            &format!("{}\"\nconnect_timeout = \"300ms", silent.address),
+        ),
+        forward("mortal", "127.0.0.1:0", &mortal_address.to_string()),
+    ];
+    let coracle = Coracle::start(&config.concat());
+    let names = ["script", "refuse", "silent", "mortal"];
+    let targets = Targets {
+        script: coracle.address("script"),
+        refuse: coracle.address("refuse"),
+        silent: coracle.address("silent"),
+        mortal: coracle.address("mortal"),
+    };
+    let descriptors_at_start = coracle.settled_descriptors();
+    let scraper = Scraper::start(coracle.admin);
+    let made = AtomicU64::new(0);
+    let mut held: Vec<TcpStream> = Vec::new();
+
+    for round in 0..ROUNDS {
+        let rngs: Vec<Rng> = (0..WORKERS).map(|_| rng.split()).collect();
+        let kept: Vec<TcpStream> = thread::scope(|scope| {
+            let made = &made;
+            let workers: Vec<_> = rngs
+                .into_iter()
+                .enumerate()
+                .map(|(i, mut rng)| {
+                    let share = CONNECTIONS_PER_ROUND / WORKERS
+                        + usize::from(i < CONNECTIONS_PER_ROUND % WORKERS);
+                    scope.spawn(move || {
+                        let lives = (0..share).filter_map(|_| {
+                            made.fetch_add(1, Ordering::Relaxed);
+                            live(Fate::random(&mut rng), &mut rng, &targets)
+                        });
+                        lives.collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            // Every third round the backend's process is killed in the middle of it all, and comes back.
+            if round % 3 == 1 {
+                let killing = scope.spawn(|| {
+                    let victim = mortal.take().unwrap();
+                    until("connections on the mortal backend", || {
+                        let metrics = support::metrics::scrape(victim.admin);
+                        (metrics.sum("coracle_connections_opened_total") > 0.0).then_some(())
+                    });
+                    victim.signal(Signal::KILL);
+                    drop(victim);
+                    mortal = start_mortal();
+                });
+                killing.join().unwrap();
+            }
+            let kept = workers
+                .into_iter()
+                .flat_map(|worker| worker.join().unwrap());
+            kept.collect()
+        });
+        held.extend(kept);
+        // The quiet point: nothing is left but what this test holds.
+        agree(&coracle, &names, held.len(), round);
+        // A part of what is held goes on into the next round.
+        while rng.below(8) != 0 && !held.is_empty() {
+            let victims = held.len().min(1 + rng.below(8) as usize);
+            held.drain(..victims)
+                .for_each(|stream| end_held(&stream, &mut rng));
+        }
+        agree(&coracle, &names, held.len(), round);
+    }
+    held.clear();
+    agree(&coracle, &names, 0, ROUNDS);
+    let scrapes = scraper.stop();
+    assert!(scrapes > 100, "only {scrapes} scrapes were checked");
+
+    let metrics = support::metrics::scrape(coracle.admin);
+    let made = made.into_inner();
+    assert!(made >= 20_000);
+    assert_eq!(metrics.sum("coracle_connections_opened_total"), made as f64);
+    for reason in ["done", "client_reset", "server_reset", "connect_failed"] {
+        let n = closed(&metrics, reason);
+        assert!(n > 0.0, "no connection ended by {reason}");
+    }
+    for reason in ["panic", "dropped"] {
+        assert_eq!(closed(&metrics, reason), 0.0, "{reason}");
+    }
+    until("every descriptor is given back", || {
+        (coracle.descriptors() <= descriptors_at_start).then_some(())
+    });
+    println!("{made} connections, {scrapes} consistent scrapes");
+}
+
+/// One connection's life. Returns it if it is to be held.
+fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<TcpStream> {
+    let n = rng.below(20_000) as usize;
+    match fate {
+        Fate::ClientCloses => {
+            let mut stream = begin(targets.script, Script::Echo, 0);
+            echo(&mut stream, n);
+        }
+        Fate::ServerCloses => {
+            let mut stream = begin(targets.script, Script::SendAndClose, n as u64);
+            assert_eq!(read_all(&mut stream).unwrap(), pattern(n));
+        }
+        Fate::ClientHalfCloses => {
+            let mut stream = begin(targets.script, Script::AnswerAfterEnd, n as u64);
+            stream.write_all(&pattern(n)).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(read_all(&mut stream).unwrap(), pattern(n));
+        }
+        Fate::ServerHalfCloses => {
+            let mut stream = begin(targets.script, Script::FinishFirst, n as u64);
+            assert_eq!(read_all(&mut stream).unwrap(), pattern(n));
+            stream.write_all(&pattern(n)).unwrap();
+        }
+        Fate::ClientResets => {
+            let stream = hold(targets.script, Script::Hold);
+            reset_on_close(&stream);
+        }
+        Fate::ServerResets => {
+            let mut stream = begin(targets.script, Script::Reset, 0);
+            let error = read_all(&mut stream).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        Fate::BothClose => {
+            let mut stream = hold(targets.script, Script::CloseTogether);
+            stream.write_all(b"!").unwrap();
+        }
+        Fate::Refused => {
+            let mut stream = connect(targets.refuse);
+            let error = read_all(&mut stream).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        Fate::Unanswered => {
+            let mut stream = connect(targets.silent);
+            let error = read_all(&mut stream).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        Fate::GoneWhileDialling => drop(connect(targets.silent)),
+        Fate::ResetWhileDialling => reset_on_close(&connect(targets.silent)),
+        Fate::BackendDies => {
+            // It may be alive, dead, or die: the connection ends in whatever way, and the count stays right.
+            let mut stream = connect(targets.mortal);
+            if stream.write_all(&Script::Echo.request(0)).is_ok() {
+                let _ = stream.write_all(&pattern(n));
+                let _ = stream.shutdown(Shutdown::Write);
+                let _ = read_all(&mut stream);
+            }
+        }
+        Fate::Long => {
+            let mut stream = begin(targets.script, Script::Echo, 0);
+            echo(&mut stream, LONG_BYTES);
+        }
+        Fate::Idle => return Some(hold(targets.script, Script::Hold)),
+        Fate::IdleHalfClosed => {
+            // The server answers an hour later: until then the connection is half open.
+            let stream = begin(targets.script, Script::AnswerLate, 3_600_000);
+            stream.shutdown(Shutdown::Write).unwrap();
+            // Its end has been sent: only a reset can tell the other side more.
+            reset_on_close(&stream);
+            return Some(stream);
+        }
+        Fate::IdleServerFinished => return Some(hold(targets.script, Script::HoldFinished)),
+    }
+    None
+}
+
+/// Ends a connection that was held: closed, or reset.
+fn end_held(stream: &TcpStream, rng: &mut Rng) {
+    if rng.below(2) == 0 {
+        reset_on_close(stream);
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    stream
+}
+
+fn begin(address: SocketAddr, script: Script, n: u64) -> TcpStream {
+    let mut stream = connect(address);
+    stream.write_all(&script.request(n)).unwrap();
+    stream
+}
+
+/// A connection that stands: the server's first byte has come.
+fn hold(address: SocketAddr, script: Script) -> TcpStream {
+    let mut stream = begin(address, script, 0);
+    stream.read_exact(&mut [0]).unwrap();
+    stream
+}
+
+fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).map(|_| bytes)
+}
+
+/// Sends `n` bytes through an echo while it reads them back.
+fn echo(stream: &mut TcpStream, n: usize) {
+    let bytes = pattern(n);
+    let mut sender = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| sender.write_all(&bytes).unwrap());
+        let mut back = vec![0; n];
+        stream.read_exact(&mut back).unwrap();
+        assert!(back == bytes, "the echo differs");
+    });
+}
+
+/// Waits until the gauge is `held`, and checks that it stays so and that the kernel says the same.
+fn agree(coracle: &Coracle, names: &[&str], held: usize, round: usize) {
+    until(&format!("the gauge is {held} in round {round}"), || {
+        (open(&support::metrics::scrape(coracle.admin)) == held as f64).then_some(())
+    });
+    let ports: Vec<u16> = names
+        .iter()
+        .map(|name| coracle.address(name).port())
+        .collect();
+    let by_kernel: usize = ports.iter().map(|port| kernel::connections(*port)).sum();
+    assert_eq!(by_kernel, held, "the kernel's count in round {round}");
+    if support::has_tool("ss") {
+        let by_ss: usize = ports
+            .iter()
+            .map(|port| kernel::connections_by_ss(*port))
+            .sum();
+        assert_eq!(by_ss, held, "the count of ss in round {round}");
+    }
+    assert_eq!(open(&support::metrics::scrape(coracle.admin)), held as f64);
+}
+
+fn open(metrics: &Metrics) -> f64 {
+    metrics.sum("coracle_open_connections")
+}
+
+fn closed(metrics: &Metrics, reason: &str) -> f64 {
+    metrics.sum_where(
+        "coracle_connections_closed_total",
+        &format!("reason=\"{reason}\""),
+    )
+}
+
+fn forward(name: &str, listen: &str, to: &str) -> String {
+    format!("[entrypoints.{name}]\nlisten = \"{listen}\"\nto = \"{to}\"\n")
+}
+
+/// Connecting to it is refused, and nobody else can take its port.
+fn bound_but_not_listening() -> socket2::Socket {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket
+}
+
+/// A listener whose backlog is full: the kernel answers no more SYN.
+struct Silent {
+    address: SocketAddr,
+    _listener: TcpListener,
+    _fill: Vec<socket2::Socket>,
+}
+
+impl Silent {
+    fn start() -> Self {
+        let socket = bound_but_not_listening();
+        socket.listen(0).unwrap();
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr().unwrap();
+        let fill = (0..8).map(|_| {
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&address.into());
+            socket
+        });
+        Self {
+            address,
+            _fill: fill.collect(),
+            _listener: listener,
+        }
+    }
+}

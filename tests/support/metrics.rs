@@ -1,0 +1,120 @@
+//! Scrapes: fetched over a raw socket, parsed, and checked for what must hold in every one of them.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+/// The samples of one scrape, by series: `name{labels}`.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(pub BTreeMap<String, f64>);
+
+impl Metrics {
+    /// Reads text format 0.0.4.
+    pub fn parse(text: &str) -> Self {
+        let samples = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty());
+        let samples = samples.map(|line| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            (series.to_owned(), value.parse().unwrap())
+        });
+        Self(samples.collect())
+    }
+
+    /// The sum of all series of a metric.
+    pub fn sum(&self, name: &str) -> f64 {
+        self.sum_where(name, "")
+    }
+
+    /// The sum of the series of a metric whose labels contain `label`, such as `reason="done"`.
+    pub fn sum_where(&self, name: &str, label: &str) -> f64 {
+        self.series(name)
+            .filter(|(labels, _)| labels.contains(label))
+            .map(|(_, value)| value)
+            .sum()
+    }
+
+    /// Every series of a metric: its labels and its value.
+    pub fn series<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
+        self.0.iter().filter_map(move |(series, value)| {
+            let labels = series.strip_prefix(name)?;
+            (labels.is_empty() || labels.starts_with('{')).then_some((labels, *value))
+        })
+    }
+}
+
+/// Fetches /metrics on a connection of its own.
+pub fn scrape(admin: SocketAddr) -> Metrics {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    Metrics::parse(body)
+}
+
+/// Scrapes without a pause, and checks every scrape.
+pub struct Scraper {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Scraper {
+    pub fn start(admin: SocketAddr) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut last = Metrics::default();
+            let mut scrapes = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                let metrics = scrape(admin);
+                check(&last, &metrics);
+                last = metrics;
+                scrapes += 1;
+            }
+            scrapes
+        });
+        Self { stop, thread }
+    }
+
+    /// Stops, and returns how many scrapes were checked. Panics if one was wrong.
+    pub fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// What holds in every scrape: per entrypoint `opened - sum(closed) = open`, and no counter goes down.
+pub fn check(last: &Metrics, metrics: &Metrics) {
+    let mut entrypoints = 0;
+    for (labels, open) in metrics.series("coracle_open_connections") {
+        let own = labels.trim_end_matches('}');
+        let closed = metrics.sum_where("coracle_connections_closed_total", own);
+        let opened = metrics.sum_where("coracle_connections_opened_total", own);
+        assert_eq!(
+            opened - closed,
+            open,
+            "{labels}: opened {opened}, closed {closed}"
+        );
+        entrypoints += 1;
+    }
+    assert!(entrypoints > 0, "no entrypoint in the scrape");
+    for (series, before) in &last.0 {
+        let name = series.split('{').next().unwrap();
+        let is_counter = ["_total", "_bucket", "_count", "_sum"]
+            .iter()
+            .any(|end| name.ends_with(end));
+        if is_counter {
+            let now = metrics
+                .0
+                .get(series)
+                .unwrap_or_else(|| panic!("{series} has vanished"));
+            assert!(now >= before, "{series} went down from {before} to {now}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A coracle as a process of its own: started from a configuration, watched through its log, ended with the test.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::until;
+
+/// A running coracle.
+pub struct Coracle {
+    child: Child,
+    /// Where its admin endpoint is.
+    pub admin: SocketAddr,
+    addresses: HashMap<String, Vec<String>>,
+    log: Arc<Mutex<Vec<String>>>,
+    _config: tempfile::NamedTempFile,
+}
+
+/// How to start one.
+pub struct Start<'a> {
+    /// The configuration, whose admin endpoint is added if it has none.
+    pub config: &'a str,
+    /// `ulimit -n`, soft and hard.
+    pub descriptors: Option<u64>,
+}
+
+impl Coracle {
+    /// Starts the binary with this configuration and waits until it is ready.
+    pub fn start(config: &str) -> Self {
+        Self::start_with(&Start {
+            config,
+            descriptors: None,
+        })
+    }
+
+    pub fn start_with(start: &Start<'_>) -> Self {
+        let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+        file.write_all(start.config.as_bytes()).unwrap();
+        if !start.config.contains("[admin]") {
+            file.write_all(b"\n[admin]\nlisten = \"127.0.0.1:0\"\n")
+                .unwrap();
+        }
+        let mut command = match start.descriptors {
+            None => Command::new(binary()),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
+                shell.arg(binary());
+                shell
+            }
+        };
+        command.arg("run").arg("-c").arg(file.path());
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = Arc::<Mutex<Vec<String>>>::default();
+        let lines = follow(&mut child, log.clone());
+        let mut addresses: HashMap<String, Vec<String>> = HashMap::new();
+        let mut admin = None;
+        loop {
+            let Ok(line) = lines.recv_timeout(Duration::from_secs(20)) else {
+                let _ = child.kill();
+                panic!(
+                    "it did not become ready; it said: {:#?}",
+                    log.lock().unwrap()
+                );
+            };
+            let value = |key: &str| field(&line, key);
+            match field(&line, "msg").as_deref() {
+                Some("listening") => {
+                    let entrypoint = value("entrypoint").unwrap();
+                    let listening = addresses.entry(entrypoint).or_default();
+                    listening.push(value("address").unwrap());
+                }
+                Some("admin endpoint listening") => admin = value("address"),
+                Some("ready") => break,
+                _ => {}
+            }
+        }
+        Self {
+            child,
+            admin: admin.expect("an admin endpoint").parse().unwrap(),
+            addresses,
+            log,
+            _config: file,
+        }
+    }
+
+    /// The first address of an entrypoint.
+    pub fn address(&self, entrypoint: &str) -> SocketAddr {
+        self.addresses[entrypoint][0].parse().unwrap()
+    }
+
+    /// All TCP addresses of an entrypoint.
+    pub fn addresses(&self, entrypoint: &str) -> Vec<SocketAddr> {
+        self.addresses[entrypoint]
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        until("the process ends", || self.child.try_wait().unwrap())
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for a log line that contains `text`.
+    pub fn logged(&self, text: &str) -> String {
+        until(&format!("a log line with {text:?}"), || {
+            self.log().into_iter().find(|line| line.contains(text))
+        })
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid());
+        std::fs::read_dir(path).unwrap().count()
+    }
+
+    /// How many descriptors it has open when nobody talks to it.
+    pub fn settled_descriptors(&self) -> usize {
+        until("the number of descriptors settles", || {
+            super::metrics::scrape(self.admin);
+            let first = self.descriptors();
+            super::metrics::scrape(self.admin);
+            (self.descriptors() == first).then_some(first)
+        })
+    }
+
+    /// The CPU time that all its threads have used.
+    pub fn cpu_time(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let nanos = tasks.flatten().filter_map(|task| {
+            let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            stat.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanos.sum())
+    }
+}
+
+impl Drop for Coracle {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log.lock().unwrap();
+            let last = &log[log.len().saturating_sub(30)..];
+            eprintln!("coracle's last lines: {last:#?}");
+        }
+    }
+}
+
+/// The binary under test; another one, such as an emulated one, by CORACLE_BINARY.
+pub fn binary() -> String {
+    let built = env!("CARGO_BIN_EXE_coracle").to_owned();
+    std::env::var("CORACLE_BINARY").unwrap_or(built)
+}
+
+fn follow(child: &mut Child, log: Arc<Mutex<Vec<String>>>) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    let stderr = child.stderr.take().unwrap();
+    assert!(stderr.as_raw_fd() > 2);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            log.lock().unwrap().push(line.clone());
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
+
+/// A logfmt field's value.
+fn field(line: &str, key: &str) -> Option<String> {
+    let start = line.find(&format!("{key}="))? + key.len() + 1;
+    let rest = &line[start..];
+    let value = match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next()?,
+        None => rest.split_whitespace().next()?,
+    };
+    Some(value.to_owned())
+}
