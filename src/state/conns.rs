@@ -165,9 +165,7 @@ impl Conns {
     /// Ends every connection. Returns how many there were.
     pub fn kill_all(&self, reason: CloseReason, now: Instant) -> usize {
         let ids: Vec<_> = self.map.borrow().keys().copied().collect();
-        ids.iter()
-            .filter(|id| self.kill(**id, reason, now))
-            .count()
+        ids.iter().filter(|id| self.kill(**id, reason, now)).count()
     }
 
     /// The connections that `overdue` finds a reason to end.

@@ -118,10 +118,13 @@ impl Histogram {
     /// Each finite upper bound with the number of observations at or below it.
     pub fn cumulative(&self) -> impl Iterator<Item = (Duration, u64)> {
         let mut below = 0;
-        self.bounds.iter().zip(&self.buckets).map(move |(bound, n)| {
-            below += n.value();
-            (*bound, below)
-        })
+        self.bounds
+            .iter()
+            .zip(&self.buckets)
+            .map(move |(bound, n)| {
+                below += n.value();
+                (*bound, below)
+            })
     }
 
     /// How many observations there were.
