@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::address::{Address, Listen};
-use super::diagnostic::{Collector, Span, shown};
+use super::diagnostic::{Collector, Span, nearest, shown};
 use super::table::{Key, Reader, Value};
 use super::{Admin, Log, Service, defaults, value};
 
@@ -18,6 +18,8 @@ pub(super) struct Draft {
     pub(super) log: Log,
     pub(super) entrypoints: Vec<DraftEntrypoint>,
     pub(super) services: Vec<Service>,
+    /// Whether there was an attempt at entrypoints; what is wrong with it has been told.
+    pub(super) meant_entrypoints: bool,
 }
 
 /// Where something was written.
@@ -70,6 +72,7 @@ impl Default for Draft {
             },
             entrypoints: Vec::new(),
             services: Vec::new(),
+            meant_entrypoints: false,
         }
     }
 }
@@ -106,6 +109,11 @@ pub(super) fn read(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -> 
     for (name, table) in reader.named_tables(root, "entrypoints") {
         draft.entrypoints.push(reader.entrypoint(name, table));
     }
+    draft.meant_entrypoints = root.iter().any(|(key, value)| {
+        let is_empty = value.get_ref().as_table().is_some_and(DeTable::is_empty);
+        let is_near = nearest(key.get_ref(), ["entrypoints"]).is_some();
+        (key.get_ref() == "entrypoints" || is_near) && !is_empty
+    });
     draft
 }
 
@@ -130,6 +138,8 @@ impl Reader<'_, '_> {
                 let example = "listen = \"0.0.0.0:8080\"";
                 self.missing(
                     key,
+                    table,
+                    &["listen"],
                     format!("entrypoint `{name}` has no `listen`; add one, such as {example}"),
                 );
                 Vec::new()
@@ -175,6 +185,8 @@ impl Reader<'_, '_> {
             (None, None) => {
                 self.missing(
                     key,
+                    table,
+                    &["to", "service"],
                     format!("entrypoint `{name}` has neither `to` nor `service`; add one, such as to = \"192.168.1.10:80\""),
                 );
                 Target::Unread
@@ -226,6 +238,8 @@ impl Reader<'_, '_> {
                 let example = "servers = [\"192.168.1.10:80\"]";
                 self.missing(
                     key,
+                    table,
+                    &["servers"],
                     format!("service `{name}` has no `servers`; add some, such as {example}"),
                 );
                 Vec::new()
@@ -241,7 +255,7 @@ impl Reader<'_, '_> {
 
     fn servers(&mut self, value: &Value<'_>) -> Vec<Address> {
         let DeValue::Array(array) = value.get_ref() else {
-            self.wrong_type(value, "an array of strings", "servers");
+            self.wrong_type(value, "an array of strings", "; write it in [ ]");
             return Vec::new();
         };
         let most = Service::MAX_SERVERS;

@@ -44,7 +44,7 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
 
 /// Makes the configuration. It is valid if nothing was reported to `out`.
 pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
-    if draft.entrypoints.is_empty() {
+    if draft.entrypoints.is_empty() && !draft.meant_entrypoints {
         report(
             out,
             &Origin::Default,

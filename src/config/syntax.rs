@@ -29,18 +29,24 @@ impl Damage {
         };
         let is_open = errors.iter().any(never_closes);
         // What needs quotes explains the other mistakes of its line.
-        errors.sort_by_key(|(message, span)| (out.line(span.start), !is_bare(message), span.start));
+        errors.sort_by_key(|(message, span)| {
+            (
+                out.line(span.start),
+                is_open || !is_bare(message),
+                span.start,
+            )
+        });
         for (message, span) in errors {
             let line = out.line(span.start);
             if is_open && damage.torn_from.is_some_and(|torn| torn < line) {
                 break;
             }
-            let (told, at) = told(message, span, text, &out.line_span(line));
-            if !is_contained(message) && told.as_ref().is_none_or(|told| told == OPEN) {
+            let told = Told::of(message, span, text, out.line_span(line));
+            if told.tears {
                 damage.torn_from.get_or_insert(line);
             }
             if damage.lines.insert(line) {
-                out.report(Some(at), told.unwrap_or_else(|| message.to_owned()));
+                out.report(Some(told.at), told.why);
             }
         }
         damage
@@ -58,6 +64,17 @@ impl Damage {
 
 fn span_of(error: &Error, text: &str) -> Span {
     match error.span() {
+        // The end of the text is not where it was forgotten, but its start.
+        Some(span) if error.message().starts_with("invalid multi-line") => {
+            let quotes = if error.message().contains("basic") {
+                "\"\"\""
+            } else {
+                "'''"
+            };
+            let before = text.get(..span.start).unwrap_or(text);
+            let start = before.rfind(quotes).unwrap_or(span.start);
+            start..start + quotes.len()
+        }
         // Something is missing at the end: point behind the last text, not to the empty line after it.
         Some(span) if span.start >= text.len() => {
             let end = text.trim_end().len();
@@ -78,6 +95,7 @@ fn span_of(error: &Error, text: &str) -> Span {
     }
 }
 
+/// Whether a value may be bare text that needs quotes.
 fn is_bare(message: &str) -> bool {
     const BARE: [&str; 6] = [
         "string values must be quoted",
@@ -90,58 +108,80 @@ fn is_bare(message: &str) -> bool {
     BARE.iter().any(|bare| message.starts_with(bare))
 }
 
-/// Whether a mistake stays in its line: what follows is read as if it were not there.
-fn is_contained(message: &str) -> bool {
-    let in_string = message.contains("escape") || message.contains("basic string");
-    let in_key = message == "duplicate key" || message.starts_with("cannot extend");
-    let multi_line = message.contains("multi-line");
-    (is_bare(message) || in_string || in_key || message.contains("literal string")) && !multi_line
+/// A mistake in the words of a person who writes configurations.
+struct Told {
+    why: String,
+    at: Span,
+    /// Whether what follows may be read otherwise than it was meant.
+    tears: bool,
 }
 
-const OPEN: &str = "expected `,` or `]` before this";
-
-/// A better text and place for the mistakes that people make, where there is one.
-fn told(message: &str, span: Span, text: &str, line: &Span) -> (Option<String>, Span) {
-    let at = text.get(span.clone()).unwrap_or_default();
-    let key_value = text[line.clone()].split_once('=');
-    if let Some((key, value)) = key_value
-        && span.start > line.start + key.len()
-        && !key.trim_start().starts_with('#')
-    {
-        let start = line.end - value.trim_start().len();
-        let value = value.split(" #").next().unwrap_or_default().trim();
-        let place = start..start + value.len();
-        let key = key.trim();
-        if value.is_empty() || value.starts_with('#') {
-            let told = format!("`{}` has no value", shown(key));
-            return (Some(told), line.start..line.start + key.len());
+impl Told {
+    fn of(message: &str, span: Span, text: &str, line: Span) -> Self {
+        if let Some(told) = Self::of_value(&span, text, &line) {
+            return told;
         }
+        let says = shown(text.get(span.clone()).unwrap_or_default());
+        let whole_line = text[line.clone()].trim();
+        let is_header = whole_line.starts_with('[') || whole_line.ends_with(']');
+        let is_key_value = whole_line.contains('=') || is_header;
+        let is_key =
+            message.starts_with("key with no") || message.starts_with("invalid unquoted key");
+        let kept = |why: String| (why, span.clone(), false);
+        let tears = |why: &str| (why.to_owned(), span.clone(), true);
+        let (why, at, tears) = match message {
+            "duplicate key" => kept(format!("`{says}` is set twice; keep one of them")),
+            "recursion limit" => tears("this key has too many parts"),
+            "invalid basic string, expected `\"`" => {
+                kept("the text is not closed; add `\"`".into())
+            }
+            "invalid literal string, expected `'`" => {
+                kept("the text is not closed; add `'`".into())
+            }
+            _ if message.starts_with("string values must") => {
+                kept(format!("text stands in quotes; write \"{says}\""))
+            }
+            _ if message.starts_with("invalid multi-line") => {
+                tears("the text is not closed; add the same three quotes behind it")
+            }
+            _ if message.starts_with("cannot recurse") => {
+                tears("arrays or tables are nested too deeply")
+            }
+            _ if message.starts_with("missing comma between array") => {
+                tears("expected `,` or `]` before this")
+            }
+            _ if message.starts_with("key with no value") && is_header => {
+                let name = shown(whole_line.trim_matches(['[', ']']));
+                let why = format!("the name of a table stands in brackets; write [{name}]");
+                (why, line, true)
+            }
+            _ if is_key && !is_key_value => ("expected KEY = VALUE".into(), line, false),
+            _ if is_bare(message) || message.contains("escape") => kept(message.to_owned()),
+            _ => tears(message),
+        };
+        Self { why, at, tears }
+    }
+
+    /// A value without quotes, or none at all: the mistakes that are made most.
+    fn of_value(span: &Span, text: &str, line: &Span) -> Option<Self> {
+        let (key, value) = text[line.clone()].split_once('=')?;
+        if span.start <= line.start + key.len() || key.contains('#') {
+            return None;
+        }
+        let start = line.end - value.trim_start().len();
+        let value = value.split(" #").next()?.trim();
         let is_address = (value.starts_with("[::") || value.contains("]:")) && !value.contains('"');
         let is_open = value.starts_with(['"', '\'', '[', '{']) && !is_address;
-        if !is_open && !value.contains(['=', '"', '\'', ',']) {
-            let told = format!("text stands in quotes; write \"{}\"", shown(value));
-            return (Some(told), place);
-        }
+        let (why, at) = if value.is_empty() {
+            let why = format!("`{}` has no value", shown(key.trim()));
+            (why, line.start..line.start + key.trim_end().len())
+        } else if is_open || value.contains(['=', '"', '\'', ',']) {
+            return None;
+        } else {
+            let why = format!("text stands in quotes; write \"{}\"", shown(value));
+            (why, start..start + value.len())
+        };
+        let tears = false;
+        Some(Self { why, at, tears })
     }
-    let whole_line = text[line.clone()].trim();
-    let is_key = message.starts_with("key with no") || message.starts_with("invalid unquoted key");
-    if is_key && key_value.is_none() && !whole_line.starts_with('[') && !whole_line.ends_with(']') {
-        let why = "expected KEY = VALUE".to_owned();
-        return (Some(why), line.clone());
-    }
-    let told = match message {
-        _ if message.starts_with("missing comma between array") => OPEN.to_owned(),
-        "duplicate key" => format!("`{}` is set twice; keep one of them", shown(at)),
-        "recursion limit" => "this key has too many parts".to_owned(),
-        _ if message.starts_with("cannot recurse") => {
-            "arrays or tables are nested too deeply".to_owned()
-        }
-        _ if message.starts_with("string values must be quoted") => {
-            format!("text stands in quotes; write \"{}\"", shown(at))
-        }
-        "invalid basic string, expected `\"`" => "the text is not closed; add `\"`".to_owned(),
-        "invalid literal string, expected `'`" => "the text is not closed; add `'`".to_owned(),
-        _ => return (None, span),
-    };
-    (Some(told), span)
 }

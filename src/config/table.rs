@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Collector, Mistake, did_you_mean, is_unprintable, shown};
+use super::diagnostic::{Collector, Mistake, did_you_mean, is_unprintable, nearest, shown};
 
 pub(super) type Key<'v> = &'v Spanned<Cow<'v, str>>;
 pub(super) type Value<'v> = Spanned<DeValue<'v>>;
@@ -17,10 +17,18 @@ pub(super) struct Reader<'o, 't> {
 }
 
 impl Reader<'_, '_> {
-    /// Reports what is not there, unless a mistake in the syntax may have hidden it.
-    pub(super) fn missing(&mut self, key: Key<'_>, message: String) {
-        if self.whole {
-            self.out.report(Some(key.span()), message);
+    /// Reports that none of `wanted` is in the table of this name, unless a mistake in the syntax or in writing one of them,
+    /// which is told anyway, may have hidden it.
+    pub(super) fn missing(
+        &mut self,
+        name: Key<'_>,
+        table: &DeTable<'_>,
+        wanted: &[&str],
+        message: String,
+    ) {
+        let is_near = |key: Key<'_>| nearest(key.get_ref(), wanted.iter().copied()).is_some();
+        if self.whole && !table.keys().any(is_near) {
+            self.out.report(Some(name.span()), message);
         }
     }
 

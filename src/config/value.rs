@@ -80,6 +80,12 @@ impl FromStr for Admin {
         if text == "off" {
             return Ok(Self { listen: None });
         }
+        if !text.contains([':', '.']) {
+            return wrong(format!(
+                "`{}` is neither an address, such as \"127.0.0.1:2672\", nor \"off\"",
+                shown(text)
+            ));
+        }
         let listen: Option<SocketAddr> = match text.parse()? {
             Listen::Tcp { address, .. } => Some(address),
             Listen::Unix(_) => {
