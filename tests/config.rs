@@ -515,6 +515,10 @@ const WRONG: &[(&str, &[&str])] = &[
         "[log] # ü\n\"ö\" = 1\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &["2:1: unknown key `ö`; known here: `level`, `access`"],
     ),
+    (
+        "entrypoints.\"öä\" = 5\n",
+        &["1:20: expected a table, found an integer; write [entrypoints.öä] on a line of its own"],
+    ),
 ];
 
 #[test]

@@ -46,6 +46,8 @@ impl Forward {
             Listen::Tcp { address, .. } => address.to_string(),
             Listen::Unix(path) => {
                 let file = path.file_name().unwrap_or_default().to_string_lossy();
+                // With room for what tells it from another one, within the 64 characters of a name.
+                let file: String = file.chars().take(50).collect();
                 format!("unix:{file}")
             }
         }

@@ -76,9 +76,8 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
                 services.len() - 1
             }
             Target::Named(name, span) => *named.get(&name).unwrap_or_else(|| {
-                let mut known: Vec<_> = named.keys().map(String::as_str).collect();
-                known.sort_unstable();
-                let mut advice = did_you_mean(&name, known);
+                let known = services.iter().map(|service| service.name.as_str());
+                let mut advice = did_you_mean(&name, known.take(named.len()));
                 if advice.is_empty() {
                     advice = format!("; add a table [services.{}] with `servers`", shown(&name));
                 }

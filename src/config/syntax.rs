@@ -1,6 +1,6 @@
 //! Mistakes in the TOML itself, told in the words of a person who writes configurations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use toml::de::Error;
 
@@ -36,10 +36,15 @@ impl Damage {
                 span.start,
             )
         });
+        let mut seen = HashSet::new();
         for (message, span) in errors {
             let line = out.line(span.start);
             if is_open && damage.torn_from.is_some_and(|torn| torn < line) {
                 break;
+            }
+            // A line may have many, and of each kind the first is enough.
+            if !seen.insert((line, message)) {
+                continue;
             }
             let told = Told::of(message, span, text, out.line_span(line));
             if told.tears {
