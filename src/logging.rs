@@ -45,6 +45,8 @@ pub fn install(level: LevelFilter) {
         .stack_size(64 * 1024)
         .spawn(move || logger.write_lines(&receiver));
     started.expect("the log thread starts");
+    // The default hook writes to stderr, which may block.
+    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
 }
 
 /// How a line begins and which fields it needs.

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::diagnostic::{Mistake, is_unprintable, shown, wrong};
+use super::host::{HostText, host_and_port, listen_host, port, target_host};
 
 /// What an entrypoint listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,4 +74,80 @@ impl fmt::Display for Host {
             Self::Name(name) => f.write_str(name),
         }
     }
+}
+
+impl FromStr for Listen {
+    type Err = Mistake;
+
+    /// Reads `IP:port`, `[IPv6]:port`, `*:port` or `:port` for all interfaces, or `unix:/path`.
+    fn from_str(text: &str) -> Result<Self, Mistake> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix_path(path).map(Self::Unix);
+        }
+        let (host, port_text) = host_and_port(text, "127.0.0.1")?;
+        Ok(Self::tcp(listen_host(host, port_text)?, port(port_text)?))
+    }
+}
+
+impl Listen {
+    pub(super) fn tcp(ip: IpAddr, port: u16) -> Self {
+        Self::Tcp {
+            address: SocketAddr::new(ip, port),
+            v6only: false,
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = Mistake;
+
+    /// Reads `host:port`, `[IPv6]:port` or `unix:/path`.
+    fn from_str(text: &str) -> Result<Self, Mistake> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix_path(path).map(Self::Unix);
+        }
+        let (host, port_text) = host_and_port(text, "192.168.1.10")?;
+        Self::tcp(host, port_text)
+    }
+}
+
+impl Address {
+    pub(super) fn tcp(host: HostText<'_>, port_text: &str) -> Result<Self, Mistake> {
+        let host = target_host(host, port_text)?;
+        match port(port_text)? {
+            0 => wrong("port 0 cannot be connected to; a port is a number from 1 to 65535"),
+            port => Ok(Self::Tcp { host, port }),
+        }
+    }
+}
+
+/// Checks the path of a Unix socket.
+pub(super) fn unix_path(path: &str) -> Result<PathBuf, Mistake> {
+    /// `sun_path` has 108 bytes with the final zero: unix(7).
+    const MAX_BYTES: usize = 107;
+    if !path.starts_with('/') {
+        return wrong(format!(
+            "`unix:{}` is not an absolute path; write one such as `unix:/run/app.sock`",
+            shown(path)
+        ));
+    }
+    if path.ends_with('/') {
+        return wrong(format!(
+            "`unix:{}` is a directory; write the path of a socket, such as `unix:/run/app.sock`",
+            shown(path)
+        ));
+    }
+    if path.contains(is_unprintable) {
+        return wrong(format!(
+            "`unix:{}` has a control character in it",
+            shown(path)
+        ));
+    }
+    if path.len() > MAX_BYTES {
+        return wrong(format!(
+            "the socket's path has {} bytes; the most is {MAX_BYTES}",
+            path.len()
+        ));
+    }
+    Ok(PathBuf::from(path))
 }

@@ -1,0 +1,102 @@
+//! The command line: what may be written there, and its help.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use argh::FromArgs;
+use coracle::config::{Admin, Forward};
+
+/// A lightweight TCP proxy that knows exactly who is connected.
+#[derive(FromArgs)]
+#[argh(
+    help_triggers("-h", "--help"),
+    example = "{command_name} demo",
+    example = "{command_name} run -L 8080:192.168.1.10:80"
+)]
+pub struct Arguments {
+    /// print the version
+    #[argh(switch, short = 'V')]
+    pub version: bool,
+
+    #[argh(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+pub enum Command {
+    Run(Run),
+    Check(Check),
+    Demo(Demo),
+}
+
+/// Forward connections until told to stop. Without a file and without a forward, ./coracle.toml is read, or else
+/// /etc/coracle.toml.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "run",
+    help_triggers("-h", "--help"),
+    example = "{command_name} -L 8080:192.168.1.10:80",
+    example = "{command_name} -L '*:2222:nas.lan:22' -L '[::]:8443:[fd00::10]:443'",
+    example = "{command_name} -c coracle.toml --access-log"
+)]
+pub struct Run {
+    /// the configuration
+    #[argh(option, short = 'c', arg_name = "file")]
+    pub config: Option<PathBuf>,
+
+    /// forward a port as ssh does: [bind:]port:host:hostport; may be given more than once. Bind is 127.0.0.1 if left out; * is all
+    /// interfaces. unix:/path may stand for either side
+    #[argh(option, short = 'L', arg_name = "spec")]
+    pub forward: Vec<Forward>,
+
+    /// write a line for each closed connection
+    #[argh(switch)]
+    pub access_log: bool,
+
+    /// address of the admin endpoint, or off; default: the file's, or 127.0.0.1:2672
+    #[argh(option, arg_name = "addr")]
+    pub admin: Option<Admin>,
+}
+
+/// Check a configuration and tell every mistake in it.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "check",
+    help_triggers("-h", "--help"),
+    example = "{command_name} /etc/coracle.toml"
+)]
+pub struct Check {
+    /// the configuration
+    #[argh(positional, arg_name = "file")]
+    pub file: PathBuf,
+}
+
+/// Show the proxy at work, with servers and clients of its own.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "demo",
+    help_triggers("-h", "--help"),
+    example = "{command_name}",
+    example = "{command_name} --listen 0.0.0.0:8080 --admin 0.0.0.0:2672"
+)]
+pub struct Demo {
+    /// address of the proxy; default: 127.0.0.1:8080
+    #[argh(
+        option,
+        arg_name = "addr",
+        default = "SocketAddr::from(([127, 0, 0, 1], 8080))"
+    )]
+    pub listen: SocketAddr,
+
+    /// address of the admin endpoint; default: 127.0.0.1:2672
+    #[argh(
+        option,
+        arg_name = "addr",
+        default = "coracle::config::defaults::ADMIN"
+    )]
+    pub admin: SocketAddr,
+}

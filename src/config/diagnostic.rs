@@ -1,0 +1,267 @@
+//! What is wrong with a configuration and where: mistakes are collected as byte spans, then told with line, column and caret.
+
+use std::fmt::{self, Write as _};
+use std::ops::Range;
+
+/// What is wrong with one piece of text and what to do about it, in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake(pub(super) String);
+
+/// A mistake as the result of reading.
+pub(super) fn wrong<T>(message: impl Into<String>) -> Result<T, Mistake> {
+    Err(Mistake(message.into()))
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Mistake {}
+
+/// Every mistake of a configuration, in the order of the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostics {
+    /// The file's name as it was given, or `command line`.
+    pub file: String,
+    /// The mistakes, at least one and at most [`Diagnostics::MAX_TOLD`].
+    pub told: Vec<Diagnostic>,
+    /// How many further mistakes there are.
+    pub untold: usize,
+}
+
+impl Diagnostics {
+    /// The most mistakes that are told one by one.
+    pub const MAX_TOLD: usize = 100;
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Where it is; `None` for what is wrong with the whole, or on the command line.
+    pub place: Option<Place>,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// A place in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// The part of the line around the place, fit for a terminal.
+    excerpt: String,
+    /// How far the underline is from the excerpt's start, and its length, in characters.
+    underline: (usize, usize),
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for diagnostic in &self.told {
+            let Diagnostic { place, message } = diagnostic;
+            let Some(place) = place else {
+                writeln!(f, "{}: {message}\n", self.file)?;
+                continue;
+            };
+            let Place { line, column, .. } = place;
+            let (indent, length) = place.underline;
+            let gutter = line.to_string().len();
+            writeln!(f, "{}:{line}:{column}: {message}", self.file)?;
+            writeln!(f, "{:gutter$} |", "")?;
+            writeln!(f, "{line} | {}", place.excerpt)?;
+            writeln!(f, "{:gutter$} | {:indent$}{:^<length$}\n", "", "", "")?;
+        }
+        if self.untold > 0 {
+            writeln!(f, "and {} more\n", self.untold)?;
+        }
+        f.write_str(&count(self.told.len() + self.untold, "mistake"))
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// `1 mistake`, `2 mistakes`.
+#[must_use]
+pub fn count(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A range of bytes in the text.
+pub(super) type Span = Range<usize>;
+
+/// Gathers mistakes while a text is read.
+pub(super) struct Collector<'t> {
+    text: &'t str,
+    line_starts: Vec<usize>,
+    mistakes: Vec<(Option<Span>, String)>,
+}
+
+impl<'t> Collector<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        let newlines = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self {
+            text,
+            line_starts: std::iter::once(0).chain(newlines).collect(),
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// Notes a mistake.
+    pub(super) fn report(&mut self, span: Option<Span>, message: impl Into<String>) {
+        self.mistakes.push((span, message.into()));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+
+    /// Adds the mistakes of another reading of the same text that are in lines which `keep` accepts.
+    pub(super) fn append(&mut self, other: Self, keep: impl Fn(usize) -> bool) {
+        let place = |span: &Span| keep(self.line(span.start));
+        let mut kept = other.mistakes;
+        kept.retain(|(span, _)| span.as_ref().is_none_or(place));
+        self.mistakes.append(&mut kept);
+    }
+
+    /// The number of the line in which `at` is, from 1.
+    pub(super) fn line(&self, at: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= at)
+    }
+
+    /// Where line number `line` is, without its end.
+    pub(super) fn line_span(&self, line: usize) -> Span {
+        let start = self.line_starts[line - 1];
+        let end = self
+            .line_starts
+            .get(line)
+            .map_or(self.text.len(), |next| next - 1);
+        let line = &self.text[start..end];
+        start..start + line.trim_end_matches('\r').len()
+    }
+
+    /// The mistakes in the order of the text; those without a place last.
+    pub(super) fn finish(mut self, file: &str) -> Diagnostics {
+        let last = self.text.len() + 1;
+        self.mistakes
+            .sort_by_key(|(span, _)| span.as_ref().map_or(last, |span| span.start));
+        let untold = self.mistakes.len().saturating_sub(Diagnostics::MAX_TOLD);
+        self.mistakes.truncate(Diagnostics::MAX_TOLD);
+        let mistakes = std::mem::take(&mut self.mistakes);
+        let told = mistakes.into_iter().map(|(span, message)| Diagnostic {
+            place: span.map(|span| self.place(span)),
+            message,
+        });
+        Diagnostics {
+            file: shown(file),
+            told: told.collect(),
+            untold,
+        }
+    }
+}
+
+/// How much of a long line is shown before and after a place, in characters.
+const AROUND: usize = 60;
+
+impl Collector<'_> {
+    fn place(&self, span: Span) -> Place {
+        let start = char_start(self.text, span.start);
+        let line = self.line(start);
+        let Span {
+            start: line_start,
+            end,
+        } = self.line_span(line);
+        let start = start.min(end);
+        let marked_end = char_start(self.text, span.end).clamp(start, end);
+        let before = &self.text[line_start..start];
+        let column = before.chars().count() + 1;
+
+        let skipped = column.saturating_sub(1 + AROUND);
+        let mut excerpt = String::from(if skipped > 0 { "…" } else { "" });
+        excerpt.extend(before.chars().skip(skipped).flat_map(visible));
+        let indent = excerpt.chars().count();
+        let marked = self.text[start..marked_end].chars().take(2 * AROUND);
+        let length = marked.flat_map(visible).count().max(1);
+        let mut after = self.text[start..end].chars();
+        excerpt.extend(after.by_ref().take(2 * AROUND).flat_map(visible));
+        if after.next().is_some() {
+            excerpt.push('…');
+        }
+        Place {
+            line,
+            column,
+            excerpt,
+            underline: (indent, length),
+        }
+    }
+}
+
+/// The start of the character at or before `at`.
+fn char_start(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// A character as it can be underlined: a tab as four spaces, what has no shape of its own as �.
+fn visible(c: char) -> impl Iterator<Item = char> {
+    let (c, n) = match c {
+        '\t' => (' ', 4),
+        c if is_unprintable(c) => ('\u{fffd}', 1),
+        c => (c, 1),
+    };
+    std::iter::repeat_n(c, n)
+}
+
+/// Control characters, and those that turn the direction of writing.
+pub(super) fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text to be quoted in a message: cut when long, control characters escaped.
+pub(super) fn shown(text: &str) -> String {
+    const MAX_CHARS: usize = 80;
+    let mut shown = String::new();
+    for (i, c) in text.chars().enumerate() {
+        if i == MAX_CHARS {
+            shown.push('…');
+            break;
+        }
+        // Writing to a string cannot fail.
+        let _ = match is_unprintable(c) {
+            true => write!(shown, "{}", c.escape_default()),
+            false => write!(shown, "{c}"),
+        };
+    }
+    shown
+}
+
+/// `; did you mean ...?` with the nearest of `known`, if one is near enough to be meant.
+pub(super) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    match nearest(word, known) {
+        Some(known) => format!("; did you mean `{}`?", shown(known)),
+        None => String::new(),
+    }
+}
+
+/// The nearest of `known`, if a third of the word's letters or fewer differ. Case and `-` for `_` do not count.
+pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    /// Longer words and lists than any that a person writes; they would take long to compare.
+    const MAX_BYTES: usize = 256;
+    const MAX_KNOWN: usize = 256;
+    if word.len() > MAX_BYTES {
+        return None;
+    }
+    let plain = |word: &str| word.to_lowercase().replace('-', "_");
+    let wanted = plain(word);
+    let most = (wanted.chars().count() / 3).max(1);
+    let known = known.into_iter().take(MAX_KNOWN);
+    let distances = known.map(|known| (strsim::osa_distance(&wanted, &plain(known)), known));
+    let near = distances.filter(|(distance, known)| *distance <= most && *known != word);
+    Some(near.min_by_key(|(distance, _)| *distance)?.1)
+}

@@ -1,0 +1,157 @@
+//! A port forward as ssh writes it on the command line: `[bind:]port:host:hostport`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+use super::address::{Address, Listen, unix_path};
+use super::diagnostic::{Mistake, shown, wrong};
+use super::host::{HostText, listen_host, port};
+
+/// One `-L`: a listener and where its connections go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// What it listens on.
+    pub listen: Listen,
+    /// Where its connections go.
+    pub to: Address,
+    /// The text it was read from.
+    pub(super) text: String,
+}
+
+impl FromStr for Forward {
+    type Err = Mistake;
+
+    /// Reads `[bind:]port:host:hostport`, where `unix:/path` may stand for either side. No bind address means `127.0.0.1`, as
+    /// with ssh; `*` or an empty one means all interfaces.
+    fn from_str(text: &str) -> Result<Self, Mistake> {
+        let (listen, to) = sides(text).map_err(|mistake| in_form(text, mistake))?;
+        Ok(Self {
+            listen,
+            to,
+            text: text.to_owned(),
+        })
+    }
+}
+
+impl Forward {
+    /// Whether it was written to listen for IPv4 and IPv6 alike.
+    pub(super) fn is_dual(&self) -> bool {
+        self.text.starts_with([':', '*'])
+    }
+
+    /// A name for its entrypoint: the address, or the socket's file name.
+    pub(super) fn name(&self) -> String {
+        match &self.listen {
+            Listen::Tcp { address, .. } if self.is_dual() => format!("*:{}", address.port()),
+            Listen::Tcp { address, .. } => address.to_string(),
+            Listen::Unix(path) => {
+                let file = path.file_name().unwrap_or_default().to_string_lossy();
+                // With room for what tells it from another one, within the 64 characters of a name.
+                let file: String = file.chars().take(50).collect();
+                format!("unix:{file}")
+            }
+        }
+    }
+}
+
+fn in_form(text: &str, Mistake(why): Mistake) -> Mistake {
+    Mistake(format!(
+        "`{}` is not a forward: {why} (the form is [BIND:]PORT:HOST:HOSTPORT, for example 8080:192.168.1.10:80)",
+        shown(text)
+    ))
+}
+
+fn sides(text: &str) -> Result<(Listen, Address), Mistake> {
+    if let Some(rest) = text.strip_prefix("unix:") {
+        let (path, to) = path_and_target(rest)?;
+        return Ok((Listen::Unix(unix_path(path)?), to));
+    }
+    if let Some((listen, path)) = text.split_once(":unix:") {
+        let to = Address::Unix(unix_path(path)?);
+        return match parts(listen)?.as_slice() {
+            [port] => Ok((listener(None, port)?, to)),
+            [bind, port] => Ok((listener(Some(*bind), port)?, to)),
+            _ => wrong("the listening side has too many parts"),
+        };
+    }
+    match parts(text)?.as_slice() {
+        [port, host, to] => Ok((listener(None, port)?, target(*host, to)?)),
+        [bind, port, host, to] => Ok((listener(Some(*bind), port)?, target(*host, to)?)),
+        few if few.len() < 3 => wrong("it has too few parts"),
+        _ => wrong("it has too many parts; an IPv6 address stands in brackets, such as [::1]"),
+    }
+}
+
+/// Takes `/path:target` apart. The path may have colons itself.
+fn path_and_target(rest: &str) -> Result<(&str, Address), Mistake> {
+    const MISSING: &str = "the host and port to connect to are missing";
+    if let Some((path, to)) = rest.rsplit_once(":unix:") {
+        return Ok((path, Address::Unix(unix_path(to)?)));
+    }
+    let Some((start, port)) = rest.rsplit_once(':') else {
+        return wrong(MISSING);
+    };
+    let path_and_host = match start.strip_suffix(']') {
+        Some(start) => start
+            .rsplit_once(":[")
+            .map(|(path, ip)| (path, HostText::Bracketed(ip))),
+        None => start
+            .rsplit_once(':')
+            .map(|(path, host)| (path, HostText::Plain(host))),
+    };
+    let Some((path, host)) = path_and_host else {
+        return wrong(MISSING);
+    };
+    Ok((path, to(host, port)?))
+}
+
+/// Splits at the colons outside of brackets.
+fn parts(text: &str) -> Result<Vec<HostText<'_>>, Mistake> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    loop {
+        let (part, after) = match rest.strip_prefix('[') {
+            Some(inner) => {
+                let Some((ip, after)) = inner.split_once(']') else {
+                    return wrong("a bracket is not closed");
+                };
+                (HostText::Bracketed(ip), after)
+            }
+            None => {
+                let end = rest.find(':').unwrap_or(rest.len());
+                (HostText::Plain(&rest[..end]), &rest[end..])
+            }
+        };
+        parts.push(part);
+        match after.strip_prefix(':') {
+            Some(after) => rest = after,
+            None if after.is_empty() => return Ok(parts),
+            None => return wrong("a colon is missing after a bracket"),
+        }
+    }
+}
+
+fn listener(bind: Option<HostText<'_>>, port_part: &HostText<'_>) -> Result<Listen, Mistake> {
+    let port_text = plain(*port_part);
+    let port = port(port_text).or_else(|Mistake(why)| wrong(format!("listening port: {why}")))?;
+    let ip = match bind {
+        None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Some(bind) => listen_host(bind, port_text)
+            .or_else(|Mistake(why)| wrong(format!("bind address: {why}")))?,
+    };
+    Ok(Listen::tcp(ip, port))
+}
+
+fn target(host: HostText<'_>, port_part: &HostText<'_>) -> Result<Address, Mistake> {
+    to(host, plain(*port_part))
+}
+
+fn to(host: HostText<'_>, port: &str) -> Result<Address, Mistake> {
+    Address::tcp(host, port).or_else(|Mistake(why)| wrong(format!("target: {why}")))
+}
+
+fn plain(part: HostText<'_>) -> &str {
+    match part {
+        HostText::Plain(text) | HostText::Bracketed(text) => text,
+    }
+}

@@ -1,0 +1,286 @@
+//! Walks the parsed TOML and reads every value it knows; all else is a mistake.
+
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::address::{Address, Listen};
+use super::diagnostic::{Collector, Span, nearest, shown};
+use super::table::{Key, Reader, Value};
+use super::{Admin, Log, Service, defaults, value};
+
+/// What was read, before names are looked up and addresses compared.
+pub(super) struct Draft {
+    pub(super) drain_timeout: Duration,
+    pub(super) admin: Admin,
+    pub(super) admin_at: Origin,
+    pub(super) log: Log,
+    pub(super) entrypoints: Vec<DraftEntrypoint>,
+    pub(super) services: Vec<Service>,
+    /// Whether there was an attempt at entrypoints; what is wrong with it has been told.
+    pub(super) meant_entrypoints: bool,
+}
+
+/// Where something was written.
+#[derive(Clone)]
+pub(super) enum Origin {
+    /// In the file.
+    File(Span),
+    /// On the command line, by this flag.
+    Flag(String),
+    /// Nowhere.
+    Default,
+}
+
+pub(super) struct DraftEntrypoint {
+    pub(super) name: String,
+    pub(super) listen: Vec<DraftListen>,
+    pub(super) target: Target,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) half_close_timeout: Option<Duration>,
+    pub(super) keepalive: Option<Duration>,
+}
+
+pub(super) struct DraftListen {
+    pub(super) listen: Listen,
+    /// Whether it was written to be for IPv4 and IPv6 alike.
+    pub(super) dual: bool,
+    pub(super) origin: Origin,
+}
+
+pub(super) enum Target {
+    /// A service of its own, by `to`.
+    Own(Service, Origin),
+    /// The name of a service.
+    Named(String, Span),
+    /// None that could be read.
+    Unread,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            drain_timeout: defaults::DRAIN_TIMEOUT,
+            admin: Admin {
+                listen: Some(defaults::ADMIN),
+            },
+            admin_at: Origin::Default,
+            log: Log {
+                level: defaults::LOG_LEVEL,
+                access: false,
+            },
+            entrypoints: Vec::new(),
+            services: Vec::new(),
+            meant_entrypoints: false,
+        }
+    }
+}
+
+/// Reads `root`. `whole` says that the syntax had no mistake, so that what is not there was not written.
+pub(super) fn read(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -> Draft {
+    let mut reader = Reader { whole, out };
+    let mut draft = Draft::default();
+    reader.known(
+        root,
+        &["drain_timeout", "admin", "log", "entrypoints", "services"],
+    );
+    if let Some(timeout) = reader.parsed(root, "drain_timeout", value::drain_timeout) {
+        draft.drain_timeout = timeout;
+    }
+    if let Some(admin) = reader.table(root, "admin") {
+        reader.known(admin, &["listen"]);
+        if let Some(listen) = reader.parsed(admin, "listen", str::parse) {
+            draft.admin = listen;
+            let span = admin.get("listen").map(Spanned::span);
+            draft.admin_at = span.map_or(Origin::Default, Origin::File);
+        }
+    }
+    if let Some(log) = reader.table(root, "log") {
+        reader.known(log, &["level", "access"]);
+        if let Some(level) = reader.parsed(log, "level", value::level) {
+            draft.log.level = level;
+        }
+        draft.log.access = reader.boolean(log, "access").unwrap_or(false);
+    }
+    for (name, table) in reader.named_tables(root, "services") {
+        draft.services.push(reader.service(name, table));
+    }
+    for (name, table) in reader.named_tables(root, "entrypoints") {
+        draft.entrypoints.push(reader.entrypoint(name, table));
+    }
+    draft.meant_entrypoints = root.iter().any(|(key, value)| {
+        let is_empty = value.get_ref().as_table().is_some_and(DeTable::is_empty);
+        let is_near = nearest(key.get_ref(), ["entrypoints"]).is_some();
+        (key.get_ref() == "entrypoints" || is_near) && !is_empty
+    });
+    draft
+}
+
+impl Reader<'_, '_> {
+    fn entrypoint(&mut self, key: Key<'_>, table: &DeTable<'_>) -> DraftEntrypoint {
+        self.known(
+            table,
+            &[
+                "listen",
+                "to",
+                "service",
+                "connect_timeout",
+                "idle_timeout",
+                "half_close_timeout",
+                "keepalive",
+            ],
+        );
+        let name = shown(key.get_ref());
+        let listen = match table.get("listen") {
+            Some(value) => self.listen(value),
+            None => {
+                let example = "listen = \"0.0.0.0:8080\"";
+                self.missing(
+                    key,
+                    table,
+                    &["listen"],
+                    format!("entrypoint `{name}` has no `listen`; add one, such as {example}"),
+                );
+                Vec::new()
+            }
+        };
+        let connect_timeout = self.parsed(table, "connect_timeout", value::connect_timeout);
+        let to = self.parsed(table, "to", str::parse::<Address>);
+        let service = table.get("service").and_then(|value| {
+            let name = self.string(value, "service")?;
+            Some((name.to_owned(), value.span()))
+        });
+        let target = match (table.get_key_value("to"), table.get_key_value("service")) {
+            (Some((to, _)), Some((service, _))) => {
+                let second = to.span().start.max(service.span().start);
+                let second = if second == to.span().start {
+                    to
+                } else {
+                    service
+                };
+                self.out.report(
+                    Some(second.span()),
+                    format!("entrypoint `{name}` has both `to` and `service`; keep one of them"),
+                );
+                Target::Unread
+            }
+            (Some((at, _)), None) => to.map_or(Target::Unread, |to| {
+                let service = Service {
+                    name: key.get_ref().to_string(),
+                    servers: vec![to],
+                    connect_timeout: connect_timeout.unwrap_or(defaults::CONNECT_TIMEOUT),
+                };
+                Target::Own(service, Origin::File(at.span()))
+            }),
+            (None, Some(_)) => {
+                if let Some((key, _)) = table.get_key_value("connect_timeout") {
+                    self.out.report(
+                        Some(key.span()),
+                        "`connect_timeout` goes with `to`; here it belongs in the table of the service",
+                    );
+                }
+                service.map_or(Target::Unread, |(name, at)| Target::Named(name, at))
+            }
+            (None, None) => {
+                self.missing(
+                    key,
+                    table,
+                    &["to", "service"],
+                    format!("entrypoint `{name}` has neither `to` nor `service`; add one, such as to = \"192.168.1.10:80\""),
+                );
+                Target::Unread
+            }
+        };
+        DraftEntrypoint {
+            name: key.get_ref().to_string(),
+            listen,
+            target,
+            idle_timeout: self
+                .parsed(table, "idle_timeout", value::timeout_or_off)
+                .flatten(),
+            half_close_timeout: self
+                .parsed(table, "half_close_timeout", value::timeout_or_off)
+                .flatten(),
+            keepalive: self
+                .parsed(table, "keepalive", value::keepalive)
+                .unwrap_or(Some(defaults::KEEPALIVE)),
+        }
+    }
+
+    fn listen(&mut self, value: &Value<'_>) -> Vec<DraftListen> {
+        let values: Vec<_> = match value.get_ref() {
+            DeValue::Array(array) if array.is_empty() => {
+                let why = "the list is empty; write at least one address";
+                self.out.report(Some(value.span()), why);
+                return Vec::new();
+            }
+            DeValue::Array(array) => array.iter().collect(),
+            _ => vec![value],
+        };
+        let read = |value: &Value<'_>| {
+            let text = self.string(value, "listen")?;
+            Some(DraftListen {
+                listen: self.ok(value, text.parse())?,
+                dual: text.starts_with(['*', ':']),
+                origin: Origin::File(value.span()),
+            })
+        };
+        values.into_iter().filter_map(read).collect()
+    }
+
+    fn service(&mut self, key: Key<'_>, table: &DeTable<'_>) -> Service {
+        self.known(table, &["servers", "connect_timeout"]);
+        let name = shown(key.get_ref());
+        let servers = match table.get("servers") {
+            Some(value) => self.servers(value),
+            None => {
+                let example = "servers = [\"192.168.1.10:80\"]";
+                self.missing(
+                    key,
+                    table,
+                    &["servers"],
+                    format!("service `{name}` has no `servers`; add some, such as {example}"),
+                );
+                Vec::new()
+            }
+        };
+        let connect_timeout = self.parsed(table, "connect_timeout", value::connect_timeout);
+        Service {
+            name: key.get_ref().to_string(),
+            servers,
+            connect_timeout: connect_timeout.unwrap_or(defaults::CONNECT_TIMEOUT),
+        }
+    }
+
+    fn servers(&mut self, value: &Value<'_>) -> Vec<Address> {
+        let DeValue::Array(array) = value.get_ref() else {
+            self.wrong_type(value, "an array of strings", "; write it in [ ]");
+            return Vec::new();
+        };
+        let most = Service::MAX_SERVERS;
+        if array.is_empty() {
+            let why = "the list is empty; write at least one server";
+            self.out.report(Some(value.span()), why);
+        } else if array.len() > most {
+            let n = array.len();
+            let why = format!("the list has {n} servers; the most is {most}");
+            self.out.report(Some(value.span()), why);
+        }
+        let mut servers = Vec::new();
+        for value in array.iter().take(most) {
+            let Some(text) = self.string(value, "servers") else {
+                continue;
+            };
+            let Some(server) = self.ok(value, text.parse::<Address>()) else {
+                continue;
+            };
+            if servers.contains(&server) {
+                let why = format!("server `{}` is in the list twice; remove one", shown(text));
+                self.out.report(Some(value.span()), why);
+            }
+            servers.push(server);
+        }
+        servers
+    }
+}

@@ -1,0 +1,241 @@
+//! Turns what was read into a [`Config`]: looks up services, tells listeners from each other, names what has no name.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::diagnostic::{Collector, did_you_mean, shown};
+use super::read::{Draft, DraftEntrypoint, DraftListen, Origin, Target};
+use super::{Config, Entrypoint, Forward, Listen, Service, defaults};
+
+/// Adds what the command line asks for. Its entrypoints get names that no other has.
+pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
+    let services = draft.services.iter().map(|service| service.name.clone());
+    let entrypoints = draft.entrypoints.iter().map(|entry| entry.name.clone());
+    let mut taken: HashSet<String> = services.chain(entrypoints).collect();
+    for forward in forwards {
+        let first = forward.name();
+        let names = (2..).map(|n| format!("{first}-{n}"));
+        let mut names = std::iter::once(first.clone()).chain(names);
+        let name = names
+            .find(|name| !taken.contains(name))
+            .unwrap_or(first.clone());
+        taken.insert(name.clone());
+        let origin = Origin::Flag(format!("-L {}", forward.text));
+        let service = Service {
+            name: name.clone(),
+            servers: vec![forward.to.clone()],
+            connect_timeout: defaults::CONNECT_TIMEOUT,
+        };
+        draft.entrypoints.push(DraftEntrypoint {
+            name,
+            listen: vec![DraftListen {
+                listen: forward.listen.clone(),
+                dual: forward.is_dual(),
+                origin: origin.clone(),
+            }],
+            target: Target::Own(service, origin),
+            idle_timeout: None,
+            half_close_timeout: None,
+            keepalive: Some(defaults::KEEPALIVE),
+        });
+    }
+}
+
+/// Makes the configuration. It is valid if nothing was reported to `out`.
+pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
+    if draft.entrypoints.is_empty() && !draft.meant_entrypoints {
+        report(
+            out,
+            &Origin::Default,
+            "there is no entrypoint; add a table [entrypoints.NAME] with `listen` and `to`",
+        );
+    }
+    separate_listeners(&mut draft, out);
+    let mut services = draft.services;
+    let named: HashMap<String, usize> = services
+        .iter()
+        .enumerate()
+        .map(|(index, service)| (service.name.clone(), index))
+        .collect();
+    let mut entrypoints = Vec::new();
+    for entry in draft.entrypoints {
+        let service = match entry.target {
+            Target::Own(service, origin) => {
+                if named.contains_key(&service.name) {
+                    let name = shown(&service.name);
+                    report(
+                        out,
+                        &origin,
+                        &format!(
+                            "`to` makes a service `{name}`, but there is a table [services.{name}] too; rename one, or write service = \"{name}\" instead"
+                        ),
+                    );
+                }
+                services.push(service);
+                services.len() - 1
+            }
+            Target::Named(name, span) => *named.get(&name).unwrap_or_else(|| {
+                let known = services.iter().map(|service| service.name.as_str());
+                let mut advice = did_you_mean(&name, known.take(named.len()));
+                if advice.is_empty() {
+                    advice = format!("; add a table [services.{}] with `servers`", shown(&name));
+                }
+                let why = format!("there is no service `{}`{advice}", shown(&name));
+                report(out, &Origin::File(span), &why);
+                &0
+            }),
+            Target::Unread => 0,
+        };
+        entrypoints.push(Entrypoint {
+            name: entry.name,
+            listen: entry.listen.into_iter().map(|it| it.listen).collect(),
+            service,
+            idle_timeout: entry.idle_timeout,
+            half_close_timeout: entry.half_close_timeout,
+            keepalive: entry.keepalive,
+        });
+    }
+    Config {
+        drain_timeout: draft.drain_timeout,
+        admin: draft.admin,
+        log: draft.log,
+        entrypoints,
+        services,
+    }
+}
+
+/// Reports listeners that could not be bound side by side. A `[::]` leaves IPv4 to another listener of its port.
+fn separate_listeners(draft: &mut Draft, out: &mut Collector<'_>) {
+    let mut bound = Bound::default();
+    if let Some(address) = draft.admin.listen {
+        let dual = address.ip() == IpAddr::from([0; 16]);
+        let who = "the admin endpoint".to_owned();
+        bound.add(address, who, dual, &draft.admin_at, out);
+    }
+    let mut paths: HashMap<PathBuf, (String, Origin)> = HashMap::new();
+    for entry in &draft.entrypoints {
+        let who = format!("entrypoint `{}`", shown(&entry.name));
+        for DraftListen {
+            listen,
+            dual,
+            origin,
+        } in &entry.listen
+        {
+            match listen {
+                Listen::Tcp { address, .. } => {
+                    bound.add(*address, who.clone(), *dual, origin, out);
+                }
+                Listen::Unix(path) => {
+                    if let Some((who, at)) = paths.get(path) {
+                        let place = told_place(at, out);
+                        let why = format!("{who} listens on `{listen}` already{place}; change one");
+                        report(out, origin, &why);
+                    }
+                    paths
+                        .entry(path.clone())
+                        .or_insert_with(|| (who.clone(), origin.clone()));
+                }
+            }
+        }
+    }
+    for entry in &bound.dual {
+        if let Some(other) = bound.any.get(&(entry.address.port(), false)) {
+            let port = entry.address.port();
+            let why = format!(
+                "`*:{port}` takes IPv4 too, but {} listens on `{}`{}; write `[::]:{port}` for IPv6 alone",
+                other.who,
+                other.address,
+                told_place(&other.origin, out)
+            );
+            report(out, &entry.origin, &why);
+        }
+    }
+    let all = draft.entrypoints.iter_mut().flat_map(|it| &mut it.listen);
+    for DraftListen { listen, .. } in all {
+        if let Listen::Tcp { address, v6only } = listen {
+            let v6_wildcard = address.is_ipv6() && address.ip().is_unspecified();
+            *v6only = v6_wildcard && bound.any.contains_key(&(address.port(), false));
+        }
+    }
+}
+
+/// The TCP listeners so far; those of port 0 never stand in each other's way.
+#[derive(Default)]
+struct Bound {
+    exact: HashMap<SocketAddr, Listener>,
+    /// The first one for all addresses of a port and family (true for IPv6).
+    wildcard: HashMap<(u16, bool), Listener>,
+    /// The first one of a port and family.
+    any: HashMap<(u16, bool), Listener>,
+    /// Those that were written to take IPv4 and IPv6.
+    dual: Vec<Listener>,
+}
+
+#[derive(Clone)]
+struct Listener {
+    who: String,
+    address: SocketAddr,
+    origin: Origin,
+}
+
+impl Bound {
+    fn add(
+        &mut self,
+        address: SocketAddr,
+        who: String,
+        dual: bool,
+        origin: &Origin,
+        out: &mut Collector<'_>,
+    ) {
+        if address.port() == 0 {
+            return;
+        }
+        let family = (address.port(), address.is_ipv6());
+        let is_wildcard = address.ip().is_unspecified();
+        let same = self.exact.get(&address);
+        let wider = self.wildcard.get(&family);
+        let narrower = self.any.get(&family).filter(|_| is_wildcard);
+        if let Some(other) = same.or(wider).or(narrower) {
+            let place = told_place(&other.origin, out);
+            let (who, at) = (&other.who, other.address);
+            let why = match at == address {
+                true => format!("{who} listens on `{at}` already{place}; change one"),
+                false => format!("`{address}` and `{at}` of {who}{place} overlap; change one"),
+            };
+            report(out, origin, &why);
+        }
+        let listener = Listener {
+            who,
+            address,
+            origin: origin.clone(),
+        };
+        if is_wildcard {
+            let entry = self.wildcard.entry(family);
+            entry.or_insert_with(|| listener.clone());
+        }
+        if is_wildcard && dual {
+            self.dual.push(listener.clone());
+        }
+        let entry = self.any.entry(family);
+        entry.or_insert_with(|| listener.clone());
+        self.exact.entry(address).or_insert(listener);
+    }
+}
+
+/// Where the other one of two is, to be put behind its name.
+fn told_place(origin: &Origin, out: &Collector<'_>) -> String {
+    match origin {
+        Origin::File(span) => format!(" (line {})", out.line(span.start)),
+        Origin::Flag(flag) => format!(" ({})", shown(flag)),
+        Origin::Default => " (by default)".to_owned(),
+    }
+}
+
+fn report(out: &mut Collector<'_>, origin: &Origin, why: &str) {
+    match origin {
+        Origin::File(span) => out.report(Some(span.clone()), why),
+        Origin::Flag(flag) => out.report(None, format!("{}: {why}", shown(flag))),
+        Origin::Default => out.report(None, why),
+    }
+}

@@ -1,0 +1,133 @@
+//! Single values from their text: durations, `off` and the log's level.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::Admin;
+use super::address::Listen;
+use super::diagnostic::{Mistake, nearest, shown, wrong};
+
+/// Longer than any timeout that is meant; short enough for every clock.
+const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// What the kernel takes for TCP_KEEPIDLE: MAX_TCP_KEEPIDLE in include/net/tcp.h.
+const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
+
+/// A duration that may be zero.
+pub(super) fn drain_timeout(text: &str) -> Result<Duration, Mistake> {
+    if text == "off" {
+        return wrong("`off` is not allowed here; write a duration such as \"10s\", or \"0s\"");
+    }
+    at_most(duration(text)?, MAX_TIMEOUT, "366 days")
+}
+
+/// A duration of at least a millisecond.
+pub(super) fn connect_timeout(text: &str) -> Result<Duration, Mistake> {
+    if text == "off" {
+        return wrong("`off` is not allowed here; write a duration such as \"5s\"");
+    }
+    timeout(text, "write a longer one, such as \"5s\"")
+}
+
+/// A duration of at least a millisecond, or `off`.
+pub(super) fn timeout_or_off(text: &str) -> Result<Option<Duration>, Mistake> {
+    match text {
+        "off" => Ok(None),
+        _ => timeout(text, "write a longer one, or \"off\"").map(Some),
+    }
+}
+
+/// Whole seconds, or `off`.
+pub(super) fn keepalive(text: &str) -> Result<Option<Duration>, Mistake> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let value = duration(text)?;
+    if value.is_zero() || value.subsec_nanos() != 0 {
+        return wrong("keepalive is in whole seconds, at least 1; write \"60s\", or \"off\"");
+    }
+    at_most(value, MAX_KEEPALIVE, "32767s, the kernel's limit").map(Some)
+}
+
+pub(super) fn level(text: &str) -> Result<LevelFilter, Mistake> {
+    const LEVELS: [(&str, LevelFilter); 6] = [
+        ("error", LevelFilter::Error),
+        ("warn", LevelFilter::Warn),
+        ("info", LevelFilter::Info),
+        ("debug", LevelFilter::Debug),
+        ("trace", LevelFilter::Trace),
+        ("off", LevelFilter::Off),
+    ];
+    if let Some((_, level)) = LEVELS.iter().find(|(name, _)| *name == text) {
+        return Ok(*level);
+    }
+    let says = shown(text);
+    match nearest(text, LEVELS.map(|(name, _)| name)) {
+        Some(name) => wrong(format!("unknown level `{says}`; did you mean `{name}`?")),
+        None => wrong(format!(
+            "unknown level `{says}`; the levels are error, warn, info, debug, trace and off"
+        )),
+    }
+}
+
+impl FromStr for Admin {
+    type Err = Mistake;
+
+    /// Reads `IP:port` or `off`.
+    fn from_str(text: &str) -> Result<Self, Mistake> {
+        if text == "off" {
+            return Ok(Self { listen: None });
+        }
+        if !text.contains([':', '.']) {
+            return wrong(format!(
+                "`{}` is neither an address, such as \"127.0.0.1:2672\", nor \"off\"",
+                shown(text)
+            ));
+        }
+        let listen: Option<SocketAddr> = match text.parse()? {
+            Listen::Tcp { address, .. } => Some(address),
+            Listen::Unix(_) => {
+                return wrong(
+                    "the admin endpoint has no Unix socket; write an address such as \"127.0.0.1:2672\", or \"off\"",
+                );
+            }
+        };
+        Ok(Self { listen })
+    }
+}
+
+fn timeout(text: &str, advice: &str) -> Result<Duration, Mistake> {
+    let value = duration(text)?;
+    if value < Duration::from_millis(1) {
+        return wrong(format!("`{}` is too short; {advice}", shown(text)));
+    }
+    at_most(value, MAX_TIMEOUT, "366 days")
+}
+
+fn at_most(value: Duration, most: Duration, name: &str) -> Result<Duration, Mistake> {
+    if value > most {
+        return wrong(format!("too long; the most is {name}"));
+    }
+    Ok(value)
+}
+
+fn duration(text: &str) -> Result<Duration, Mistake> {
+    use humantime::DurationError as Error;
+    let says = shown(text);
+    humantime::parse_duration(text).or_else(|error| match error {
+        Error::UnknownUnit { unit, value, .. } if unit.is_empty() => wrong(format!(
+            "`{says}` has no unit; write \"{value}s\" for seconds"
+        )),
+        Error::UnknownUnit { unit, .. } => wrong(format!(
+            "`{}` is not a unit of time; the units are ms, s, m, h and d",
+            shown(&unit)
+        )),
+        Error::NumberOverflow => wrong(format!("`{says}` is too long or too precise")),
+        Error::Empty => wrong("the duration is empty; write one such as \"10s\""),
+        Error::InvalidCharacter(_) | Error::NumberExpected(_) => wrong(format!(
+            "`{says}` is not a duration; write one such as \"10s\""
+        )),
+    })
+}

@@ -1,0 +1,83 @@
+//! Finds the configuration's file and reads it; each failure is one line that says what to do.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use coracle::config::{Config, Overrides, count};
+
+/// Far beyond any configuration that is meant.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// Where a configuration is looked for.
+const PLACES: [&str; 2] = ["./coracle.toml", "/etc/coracle.toml"];
+
+/// Reads and checks the configuration in `file`, with what the command line adds to it.
+///
+/// # Errors
+/// The text to print: why the file cannot be read, or every mistake in it.
+pub fn file(file: &Path, overrides: &Overrides) -> Result<Config, String> {
+    let name = file.display().to_string();
+    let text = text(file).map_err(|why| format!("{name}: {why}"))?;
+    Config::with_overrides(Some((&name, &text)), overrides).map_err(|mistakes| mistakes.to_string())
+}
+
+/// The configuration for `run`, with the file that it comes from: the one that was named, else the forwards alone, else the
+/// one that is found.
+///
+/// # Errors
+/// The text to print.
+pub fn for_run(
+    named: Option<PathBuf>,
+    overrides: &Overrides,
+) -> Result<(Config, Option<PathBuf>), String> {
+    if named.is_none() && !overrides.forwards.is_empty() {
+        let config = Config::with_overrides(None, overrides);
+        return config
+            .map(|config| (config, None))
+            .map_err(|mistakes| mistakes.to_string());
+    }
+    let Some(found) = named.or_else(find_config) else {
+        return Err(format!(
+            "coracle: nothing to do: there is no {} and no {}; name a file with -c FILE, or forward a port with -L 8080:192.168.1.10:80",
+            PLACES[0], PLACES[1]
+        ));
+    };
+    let config = file(&found, overrides)?;
+    Ok((config, Some(found)))
+}
+
+/// The first of the places where a configuration is, if there is one.
+pub fn find_config() -> Option<PathBuf> {
+    PLACES.iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+/// `2 entrypoints, 1 service`.
+pub fn summary(config: &Config) -> String {
+    format!(
+        "{}, {}",
+        count(config.entrypoints.len(), "entrypoint"),
+        count(config.services.len(), "service")
+    )
+}
+
+fn text(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        // One byte more than allowed tells a file that is too large from one that fits, whatever its metadata says.
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotFound => "there is no such file".to_owned(),
+            ErrorKind::IsADirectory => "this is a directory; name the file in it".to_owned(),
+            ErrorKind::PermissionDenied => "reading it is not permitted".to_owned(),
+            _ => format!("it cannot be read: {error}"),
+        })?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err("the file is larger than 1 MiB, so it is hardly a configuration".to_owned());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        format!("line {line} is not UTF-8 text")
+    })
+}
