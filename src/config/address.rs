@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::diagnostic::{Mistake, is_unprintable, shown, wrong};
-use super::host::{HostText, host_and_port, listen_host, port, target_host};
+use super::host::{Host, HostText, host_and_port, listen_host, port, target_host};
 
 /// What an entrypoint listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,15 +36,6 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// A host by address or by name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Host {
-    /// An IP address.
-    Ip(IpAddr),
-    /// A name to be resolved while the program runs.
-    Name(String),
-}
-
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -63,15 +54,6 @@ impl fmt::Display for Address {
             } => write!(f, "[{ip}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(ip) => ip.fmt(f),
-            Self::Name(name) => f.write_str(name),
         }
     }
 }

@@ -1,9 +1,27 @@
 //! The parts of an address as text: hosts by number or by name, and ports.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::address::Host;
 use super::diagnostic::{Mistake, shown, wrong};
+
+/// A host by address or by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// An IP address.
+    Ip(IpAddr),
+    /// A name to be resolved while the program runs.
+    Name(String),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
 
 /// A host as written, with or without brackets.
 #[derive(Clone, Copy, Debug)]

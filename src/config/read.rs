@@ -7,8 +7,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::address::{Address, Listen};
 use super::diagnostic::{Collector, Span, nearest, shown};
+use super::model::{Admin, Log, Service, defaults};
 use super::table::{Key, Reader, Value};
-use super::{Admin, Log, Service, defaults, value};
+use super::value;
 
 /// What was read, before names are looked up and addresses compared.
 pub(super) struct Draft {

@@ -4,9 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::address::Listen;
 use super::diagnostic::{Collector, did_you_mean, shown};
+use super::forward::Forward;
+use super::model::{Config, Entrypoint, Service, defaults};
 use super::read::{Draft, DraftEntrypoint, DraftListen, Origin, Target};
-use super::{Config, Entrypoint, Forward, Listen, Service, defaults};
 
 /// Adds what the command line asks for. Its entrypoints get names that no other has.
 pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::Admin;
 use super::address::Listen;
 use super::diagnostic::{Mistake, nearest, shown, wrong};
+use super::model::Admin;
 
 /// Longer than any timeout that is meant; short enough for every clock.
 const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);

@@ -1,0 +1,86 @@
+//! A configuration that is valid by its type.
+
+use std::time::Duration;
+
+use super::address::{Address, Listen};
+
+/// A valid configuration: names are unique and not empty, every reference leads somewhere, no address is listened on twice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// How long open connections may go on after the request to stop.
+    pub drain_timeout: Duration,
+    /// The admin endpoint.
+    pub admin: Admin,
+    /// What is logged.
+    pub log: Log,
+    /// Where connections come in, at least one.
+    pub entrypoints: Vec<Entrypoint>,
+    /// Where connections go.
+    pub services: Vec<Service>,
+}
+
+/// The admin endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// The address that serves `/metrics`, `/healthz` and `/readyz`; `None` when it is switched off.
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least important level that is written.
+    pub level: log::LevelFilter,
+    /// Whether each closed connection gets a line.
+    pub access: bool,
+}
+
+/// Where connections come in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entrypoint {
+    /// Its name: the `entrypoint` label of the metrics.
+    pub name: String,
+    /// What it listens on, at least one.
+    pub listen: Vec<Listen>,
+    /// The position of its service in [`Config::services`].
+    pub service: usize,
+    /// How long nothing may pass in either direction; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long one side may go on after the other has finished sending; `None`: for ever.
+    pub half_close_timeout: Option<Duration>,
+    /// How long a connection is silent before the kernel probes whether its peers still exist; `None`: never.
+    pub keepalive: Option<Duration>,
+}
+
+/// A group of servers that offer the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its name: the `service` label of the metrics.
+    pub name: String,
+    /// Its servers, at least one and at most [`Service::MAX_SERVERS`].
+    pub servers: Vec<Address>,
+    /// How long connecting to one server may take.
+    pub connect_timeout: Duration,
+}
+
+impl Service {
+    /// The most servers that a service may have.
+    pub const MAX_SERVERS: usize = 1024;
+}
+
+/// Defaults, right on a Raspberry Pi.
+pub mod defaults {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::time::Duration;
+
+    /// The admin endpoint: this machine only.
+    pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2672);
+    /// `level` of the log.
+    pub const LOG_LEVEL: log::LevelFilter = log::LevelFilter::Info;
+    /// `drain_timeout`.
+    pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+    /// `connect_timeout`.
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// `keepalive`: with the four probes 15 s apart that follow, a vanished peer is found within two minutes.
+    pub const KEEPALIVE: Duration = Duration::from_secs(60);
+}

@@ -1,0 +1,91 @@
+//! From a text and the command line to a configuration, or to every mistake in them.
+
+use toml::de::DeTable;
+
+use super::diagnostic::{Collector, Diagnostics};
+use super::forward::Forward;
+use super::model::{Admin, Config};
+use super::read::{Draft, Origin};
+use super::{read, resolve, syntax};
+
+/// What the command line adds to a file or says instead of it.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Further entrypoints.
+    pub forwards: Vec<Forward>,
+    /// The admin endpoint instead of the file's.
+    pub admin: Option<Admin>,
+    /// Whether to turn the access log on; `false` leaves it to the file.
+    pub access_log: bool,
+}
+
+impl Config {
+    /// Reads the configuration `text` of the file named `file` and adds an entrypoint for each forward.
+    ///
+    /// # Errors
+    /// Every mistake in the text.
+    pub fn parse(file: &str, text: &str, forwards: &[Forward]) -> Result<Self, Diagnostics> {
+        let forwards = forwards.to_vec();
+        Self::with_overrides(
+            Some((file, text)),
+            &Overrides {
+                forwards,
+                ..Overrides::default()
+            },
+        )
+    }
+
+    /// A configuration without a file: one entrypoint for each forward, defaults for all else.
+    ///
+    /// # Errors
+    /// When there is no forward, or two forwards listen on the same address.
+    pub fn from_forwards(forwards: &[Forward]) -> Result<Self, Diagnostics> {
+        let forwards = forwards.to_vec();
+        Self::with_overrides(
+            None,
+            &Overrides {
+                forwards,
+                ..Overrides::default()
+            },
+        )
+    }
+
+    /// Reads the name and text of a file, if there is one, and adds what the command line says.
+    ///
+    /// # Errors
+    /// Every mistake in the text, and what does not go together.
+    pub fn with_overrides(
+        source: Option<(&str, &str)>,
+        overrides: &Overrides,
+    ) -> Result<Self, Diagnostics> {
+        let (file, text) = source.unwrap_or(("command line", ""));
+        // A byte order mark is no part of the first line.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let mut out = Collector::new(text);
+        let damage = syntax::Damage::report(&errors, text, &mut out);
+        let mut read = Collector::new(text);
+        let mut draft = read::read(root.get_ref(), damage.is_none(), &mut read);
+        out.append(read, |line| damage.spares(line));
+        if !damage.is_none() {
+            return Err(out.finish(file));
+        }
+        overrides.add_to(&mut draft);
+        let config = resolve::resolve(draft, &mut out);
+        match out.is_empty() {
+            true => Ok(config),
+            false => Err(out.finish(file)),
+        }
+    }
+}
+
+impl Overrides {
+    fn add_to(&self, draft: &mut Draft) {
+        if let Some(admin) = &self.admin {
+            draft.admin = admin.clone();
+            draft.admin_at = Origin::Flag("--admin".to_owned());
+        }
+        draft.log.access |= self.access_log;
+        resolve::add_forwards(draft, &self.forwards);
+    }
+}
