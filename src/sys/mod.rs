@@ -1,1 +1,3 @@
 //! The operating system's raw edges; the only place for unsafe code.
+
+pub mod process;
