@@ -11,6 +11,17 @@ use coracle::state::{Entrypoint, Guard, Peer, Protocol, Service, Shared};
 use smol::channel::Sender;
 use smol::{LocalExecutor, Task};
 
+use super::DEADLINE;
+
+/// Limits that no test meets by being slow.
+pub const PATIENT: Limits = Limits {
+    clients: 32,
+    request: DEADLINE,
+    idle: DEADLINE,
+    answer: DEADLINE,
+    linger: DEADLINE,
+};
+
 type Job = Box<dyn FnOnce(&mut World) + Send>;
 
 /// The endpoint; dropping it ends it.

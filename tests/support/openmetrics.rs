@@ -133,9 +133,12 @@ impl Reader {
     }
 }
 
+/// Labels, each with its name and its value.
+type Labels = Vec<(String, String)>;
+
 /// The labels of `text`, which begins after the brace, and what follows the closing one.
-fn labels(mut text: &str) -> Result<(Vec<(String, String)>, &str), String> {
-    let mut labels: Vec<(String, String)> = Vec::new();
+fn labels(mut text: &str) -> Result<(Labels, &str), String> {
+    let mut labels = Labels::new();
     loop {
         let (name, rest) = text.split_once("=\"").ok_or("no label")?;
         if !is_name(name) || name.contains(':') || labels.iter().any(|(n, _)| n == name) {
