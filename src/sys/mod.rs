@@ -1,3 +1,4 @@
 //! The operating system's raw edges; the only place for unsafe code.
 
 pub mod descriptors;
+pub mod process;

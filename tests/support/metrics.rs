@@ -1,8 +1,7 @@
 //! Scrapes: fetched over a raw socket, parsed, and checked for what must hold in every one of them.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -31,10 +30,14 @@ impl Metrics {
 
     /// The sum of the series of a metric whose labels contain `label`, such as `reason="done"`.
     pub fn sum_where(&self, name: &str, label: &str) -> f64 {
-        self.series(name)
-            .filter(|(labels, _)| labels.contains(label))
-            .map(|(_, value)| value)
-            .sum()
+        self.sum_of(name, &[label])
+    }
+
+    /// The sum of the series of a metric that have all these labels.
+    pub fn sum_of(&self, name: &str, labels: &[&str]) -> f64 {
+        let has_all = |own: &str| labels.iter().all(|label| own.contains(label));
+        let series = self.series(name).filter(|(own, _)| has_all(own));
+        series.map(|(_, value)| value).sum()
     }
 
     /// Every series of a metric: its labels and its value.
@@ -46,16 +49,20 @@ impl Metrics {
     }
 }
 
+impl std::ops::Index<&str> for Metrics {
+    type Output = f64;
+
+    fn index(&self, series: &str) -> &f64 {
+        &self.0[series]
+    }
+}
+
 /// Fetches /metrics on a connection of its own.
 pub fn scrape(admin: SocketAddr) -> Metrics {
-    let mut stream = TcpStream::connect(admin).unwrap();
-    let request = b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-    stream.write_all(request).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    Metrics::parse(body)
+    let request = "GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    let (status, _, body) = super::http::http(admin, request);
+    assert_eq!(status, 200, "{body}");
+    Metrics::parse(&body)
 }
 
 /// Scrapes without a pause, and checks every scrape.

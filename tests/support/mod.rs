@@ -1,10 +1,14 @@
 //! What the integration tests share: processes, scripted servers, scrapes, the kernel's table, and one deadline helper.
 
 #![allow(dead_code)]
+#![allow(clippy::unwrap_used)]
 
+pub mod admin;
 pub mod backend;
+pub mod http;
 pub mod kernel;
 pub mod metrics;
+pub mod openmetrics;
 pub mod process;
 pub mod rng;
 

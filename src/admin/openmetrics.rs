@@ -1,0 +1,212 @@
+//! Metric families to OpenMetrics 1.0 text. No I/O.
+//!
+//! The format: <https://prometheus.io/docs/specs/om/open_metrics_spec/>. It differs from Prometheus' older text in the names of
+//! counters, in its units, in how numbers and help texts are written and in its last line.
+
+use std::fmt::{Display, Formatter, Result, Write};
+
+use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
+
+/// The last line, without which a scrape counts as cut short.
+pub const END: &str = "# EOF\n";
+
+/// The units that a family's name may end in.
+const UNITS: &[&str] = &["seconds", "bytes"];
+
+/// Writes one family.
+///
+/// # Errors
+/// Only those of `out`; a `String` has none.
+pub fn encode(family: &MetricFamily, out: &mut impl Write) -> Result {
+    let kind = family.get_field_type();
+    // A counter's family is named without the suffix that its samples have.
+    let name = match kind {
+        MetricType::COUNTER => family.name().strip_suffix("_total"),
+        _ => None,
+    };
+    let name = name.unwrap_or(family.name());
+    let type_name = match kind {
+        MetricType::COUNTER => "counter",
+        MetricType::GAUGE => "gauge",
+        MetricType::HISTOGRAM => "histogram",
+        MetricType::SUMMARY | MetricType::UNTYPED => "unknown",
+    };
+    writeln!(out, "# TYPE {name} {type_name}")?;
+    let has_unit = |unit: &&&str| {
+        let rest = name.strip_suffix(**unit);
+        rest.is_some_and(|rest| rest.ends_with('_'))
+    };
+    if let Some(unit) = UNITS.iter().find(has_unit) {
+        writeln!(out, "# UNIT {name} {unit}")?;
+    }
+    if !family.help().is_empty() {
+        writeln!(out, "# HELP {name} {}", Escaped(family.help()))?;
+    }
+    family
+        .get_metric()
+        .iter()
+        .try_for_each(|metric| match kind {
+            MetricType::COUNTER => {
+                let value = metric.get_counter().get_value();
+                let name = format_args!("{name}_total");
+                sample(out, name, metric.get_label(), None, Number(value))
+            }
+            MetricType::GAUGE => {
+                let value = metric.get_gauge().get_value();
+                let name = format_args!("{name}");
+                sample(out, name, metric.get_label(), None, Number(value))
+            }
+            MetricType::HISTOGRAM => histogram(out, name, metric),
+            // Nothing here makes one; a family of them is written without samples.
+            MetricType::SUMMARY | MetricType::UNTYPED => Ok(()),
+        })
+}
+
+fn histogram(out: &mut impl Write, name: &str, metric: &Metric) -> Result {
+    let (labels, histogram) = (metric.get_label(), metric.get_histogram());
+    for bucket in histogram.get_bucket() {
+        let bound = Some(bucket.upper_bound());
+        let n = bucket.cumulative_count();
+        sample(out, format_args!("{name}_bucket"), labels, bound, n)?;
+    }
+    let count = histogram.get_sample_count();
+    let infinite = Some(f64::INFINITY);
+    sample(out, format_args!("{name}_bucket"), labels, infinite, count)?;
+    let sum = Number(histogram.get_sample_sum());
+    sample(out, format_args!("{name}_sum"), labels, None, sum)?;
+    sample(out, format_args!("{name}_count"), labels, None, count)
+}
+
+fn sample(
+    out: &mut impl Write,
+    name: impl Display,
+    labels: &[LabelPair],
+    bound: Option<f64>,
+    value: impl Display,
+) -> Result {
+    write!(out, "{name}")?;
+    let mut separator = '{';
+    for label in labels {
+        let value = Escaped(label.value());
+        write!(out, "{separator}{}=\"{value}\"", label.name())?;
+        separator = ',';
+    }
+    if let Some(bound) = bound {
+        write!(out, "{separator}le=\"{}\"", Canonical(bound))?;
+        separator = ',';
+    }
+    let end = if separator == '{' { "" } else { "}" };
+    writeln!(out, "{end} {value}")
+}
+
+/// A sample's value: an integer without a point where it is one.
+struct Number(f64);
+
+impl Display for Number {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self.0 {
+            f64::INFINITY => f.write_str("+Inf"),
+            f64::NEG_INFINITY => f.write_str("-Inf"),
+            value => value.fmt(f),
+        }
+    }
+}
+
+/// A bucket's bound in the canonical form, in which an integer has a point: bounds are labels, and compare as text.
+struct Canonical(f64);
+
+impl Display for Canonical {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self.0 {
+            f64::INFINITY => f.write_str("+Inf"),
+            value => write!(f, "{value:?}"),
+        }
+    }
+}
+
+/// A label's value or a help text, on one line.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        for piece in self.0.split_inclusive(['\\', '"', '\n']) {
+            let end = piece.trim_end_matches(['\\', '"', '\n']);
+            f.write_str(end)?;
+            match &piece[end.len()..] {
+                "\\" => f.write_str("\\\\")?,
+                "\"" => f.write_str("\\\"")?,
+                "\n" => f.write_str("\\n")?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use super::super::family::Family;
+    use super::*;
+    use crate::state::Histogram;
+
+    fn text(family: Family) -> String {
+        let mut out = String::new();
+        encode(&family.finish().unwrap(), &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_counter_has_its_suffix_on_samples_only() {
+        let family = Family::counter("a_bytes_total", "Bytes.").with(&[("l", "v")], 3.0);
+        assert_eq!(
+            text(family),
+            "# TYPE a_bytes counter\n# UNIT a_bytes bytes\n# HELP a_bytes Bytes.\na_bytes_total{l=\"v\"} 3\n"
+        );
+    }
+
+    #[test]
+    fn a_histogram_has_canonical_bounds_and_the_infinite_one() {
+        const BOUNDS: &[Duration] = &[
+            Duration::from_micros(500),
+            Duration::from_secs(1),
+            Duration::from_secs(86_400),
+        ];
+        let observed = Histogram::new(BOUNDS);
+        observed.observe(Duration::from_millis(250));
+        observed.observe(Duration::from_secs(100_000));
+        let mut family = Family::histogram("a_seconds", "Time.");
+        family.observed(&[("l", "v")], &observed);
+        assert_eq!(
+            text(family),
+            r#"# TYPE a_seconds histogram
+# UNIT a_seconds seconds
+# HELP a_seconds Time.
+a_seconds_bucket{l="v",le="0.0005"} 0
+a_seconds_bucket{l="v",le="1.0"} 1
+a_seconds_bucket{l="v",le="86400.0"} 1
+a_seconds_bucket{l="v",le="+Inf"} 2
+a_seconds_sum{l="v"} 100000.25
+a_seconds_count{l="v"} 2
+"#
+        );
+    }
+
+    #[test]
+    fn quotes_backslashes_and_line_ends_are_escaped() {
+        let family = Family::gauge("a", "x\\y\n\"z\"").with(&[("l", "\\\"\n\\n é")], f64::INFINITY);
+        assert_eq!(
+            text(family),
+            "# TYPE a gauge\n# HELP a x\\\\y\\n\\\"z\\\"\na{l=\"\\\\\\\"\\n\\\\n é\"} +Inf\n"
+        );
+    }
+
+    #[test]
+    fn a_unit_is_a_whole_word() {
+        let family = Family::gauge("kilobytes", "").with(&[], 0.5);
+        assert_eq!(text(family), "# TYPE kilobytes gauge\nkilobytes 0.5\n");
+    }
+}

@@ -1,0 +1,207 @@
+//! Bytes of a request to a value, or the status that refuses them. No I/O.
+
+use http_types::headers::{HeaderName, HeaderValue};
+use http_types::{Method, Request, StatusCode, Url};
+use httparse::{EMPTY_HEADER, Header, Status};
+
+/// The longest request line with headers.
+pub const HEAD_BYTES: usize = 8 * 1024;
+/// The longest body, which is read and thrown away.
+pub const BODY_BYTES: u64 = 8 * 1024;
+/// The most headers. A browser sends about 15.
+const HEADERS: usize = 64;
+
+/// A request without its body, and what is to be done with the bytes around it.
+#[derive(Debug)]
+pub struct Head {
+    /// The request. Headers that are not ASCII are left out.
+    pub request: Request,
+    /// How many bytes the head had.
+    pub head_bytes: usize,
+    /// How many bytes of a body follow, to be thrown away.
+    pub body_bytes: usize,
+    /// Whether the client wants to send another request on this connection, and may.
+    pub keep_alive: bool,
+    /// Whether the request was in HTTP/1.0, where keep-alive must be said in the answer.
+    pub is_http_1_0: bool,
+}
+
+/// Parses the head at the start of `bytes`; `None` when more bytes are needed.
+///
+/// # Errors
+/// The status of the answer after which the connection must be closed.
+pub fn parse(bytes: &[u8]) -> Result<Option<Head>, StatusCode> {
+    let mut headers = [EMPTY_HEADER; HEADERS];
+    let mut parsed = httparse::Request::new(&mut headers);
+    let head_bytes = match parsed.parse(bytes) {
+        Ok(Status::Complete(n)) => n,
+        Ok(Status::Partial) if bytes.len() < HEAD_BYTES => return Ok(None),
+        Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            return Err(StatusCode::RequestHeaderFieldsTooLarge);
+        }
+        Err(httparse::Error::Version) if names_a_version(bytes) => {
+            return Err(StatusCode::HttpVersionNotSupported);
+        }
+        Err(_) => return Err(StatusCode::BadRequest),
+    };
+    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version)
+    else {
+        return Err(StatusCode::BadRequest);
+    };
+    let fields = Fields(parsed.headers);
+    let is_http_1_0 = minor == 0;
+    fields.check_host(is_http_1_0)?;
+    let body_bytes = fields.body_bytes(is_http_1_0)?;
+    let mut request = Request::new(known_method(method)?, url(method, target)?);
+    for header in fields.0.iter() {
+        let name = HeaderName::from_bytes(header.name.as_bytes().to_vec());
+        let value = HeaderValue::from_bytes(header.value.to_vec());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            request.append_header(name, value);
+        }
+    }
+    // Who waits for "100 Continue" is answered at once, since no answer here depends on a body. Whether the body follows
+    // all the same cannot be known, so nothing more is read.
+    let waits = !is_http_1_0 && fields.has_token("expect", "100-continue") && body_bytes > 0;
+    let asked_to_keep = if is_http_1_0 {
+        fields.has_token("connection", "keep-alive")
+    } else {
+        !fields.has_token("connection", "close")
+    };
+    Ok(Some(Head {
+        request,
+        head_bytes,
+        body_bytes: if waits { 0 } else { body_bytes },
+        keep_alive: asked_to_keep && !waits,
+        is_http_1_0,
+    }))
+}
+
+/// A request's headers, as they came.
+struct Fields<'a>(&'a [Header<'a>]);
+
+impl<'a> Fields<'a> {
+    fn named(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let named = self.0.iter();
+        named
+            .filter(move |header| header.name.eq_ignore_ascii_case(name))
+            .map(|header| header.value)
+    }
+
+    fn has_token(&self, name: &str, token: &str) -> bool {
+        self.named(name)
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// One Host is needed in HTTP/1.1, and two are always wrong: RFC 9112, 3.2.
+    fn check_host(&self, is_http_1_0: bool) -> Result<(), StatusCode> {
+        match self.named("host").count() {
+            1 => Ok(()),
+            0 if is_http_1_0 => Ok(()),
+            _ => Err(StatusCode::BadRequest),
+        }
+    }
+
+    /// How long the body is. Where two readers could disagree on that, the request is refused: RFC 9112, 6.3.
+    fn body_bytes(&self, is_http_1_0: bool) -> Result<usize, StatusCode> {
+        let mut lengths = self.named("content-length");
+        let length = lengths.next();
+        if self.named("transfer-encoding").next().is_some() {
+            return Err(if is_http_1_0 || length.is_some() {
+                StatusCode::BadRequest
+            } else {
+                StatusCode::NotImplemented
+            });
+        }
+        let Some(length) = length else { return Ok(0) };
+        let is_number = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+        if !is_number || lengths.next().is_some() {
+            return Err(StatusCode::BadRequest);
+        }
+        let length = std::str::from_utf8(length).map_err(|_| StatusCode::BadRequest)?;
+        // The only way in which a row of digits is no u64 is that it is too large.
+        match length.parse::<u64>() {
+            Ok(n) if n <= BODY_BYTES => Ok(n as usize),
+            _ => Err(StatusCode::PayloadTooLarge),
+        }
+    }
+}
+
+/// True when the request line ends in a well-formed HTTP version: then it is that version which is not spoken here.
+fn names_a_version(bytes: &[u8]) -> bool {
+    let line = bytes.trim_ascii_start().split(|b| *b == b'\n').next();
+    let line = line.unwrap_or_default().trim_ascii_end();
+    let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+        if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+/// Methods are case-sensitive, which http-types' own parsing is not. Unknown ones are as little allowed as POST.
+fn known_method(method: &str) -> Result<Method, StatusCode> {
+    let known: Option<Method> = method.parse().ok();
+    known
+        .filter(|known| known.as_ref() == method)
+        .ok_or(StatusCode::MethodNotAllowed)
+}
+
+/// The target in origin form (`/metrics`) or absolute form. The other forms (`*`, `host:port`) belong to methods that are
+/// not allowed anyway, whatever their target.
+fn url(method: &str, target: &str) -> Result<Url, StatusCode> {
+    let url = match target {
+        _ if target.starts_with('/') => Url::parse(&format!("http://localhost{target}")),
+        _ if matches!(method, "GET" | "HEAD") => Url::parse(target),
+        _ => Url::parse("http://localhost/"),
+    };
+    url.ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or(StatusCode::BadRequest)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn forms_of_the_target() {
+        let path = |target: &str| {
+            let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let head = parse(request.as_bytes());
+            head.map(|head| head.unwrap().request.url().path().to_owned())
+        };
+        assert_eq!(path("/metrics"), Ok("/metrics".into()));
+        assert_eq!(path("/metrics?x=/y"), Ok("/metrics".into()));
+        assert_eq!(path("http://a:1/metrics"), Ok("/metrics".into()));
+        assert_eq!(path("//metrics"), Ok("//metrics".into()));
+        for wrong in ["*", "a:1", "metrics", "file:///metrics", "http:///"] {
+            assert_eq!(path(wrong), Err(StatusCode::BadRequest), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn keep_alive_depends_on_the_version_and_the_connection_header() {
+        let keeps = |version: &str, headers: &str| {
+            let request = format!("GET / HTTP/{version}\r\nHost: a\r\n{headers}\r\n");
+            parse(request.as_bytes()).unwrap().unwrap().keep_alive
+        };
+        assert!(keeps("1.1", ""));
+        assert!(!keeps("1.1", "Connection: Close\r\n"));
+        assert!(!keeps("1.1", "Connection: x\r\nConnection: y, close\r\n"));
+        assert!(!keeps("1.0", ""));
+        assert!(keeps("1.0", "Connection: Keep-Alive\r\n"));
+        assert!(!keeps(
+            "1.1",
+            "Expect: 100-continue\r\nContent-Length: 5\r\n"
+        ));
+    }
+
+    #[test]
+    fn a_header_that_is_not_ascii_is_left_out_and_no_reason_to_refuse() {
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: caf\xe9\r\nAccept: */*\r\n\r\n";
+        let head = parse(request).unwrap().unwrap();
+        assert!(head.request.header("user-agent").is_none());
+        assert_eq!(head.request.header("accept").unwrap().as_str(), "*/*");
+    }
+}

@@ -1,0 +1,84 @@
+//! The admin endpoint when the process has no descriptor left. One test alone: it takes all of the process's descriptors.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs::{DirEntry, File};
+use std::net::{Shutdown, TcpStream};
+
+use coracle::admin::Limits;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
+use support::admin::Admin;
+use support::http::Client;
+use support::metrics::Metrics;
+
+#[test]
+fn metrics_are_answered_with_all_descriptors_taken() {
+    // Whoever started this test may have left it descriptors beyond the limit that is set next.
+    let names = std::fs::read_dir("/proc/self/fd").unwrap();
+    let number = |entry: DirEntry| entry.file_name().to_str().unwrap().parse::<u64>().unwrap();
+    let beyond = names
+        .filter_map(Result::ok)
+        .map(number)
+        .filter(|n| *n >= 128)
+        .count();
+    let few = Rlimit {
+        current: Some(128),
+        ..getrlimit(Resource::Nofile)
+    };
+    setrlimit(Resource::Nofile, few).unwrap();
+    let admin = Admin::start(Limits::default());
+    // Kept open, lest its descriptors are freed later.
+    let mut early = Client::connect(admin.address);
+    assert!(Metrics::parse(&early.get("/metrics").body)["process_open_fds"] < 128.0);
+    // This test's own ends need descriptors too, so they are made before the last one is taken.
+    let sockets: Vec<_> = (0..6)
+        .map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap())
+        .collect();
+    let taken: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    assert!(!taken.is_empty());
+
+    let mut clients = sockets.into_iter().map(|socket| {
+        socket.connect(&admin.address.into()).unwrap();
+        Client::over(TcpStream::from(socket))
+    });
+    // Several after another: each leaves the spare descriptor to the next. None of them is closed on this side, which would
+    // free a descriptor.
+    let mut served = Vec::new();
+    for mut client in clients.by_ref().take(3) {
+        let answer = client.get("/metrics");
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.headers.value("connection"), Some("close"));
+        let series = Metrics::parse(&answer.body);
+        assert_eq!(series["process_open_fds"], 128.0 + beyond as f64);
+        assert_eq!(series["process_max_fds"], 128.0);
+        client.expect_end();
+        client.stream().shutdown(Shutdown::Both).unwrap();
+        served.push(client);
+    }
+    // Two at once: the second waits until the first has gone.
+    let (mut first, mut second) = (clients.next().unwrap(), clients.next().unwrap());
+    first.send("GET /healthz HTTP/1.1\r\n");
+    second.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(second.is_silent(), "served without a descriptor");
+    first.send("Host: a\r\n\r\n");
+    assert_eq!(first.answer().body, "ok\n");
+    first.stream().shutdown(Shutdown::Both).unwrap();
+    assert_eq!(second.answer().body, "ok\n");
+    second.stream().shutdown(Shutdown::Both).unwrap();
+
+    // Who was there before is served as ever, and with descriptors at hand so is everybody.
+    assert_eq!(early.get("/metrics").status, 200);
+    drop(taken);
+    let mut last = clients.next().unwrap();
+    let of_last = support::until("keep-alive again", || {
+        let answer = last.get("/healthz");
+        if answer.headers.value("connection").is_some() {
+            last = Client::connect(admin.address);
+            return None;
+        }
+        Some(answer)
+    });
+    assert_eq!(of_last.body, "ok\n");
+}

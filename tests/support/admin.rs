@@ -1,0 +1,117 @@
+//! An admin endpoint on a thread of its own, with a state that the test makes by hand.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use coracle::admin::{self, Limits, Listener};
+use coracle::state::{Entrypoint, Guard, Peer, Protocol, Service, Shared};
+use smol::channel::Sender;
+use smol::{LocalExecutor, Task};
+
+use super::DEADLINE;
+
+/// Limits that no test meets by being slow.
+pub const PATIENT: Limits = Limits {
+    clients: 32,
+    request: DEADLINE,
+    idle: DEADLINE,
+    answer: DEADLINE,
+    linger: DEADLINE,
+};
+
+type Job = Box<dyn FnOnce(&mut World) + Send>;
+
+/// The endpoint; dropping it ends it.
+pub struct Admin {
+    pub address: SocketAddr,
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What lives on the endpoint's thread.
+pub struct World {
+    pub shared: Rc<Shared>,
+    /// The entries that the test has put into the set.
+    pub guards: Vec<Guard>,
+    /// The endpoint itself.
+    pub endpoint: Option<Task<()>>,
+}
+
+impl World {
+    /// Puts a connection into the set.
+    pub fn insert(&mut self, entrypoint: usize, service: usize) -> &Guard {
+        let guard = Guard::insert(
+            &self.shared.conns,
+            &self.shared.entrypoints[entrypoint],
+            &self.shared.services[service],
+            Peer::Unix,
+            Instant::now(),
+        );
+        self.guards.push(guard);
+        self.guards.last().unwrap()
+    }
+}
+
+impl Admin {
+    /// An endpoint with the entrypoints `ssh` and `web` and the service `nas` with two servers.
+    pub fn start(limits: Limits) -> Self {
+        let names = ["ssh", "web"].map(str::to_owned);
+        Self::with_entrypoints(limits, names.to_vec())
+    }
+
+    /// The same with entrypoints of these names.
+    pub fn with_entrypoints(limits: Limits, names: Vec<String>) -> Self {
+        let (jobs, queue) = smol::channel::unbounded::<Job>();
+        let (tell_address, address) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let entrypoint =
+                |(i, name): (usize, &String)| Rc::new(Entrypoint::new(i, name, Protocol::Tcp));
+            let entrypoints = names.iter().enumerate().map(entrypoint).collect();
+            let servers = ["10.0.0.1:22", "nas.local:22"].map(str::to_owned);
+            let service = Rc::new(Service::new(0, "nas", servers));
+            let shared = Rc::new(Shared::new(entrypoints, vec![service], Instant::now()));
+            let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+            let listener = listener.with_limits(limits);
+            tell_address.send(listener.local_addr().unwrap()).unwrap();
+            let executor = Rc::new(LocalExecutor::new());
+            let endpoint = admin::serve(listener, executor.clone(), shared.clone());
+            let mut world = World {
+                shared,
+                guards: Vec::new(),
+                endpoint: Some(executor.spawn(endpoint)),
+            };
+            smol::block_on(executor.run(async {
+                while let Ok(job) = queue.recv().await {
+                    job(&mut world);
+                }
+            }));
+        });
+        Self {
+            address: address.recv().unwrap(),
+            jobs: Some(jobs),
+            thread: Some(thread),
+        }
+    }
+
+    /// Runs `job` on the endpoint's thread, between two of its steps.
+    pub fn with<T: Send + 'static>(&self, job: impl FnOnce(&mut World) -> T + Send + 'static) -> T {
+        let (done, result) = mpsc::channel();
+        let job: Job = Box::new(move |world| done.send(job(world)).unwrap());
+        self.jobs.as_ref().unwrap().send_blocking(job).unwrap();
+        result.recv().unwrap()
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let thread = self.thread.take().unwrap();
+        let ended = thread.join();
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}

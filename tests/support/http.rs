@@ -1,0 +1,145 @@
+//! A plain HTTP client that hides nothing.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::DEADLINE;
+
+/// One answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Headers,
+    pub body: String,
+}
+
+/// An answer's headers, with their names in lower case.
+#[derive(Debug)]
+pub struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    /// The value of a header that may be there once.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        let mut named = self.0.iter().filter(|(n, _)| n == name);
+        let value = named.next().map(|(_, value)| value.as_str());
+        assert!(named.next().is_none(), "{name} is there twice");
+        value
+    }
+}
+
+/// A client that sends exactly the bytes it is told to.
+pub struct Client {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect_timeout(&address, DEADLINE).unwrap())
+    }
+
+    pub fn over(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self {
+            stream,
+            received: Vec::new(),
+        }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends a GET that leaves the connection open, and receives its answer.
+    pub fn get(&mut self, path: &str) -> Answer {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        self.answer()
+    }
+
+    /// Receives one answer with its body.
+    pub fn answer(&mut self) -> Answer {
+        let mut answer = self.answer_to_head();
+        let length: usize = answer
+            .headers
+            .value("content-length")
+            .unwrap()
+            .parse()
+            .unwrap();
+        while self.received.len() < length {
+            assert!(self.receive(), "the body ended early: {answer:?}");
+        }
+        answer.body = String::from_utf8(self.received.drain(..length).collect()).unwrap();
+        answer
+    }
+
+    /// Receives one answer that has no body, whatever its Content-Length says.
+    pub fn answer_to_head(&mut self) -> Answer {
+        let end = loop {
+            let end = self.received.windows(4).position(|w| w == b"\r\n\r\n");
+            if let Some(end) = end {
+                break end;
+            }
+            let so_far = String::from_utf8_lossy(&self.received).into_owned();
+            assert!(self.receive(), "no answer, only {so_far:?}");
+        };
+        let head: Vec<u8> = self.received.drain(..end + 4).collect();
+        let head = String::from_utf8(head).unwrap();
+        let mut lines = head.trim_end().split("\r\n");
+        let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap();
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.to_ascii_lowercase(), value.to_owned())
+        };
+        Answer {
+            status: status[..3].parse().unwrap(),
+            headers: Headers(lines.map(header).collect()),
+            body: String::new(),
+        }
+    }
+
+    /// Waits for the end of the connection and checks that it was an orderly one, with nothing before it.
+    pub fn expect_end(&mut self) {
+        assert!(!self.receive(), "more came");
+        assert!(self.received.is_empty(), "more came");
+    }
+
+    /// True when nothing has come for a moment. Proves nothing, but would catch who answers too early.
+    pub fn is_silent(&mut self) -> bool {
+        let moment = Some(Duration::from_millis(100));
+        self.stream.set_read_timeout(moment).unwrap();
+        let read = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// Receives some more bytes; false at the end.
+    fn receive(&mut self) -> bool {
+        let mut piece = [0; 65_536];
+        let n = self.stream.read(&mut piece).unwrap();
+        self.received.extend_from_slice(&piece[..n]);
+        n > 0
+    }
+}
+
+/// Sends `request` on a new connection and receives its answer.
+pub fn http(address: SocketAddr, request: impl AsRef<[u8]>) -> (u16, Headers, String) {
+    let mut client = Client::connect(address);
+    client.send(request);
+    let answer = client.answer();
+    (answer.status, answer.headers, answer.body)
+}
+
+/// Gets `path` on a new connection.
+pub fn get(address: SocketAddr, path: &str) -> (u16, Headers, String) {
+    http(
+        address,
+        format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"),
+    )
+}
