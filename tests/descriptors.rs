@@ -59,10 +59,6 @@ fn with_64_descriptors_and_200_clients_it_stays_calm_and_serves_all_in_the_end()
     let mut waiting: Vec<TcpStream> = (0..200).map(|_| ask(&coracle)).collect();
     coracle.logged("no room for more connections");
     let full = until("it is full of clients that are served", || {
-        let n = waiting
-            .iter_mut()
-            .filter_map(|stream| stream.peek(&mut [0]).ok());
-        let _ = n;
         let open = open(&coracle);
         (open >= 10).then_some(open)
     });
@@ -113,13 +109,16 @@ fn when_the_kernel_says_emfile_the_listener_backs_off_and_recovers() {
     let lines_before = coracle.log().len();
     let mut late: Vec<TcpStream> = (0..20).map(|_| ask(&coracle)).collect();
     coracle.logged("no descriptor left");
+    // A number below its highest may be free, and have let one more in.
+    let full = open(&coracle);
+    assert!((5..=6).contains(&full), "{full}");
     assert_calm(&coracle);
     let metrics = scrape(coracle.admin);
     let label = "reason=\"process_descriptors\"";
     assert!(metrics.sum_where("coracle_accept_errors_total", label) > 0.0);
     assert_eq!(
         open(&coracle),
-        5,
+        full,
         "the open ones are untouched, and /metrics answers again"
     );
     let lines = coracle.log().len() - lines_before;

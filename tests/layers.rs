@@ -25,7 +25,6 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("http_types", &["admin"]),
     ("httparse", &["admin"]),
     ("prometheus", &["admin"]),
-    ("slab", &["net"]),
     ("socket2", &["net"]),
     ("strsim", &["config"]),
     ("toml", &["config"]),

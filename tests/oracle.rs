@@ -116,6 +116,7 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
         silent: coracle.address("silent"),
         mortal: coracle.address("mortal"),
     };
+    support::metrics::scrape(coracle.admin);
     let descriptors_at_start = coracle.settled_descriptors();
     let scraper = Scraper::start(coracle.admin);
     let made = AtomicU64::new(0);
@@ -161,17 +162,17 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
         });
         held.extend(kept);
         // The quiet point: nothing is left but what this test holds.
-        agree(&coracle, &names, held.len(), round);
+        agree(&coracle, &names, &made, held.len(), round);
         // A part of what is held goes on into the next round.
         while rng.below(8) != 0 && !held.is_empty() {
             let victims = held.len().min(1 + rng.below(8) as usize);
             held.drain(..victims)
                 .for_each(|stream| end_held(&stream, &mut rng));
         }
-        agree(&coracle, &names, held.len(), round);
+        agree(&coracle, &names, &made, held.len(), round);
     }
     held.clear();
-    agree(&coracle, &names, 0, ROUNDS);
+    agree(&coracle, &names, &made, 0, ROUNDS);
     let scrapes = scraper.stop();
     assert!(scrapes > 100, "only {scrapes} scrapes were checked");
 
@@ -312,10 +313,13 @@ fn echo(stream: &mut TcpStream, n: usize) {
     });
 }
 
-/// Waits until the gauge is `held`, and checks that it stays so and that the kernel says the same.
-fn agree(coracle: &Coracle, names: &[&str], held: usize, round: usize) {
+/// Waits until all that were made have been accepted and the gauge is `held`; then it stays so, and the kernel says the same.
+fn agree(coracle: &Coracle, names: &[&str], made: &AtomicU64, held: usize, round: usize) {
+    let made = made.load(Ordering::Relaxed) as f64;
     until(&format!("the gauge is {held} in round {round}"), || {
-        (open(&support::metrics::scrape(coracle.admin)) == held as f64).then_some(())
+        let metrics = support::metrics::scrape(coracle.admin);
+        let all_accepted = metrics.sum("coracle_connections_opened_total") == made;
+        (all_accepted && open(&metrics) == held as f64).then_some(())
     });
     let ports: Vec<u16> = names
         .iter()

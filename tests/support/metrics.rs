@@ -78,8 +78,9 @@ impl Scraper {
         let thread = std::thread::spawn(move || {
             let mut last = Metrics::default();
             let mut scrapes = 0;
+            let mut client = super::http::Client::connect(admin);
             while !stopped.load(Ordering::Relaxed) {
-                let metrics = scrape(admin);
+                let metrics = Metrics::parse(&client.get("/metrics").body);
                 check(&last, &metrics);
                 last = metrics;
                 scrapes += 1;

@@ -136,13 +136,10 @@ impl Coracle {
         std::fs::read_dir(path).unwrap().count()
     }
 
-    /// How many descriptors it has open when nobody talks to it.
+    /// How many descriptors it has open when no one talks to its admin endpoint.
     pub fn settled_descriptors(&self) -> usize {
-        until("the number of descriptors settles", || {
-            super::metrics::scrape(self.admin);
-            let first = self.descriptors();
-            super::metrics::scrape(self.admin);
-            (self.descriptors() == first).then_some(first)
+        until("the admin clients have gone", || {
+            (super::kernel::connections(self.admin.port()) == 0).then(|| self.descriptors())
         })
     }
 
