@@ -6,13 +6,13 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::backend::{self, Script, pattern, reset_on_close};
+use support::backend::{self, Script, Silent, bound_but_not_listening, pattern, reset_on_close};
 use support::metrics::{Metrics, Scraper};
 use support::process::Coracle;
 use support::rng::Rng;
@@ -350,40 +350,4 @@ fn closed(metrics: &Metrics, reason: &str) -> f64 {
 
 fn forward(name: &str, listen: &str, to: &str) -> String {
     format!("[entrypoints.{name}]\nlisten = \"{listen}\"\nto = \"{to}\"\n")
-}
-
-/// Connecting to it is refused, and nobody else can take its port.
-fn bound_but_not_listening() -> socket2::Socket {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    socket.bind(&any.into()).unwrap();
-    socket
-}
-
-/// A listener whose backlog is full: the kernel answers no more SYN.
-struct Silent {
-    address: SocketAddr,
-    _listener: TcpListener,
-    _fill: Vec<socket2::Socket>,
-}
-
-impl Silent {
-    fn start() -> Self {
-        let socket = bound_but_not_listening();
-        socket.listen(0).unwrap();
-        let listener = TcpListener::from(socket);
-        let address = listener.local_addr().unwrap();
-        let fill = (0..8).map(|_| {
-            let socket =
-                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            let _ = socket.connect(&address.into());
-            socket
-        });
-        Self {
-            address,
-            _fill: fill.collect(),
-            _listener: listener,
-        }
-    }
 }

@@ -13,7 +13,6 @@ mod openmetrics;
 mod request;
 mod spare;
 
-use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
@@ -26,7 +25,7 @@ use rustix::io::Errno;
 use smol::LocalExecutor;
 use smol::future::{FutureExt, or, pending, poll_once};
 
-use crate::state::Shared;
+use crate::state::{Shared, Throttle};
 use crate::sys::process::Process;
 use clients::Clients;
 pub use http::Limits;
@@ -85,7 +84,7 @@ pub async fn serve(listener: Listener, executor: Rc<LocalExecutor<'static>>, sha
     });
     let socket = listener.socket;
     let spare = Rc::new(listener.spare);
-    let complaints = Complaints::default();
+    let complaints = Throttle::new(Duration::from_secs(1));
     let mut backoff = Backoff::default();
     loop {
         let in_backlog = async { drop(socket.readable().await) };
@@ -107,7 +106,9 @@ pub async fn serve(listener: Listener, executor: Rc<LocalExecutor<'static>>, sha
             }
             Some(Err(error)) => error,
         };
-        complaints.report(&error);
+        if let Some(suppressed) = complaints.admit(Instant::now()) {
+            log::warn!(suppressed; "admin: accept: {error}");
+        }
         // No await comes between freeing the spare and the accept that takes it.
         if is_out_of_descriptors(&error)
             && let Some(lent) = spare.lend()
@@ -195,26 +196,5 @@ impl Backoff {
         let pause = self.0;
         self.0 = (pause * 2).min(Self::MOST);
         pause
-    }
-}
-
-/// Logs at most one error a second, with the number of those that were left out.
-#[derive(Default)]
-struct Complaints {
-    last: Cell<Option<Instant>>,
-    suppressed: Cell<u64>,
-}
-
-impl Complaints {
-    fn report(&self, error: &io::Error) {
-        let now = Instant::now();
-        let last = self.last.get();
-        if last.is_some_and(|last| now.duration_since(last) < Duration::from_secs(1)) {
-            self.suppressed.set(self.suppressed.get() + 1);
-            return;
-        }
-        self.last.set(Some(now));
-        let suppressed = self.suppressed.take();
-        log::warn!(suppressed; "admin: accept: {error}");
     }
 }

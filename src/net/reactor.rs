@@ -58,7 +58,7 @@ impl Reactor {
     pub fn new() -> io::Result<Rc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = Arc::new(WakeUp {
-            state: AtomicU8::new(NOTIFIED),
+            state: AtomicU8::new(RUNNING),
             eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
         // Edge-triggered: each write is an edge, so the number in the eventfd never has to be read.
@@ -102,6 +102,8 @@ impl Reactor {
         let mut cx = Context::from_waker(&waker);
         let mut future = pin!(future);
         self.now.set(Instant::now());
+        // A future is polled once before anybody can wake it.
+        self.wake.state.store(NOTIFIED, Ordering::Release);
         loop {
             if self.wake.state.swap(RUNNING, Ordering::AcqRel) == NOTIFIED
                 && let Poll::Ready(output) = future.as_mut().poll(&mut cx)

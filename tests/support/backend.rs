@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// What the client asks of the server, in the first 9 bytes: the script and a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +57,7 @@ impl Script {
 
 /// Starts a server on a port of its own.
 pub fn start() -> SocketAddr {
-    let listener =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    listener.bind(&any.into()).unwrap();
+    let listener = bound_but_not_listening();
     listener.listen(4096).unwrap();
     let listener = TcpListener::from(listener);
     let address = listener.local_addr().unwrap();
@@ -140,4 +137,39 @@ pub fn reset_on_close(stream: &TcpStream) {
 /// `n` bytes that do not repeat at any power of two.
 pub fn pattern(n: usize) -> Vec<u8> {
     (0..n).map(|i| (i % 251) as u8).collect()
+}
+
+/// Connecting to it is refused, and nobody else can take its port.
+pub fn bound_but_not_listening() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket
+}
+
+/// A listener whose backlog is full: the kernel answers no more SYN.
+pub struct Silent {
+    pub address: SocketAddr,
+    _listener: TcpListener,
+    _fill: Vec<Socket>,
+}
+
+impl Silent {
+    pub fn start() -> Self {
+        let socket = bound_but_not_listening();
+        socket.listen(0).unwrap();
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr().unwrap();
+        let fill = (0..8).map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&address.into());
+            socket
+        });
+        Self {
+            address,
+            _fill: fill.collect(),
+            _listener: listener,
+        }
+    }
 }

@@ -1,0 +1,107 @@
+//! Dialling with real sockets: all addresses are tried, a silent one holds nobody up, and the deadline holds.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::rc::Rc;
+use std::time::Duration;
+
+use coracle::net::{Dial, Names, Reactor, dial_tcp};
+use smol::LocalExecutor;
+use smol::future::FutureExt;
+use support::backend::Silent;
+
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+fn within(reactor: &Rc<Reactor>, timeout: Duration) -> Dial {
+    Dial {
+        deadline: reactor.now() + timeout,
+        keepalive: None,
+    }
+}
+
+#[test]
+fn an_address_that_does_not_answer_gives_way_to_the_other_family() {
+    let silent = Silent::start();
+    let port = silent.address.port();
+    let answering = TcpListener::bind((V6, port)).unwrap();
+    let reactor = Reactor::new().unwrap();
+    let dial = within(&reactor, support::DEADLINE);
+    let ips = [V4, V6];
+    reactor
+        .block_on(dial_tcp(&reactor, &ips, port, dial))
+        .unwrap();
+    answering.accept().unwrap();
+}
+
+#[test]
+fn an_address_that_refuses_gives_way_at_once() {
+    let answering = TcpListener::bind((V4, 0)).unwrap();
+    let port = answering.local_addr().unwrap().port();
+    let reactor = Reactor::new().unwrap();
+    let dial = within(&reactor, support::DEADLINE);
+    let ips = [V6, V4];
+    reactor
+        .block_on(dial_tcp(&reactor, &ips, port, dial))
+        .unwrap();
+    answering.accept().unwrap();
+}
+
+#[test]
+fn the_deadline_ends_what_does_not_answer() {
+    let silent = Silent::start();
+    let reactor = Reactor::new().unwrap();
+    let dial = within(&reactor, Duration::from_millis(100));
+    let dialling = dial_tcp(&reactor, &[V4], silent.address.port(), dial);
+    let error = reactor.block_on(dialling).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+}
+
+#[test]
+fn refused_by_all_is_refused_and_no_address_is_an_error() {
+    let port = TcpListener::bind((V4, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let reactor = Reactor::new().unwrap();
+    for (ips, expected) in [
+        (&[V4][..], ErrorKind::ConnectionRefused),
+        (&[], ErrorKind::NotFound),
+    ] {
+        let dial = within(&reactor, support::DEADLINE);
+        let error = reactor
+            .block_on(dial_tcp(&reactor, ips, port, dial))
+            .unwrap_err();
+        assert_eq!(error.kind(), expected);
+    }
+}
+
+#[test]
+fn a_name_is_looked_up_once_for_all_who_wait() {
+    let reactor = Reactor::new().unwrap();
+    let names = Rc::new(Names::new(["localhost", "nowhere.invalid"]));
+    let executor = LocalExecutor::new();
+    for name in names.names() {
+        executor
+            .spawn(names.clone().keep_fresh(reactor.clone(), name))
+            .detach();
+    }
+    let both = async {
+        for _ in 0..2 {
+            let known = names.addresses("localhost").await.unwrap();
+            assert!(known.contains(&V4) || known.contains(&V6));
+            assert!(names.addresses("nowhere.invalid").await.is_err());
+        }
+        assert!(names.addresses("not in the table").await.is_err());
+    };
+    let late = async {
+        reactor.sleep(support::DEADLINE).await;
+        panic!("no answer");
+    };
+    reactor.block_on(executor.run(both.or(late)));
+}
