@@ -78,6 +78,8 @@ struct Targets {
 
 #[test]
 fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
+    // Both ends of all that is held are in this process, and many systems begin with a soft limit of 1024.
+    let _ = coracle::sys::descriptors::raise_limit();
     let mut rng = Rng::from_env();
     let backend = backend::start();
     let refusing = bound_but_not_listening();

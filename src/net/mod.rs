@@ -1,6 +1,6 @@
 //! Asynchronous I/O without policy: readiness, streams, listeners, dialling, names and the relay.
 //!
-//! Everything above speaks of [`Stream`], [`Listener`], [`dial`] and [`relay`] alone; how readiness is learnt, and how bytes
+//! Everything above speaks of [`Stream`], [`Listener`], [`Names`], [`dial_tcp`] and [`relay()`]; how readiness is learnt, and how bytes
 //! get from one socket to the other, is known only here.
 
 mod dial;
