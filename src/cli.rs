@@ -28,6 +28,7 @@ pub enum Command {
     Run(Run),
     Check(Check),
     Demo(Demo),
+    Audit(Audit),
 }
 
 /// Forward connections until told to stop. Without a file and without a forward, ./coracle.toml is read, or else
@@ -72,6 +73,34 @@ pub struct Check {
     /// the configuration
     #[argh(positional, arg_name = "file")]
     pub file: PathBuf,
+}
+
+/// Compare the connections of a running coracle with the kernel's table, one by one. Exit code 0 if they agree, else 1.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "audit",
+    help_triggers("-h", "--help"),
+    example = "{command_name}",
+    example = "{command_name} --admin 127.0.0.1:2673 --json",
+    example = "{command_name} --watch"
+)]
+pub struct Audit {
+    /// address of its admin endpoint; default: 127.0.0.1:2672
+    #[argh(
+        option,
+        arg_name = "addr",
+        default = "coracle::config::defaults::ADMIN"
+    )]
+    pub admin: SocketAddr,
+
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+
+    /// repeat every two seconds until Ctrl-C, then tell the largest difference that lasted
+    #[argh(switch)]
+    pub watch: bool,
 }
 
 /// Show the proxy at work, with servers and clients of its own.

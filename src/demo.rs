@@ -70,7 +70,7 @@ impl Demo {
 
   open     http://{listen}/   (forwarded to http://{backend}/)
   watch    curl -s {admin}/metrics | grep open_connections
-  compare  ss -Htn state established '( sport = :{port} )' | wc -l
+  compare  ss -Htane '( sport = :{port} )' | grep -v LISTEN | grep -vc 'ino:0 '
   end      Ctrl-C
 "
         )

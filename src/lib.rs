@@ -62,6 +62,7 @@
 //! and reads all of it, every scrape is one moment.
 
 pub mod admin;
+pub mod audit;
 pub mod config;
 pub mod conn;
 pub mod demo;

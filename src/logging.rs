@@ -23,22 +23,29 @@ const ACCESS_LINES_PER_WINDOW: u32 = 1000;
 /// How long the end of the program waits for stderr to take what is queued.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Installs the logger. Everything logged before is lost, so call it first.
+/// Installs the logger. Everything logged before is lost, so call it first. With `access`, access lines are written whatever
+/// the level.
 ///
 /// # Panics
 /// When a logger is installed already, or no thread can be started.
-pub fn install(level: LevelFilter) {
+pub fn install(level: LevelFilter, access: bool) {
     let (sender, receiver) = sync_channel(QUEUE_LINES);
     let style = Style::of_stderr();
     let logger: &'static Logger = Box::leak(Box::new(Logger {
         style,
+        level,
         sender,
         dropped: AtomicU64::new(0),
         causes: Mutex::default(),
     }));
     let installed = log::set_logger(logger);
     installed.expect("the logger is installed once");
-    log::set_max_level(level);
+    let access_level = if access {
+        LevelFilter::Info
+    } else {
+        LevelFilter::Off
+    };
+    log::set_max_level(level.max(access_level));
     let thread = std::thread::Builder::new().name("log".into());
     // It formats nothing: a small stack does.
     let started = thread
@@ -83,6 +90,7 @@ enum Message {
 
 struct Logger {
     style: Style,
+    level: LevelFilter,
     sender: SyncSender<Message>,
     dropped: AtomicU64,
     causes: Mutex<HashMap<Cause, Window>>,
@@ -101,7 +109,7 @@ struct Window {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        metadata.level() <= self.level || metadata.target() == "access"
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -173,9 +181,16 @@ impl Logger {
 
     /// The log thread: the only one that a blocked stderr can block.
     fn write_lines(&self, receiver: &Receiver<Message>) {
+        let mut told = Instant::now();
         loop {
             match receiver.recv_timeout(WINDOW) {
-                Ok(Message::Line(line)) => write_stderr(&line),
+                Ok(Message::Line(line)) => {
+                    write_stderr(&line);
+                    if told.elapsed() >= WINDOW {
+                        told = Instant::now();
+                        self.write_suppressed(false);
+                    }
+                }
                 Ok(Message::Flush(done)) => {
                     self.write_suppressed(true);
                     let _ = done.try_send(());
@@ -354,6 +369,7 @@ mod tests {
         let (sender, _receiver) = sync_channel(1);
         let logger = Logger {
             style: Style::Plain,
+            level: LevelFilter::Info,
             sender,
             dropped: AtomicU64::new(0),
             causes: Mutex::default(),

@@ -3,13 +3,18 @@
 mod cli;
 mod load;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use async_io::Timer;
 use async_signal::{Signal, Signals};
+use coracle::audit::Audit;
 use coracle::config::Overrides;
 use coracle::demo::Demo;
 use coracle::logging;
 use coracle::proxy::Proxy;
+use smol::future::FutureExt;
 use smol::stream::{Stream, StreamExt};
 
 use cli::{Arguments, Check, Command, Run};
@@ -30,6 +35,7 @@ fn main() -> ExitCode {
         Some(Command::Check(arguments)) => check(arguments),
         Some(Command::Run(arguments)) => run(arguments),
         Some(Command::Demo(arguments)) => demo(arguments),
+        Some(Command::Audit(arguments)) => audit(&arguments),
         None => fail(SHORT_HELP),
     }
 }
@@ -54,7 +60,7 @@ fn run(arguments: Run) -> ExitCode {
         Ok(found) => found,
         Err(why) => return fail(&why),
     };
-    logging::install(config.log.level);
+    logging::install(config.log.level, config.log.access);
     if let Some(file) = file {
         log::info!(file:% = file.display(); "configuration read");
     }
@@ -65,14 +71,86 @@ fn run(arguments: Run) -> ExitCode {
 }
 
 fn demo(cli::Demo { listen, admin }: cli::Demo) -> ExitCode {
-    logging::install(log::LevelFilter::Warn);
+    logging::install(log::LevelFilter::Warn, false);
     match Demo::start(listen, admin) {
         Ok(demo) => {
-            print!("{}", demo.guide());
+            // Whoever reads may have gone; the demo goes on.
+            let _ = write!(io::stdout(), "{}", demo.guide());
             demo.start_client();
             drive(demo.proxy)
         }
         Err(why) => fail(&format!("coracle: {why}")),
+    }
+}
+
+fn audit(arguments: &cli::Audit) -> ExitCode {
+    if arguments.watch {
+        return watch(arguments);
+    }
+    match Audit::ask(arguments.admin) {
+        Ok(audit) if arguments.json => say(&audit.json(), audit.agrees()),
+        Ok(audit) => say(
+            &format!("{}\n{}", audit.table(), audit.sentence()),
+            audit.agrees(),
+        ),
+        Err(why) => fail(&format!("coracle: {why}")),
+    }
+}
+
+/// Audits again and again until a signal, and tells the largest difference.
+fn watch(arguments: &cli::Audit) -> ExitCode {
+    const PAUSE: Duration = Duration::from_secs(2);
+    let mut stops = match stops() {
+        Ok(stops) => stops,
+        Err(error) => return fail(&format!("coracle: signals cannot be received: {error}")),
+    };
+    let (mut audits, mut largest) = (0_u64, 0);
+    loop {
+        let audit = match Audit::ask(arguments.admin) {
+            Ok(audit) => audit,
+            Err(why) => return fail(&format!("coracle: after {audits} audits: {why}")),
+        };
+        audits += 1;
+        largest = largest.max(audit.difference());
+        let line = if arguments.json {
+            audit.json()
+        } else {
+            audit.sentence()
+        };
+        // Whoever reads may have gone.
+        if writeln!(io::stdout(), "{line}").is_err() {
+            break;
+        }
+        let stop = async { stops.next().await.is_some() };
+        let pause = async {
+            Timer::after(PAUSE).await;
+            false
+        };
+        if smol::block_on(stop.or(pause)) {
+            break;
+        }
+    }
+    let verdict =
+        format!("{audits} audits; the largest difference that lasted: {largest} connections");
+    // With --json, stdout holds JSON alone.
+    if arguments.json {
+        eprintln!("{verdict}");
+        return if largest == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+    }
+    say(&verdict, largest == 0)
+}
+
+/// Prints to stdout; the exit code says whether all is well.
+fn say(text: &str, well: bool) -> ExitCode {
+    let _ = writeln!(io::stdout(), "{text}");
+    if well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -17,7 +17,7 @@ use support::until;
 fn an_access_line_says_who_where_why_how_much_and_how_long() {
     let to = backend::start();
     let coracle = Coracle::start(&format!(
-        "[log]\naccess = true\n[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
+        "[log]\nlevel = \"info\"\naccess = true\n[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
     ));
     let mut stream = TcpStream::connect(coracle.address("e")).unwrap();
     let peer = stream.local_addr().unwrap();

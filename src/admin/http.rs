@@ -63,7 +63,7 @@ pub struct Conversation<'a> {
 
 impl Conversation<'_> {
     /// Answers the client's requests with `answer` until the connection ends.
-    pub async fn hold(self, mut answer: impl FnMut(&Request) -> Response) {
+    pub async fn hold(self, answer: impl AsyncFn(&Request) -> Response) {
         let (limits, clients, once) = (*self.limits, self.clients, self.once);
         // An answer is written in one piece where that is possible: nothing is gained by waiting for more.
         let _ = self.stream.set_nodelay(true);
@@ -79,7 +79,8 @@ impl Conversation<'_> {
             let (response, sending) = match received {
                 Some(Ok(head)) => {
                     let keep_alive = head.keep_alive && !once && !clients.is_wanted();
-                    (answer(&head.request), Sending::to(&head, keep_alive))
+                    let response = answer(&head.request).await;
+                    (response, Sending::to(&head, keep_alive))
                 }
                 Some(Err(End::Gone)) => return,
                 Some(Err(End::Refused(status))) => (refusal(status), Sending::LAST),

@@ -6,17 +6,28 @@
 use prometheus::proto::MetricFamily;
 
 use super::family::{Family, Label, seconds};
+use super::kernel::Count;
 use crate::state::{Entrypoint, Label as _, Server, Service, Shared};
 use crate::sys::process::Usage;
 
 /// Hands every family that has samples to `emit`, one after the other, so that only one is in memory at a time.
 ///
 /// To publish more, write one more function that returns a [`Family`] and name it here.
-pub fn families(shared: &Shared, process: &Usage, mut emit: impl FnMut(MetricFamily)) {
+pub fn families(
+    shared: &Shared,
+    process: &Usage,
+    counts: Option<&[Count]>,
+    mut emit: impl FnMut(MetricFamily),
+) {
     let open = Open::count(shared);
     let mut emit = |family: Family| family.finish().into_iter().for_each(&mut emit);
     emit(build_info());
     emit(open_connections(shared, &open));
+    if let Some(counts) = counts {
+        kernel_families(shared, counts)
+            .into_iter()
+            .for_each(&mut emit);
+    }
     emit(opened(shared));
     emit(closed(shared));
     emit(connection_duration(shared));
@@ -61,6 +72,31 @@ fn open_connections(shared: &Shared, open: &Open) -> Family {
         family.sample(&of_entrypoint(entrypoint), n as f64);
     }
     family
+}
+
+/// What the kernel says of the same connections. Absent where it does not tell.
+fn kernel_families(shared: &Shared, counts: &[Count]) -> [Family; 3] {
+    let mut connections = Family::gauge(
+        "coracle_kernel_connections",
+        "Accepted sockets of this process in the kernel's table, at most a second ago.",
+    );
+    let mut backlog = Family::gauge(
+        "coracle_accept_backlog",
+        "Connections that the kernel holds and that are not accepted yet, at most a second ago.",
+    );
+    let mut mismatch = Family::gauge(
+        "coracle_connection_mismatch",
+        "The kernel's count less the set's, as far as the difference lasted through several readings; 0 is right.",
+    );
+    for (entrypoint, count) in shared.entrypoints.iter().zip(counts) {
+        let labels = [("entrypoint", entrypoint.name.as_str())];
+        connections.sample(&labels, count.connections as f64);
+        mismatch.sample(&labels, count.mismatch as f64);
+        if let Some(n) = count.backlog {
+            backlog.sample(&labels, n as f64);
+        }
+    }
+    [connections, backlog, mismatch]
 }
 
 fn opened(shared: &Shared) -> Family {

@@ -4,9 +4,11 @@
 //! bytes into a value and that into an answer, and `metrics` is what there is to say.
 
 mod answer;
+mod audit;
 mod clients;
 mod family;
 mod http;
+mod kernel;
 mod metrics;
 mod negotiate;
 mod openmetrics;
@@ -27,9 +29,11 @@ use smol::future::{FutureExt, or, pending, poll_once};
 
 use crate::state::{Shared, Throttle};
 use crate::sys::process::Process;
+use answer::Window;
 use clients::Clients;
 pub use http::Limits;
 use http::{Conversation, sleep};
+use kernel::Kernel;
 use spare::{Lent, Spare};
 
 /// The endpoint's listening socket, with everything that it must have opened before descriptors can run out.
@@ -37,6 +41,7 @@ use spare::{Lent, Spare};
 pub struct Listener {
     socket: Async<TcpListener>,
     process: Process,
+    kernel: Kernel,
     spare: Spare,
     limits: Limits,
 }
@@ -51,6 +56,7 @@ impl Listener {
             // The standard library sets SO_REUSEADDR and FD_CLOEXEC.
             socket: Async::<TcpListener>::bind(address)?,
             process: Process::open(),
+            kernel: Kernel::open(),
             spare: Spare::hold()?,
             limits: Limits::default(),
         })
@@ -78,9 +84,12 @@ pub async fn serve(listener: Listener, executor: Rc<LocalExecutor<'static>>, sha
     let _end = EndAll(clients.clone());
     let endpoint = Rc::new(Endpoint {
         clients,
-        process: listener.process,
+        window: Window {
+            shared,
+            process: listener.process,
+            kernel: listener.kernel,
+        },
         limits: listener.limits,
-        shared,
     });
     let socket = listener.socket;
     let spare = Rc::new(listener.spare);
@@ -124,9 +133,8 @@ pub async fn serve(listener: Listener, executor: Rc<LocalExecutor<'static>>, sha
 /// What every client's task shares.
 struct Endpoint {
     clients: Rc<Clients>,
-    process: Process,
+    window: Window,
     limits: Limits,
-    shared: Rc<Shared>,
 }
 
 impl Endpoint {
@@ -148,8 +156,7 @@ impl Endpoint {
                 clients: &endpoint.clients,
                 once: lent.is_some(),
             };
-            let hold = conversation
-                .hold(|request| answer::answer(request, &endpoint.shared, &endpoint.process));
+            let hold = conversation.hold(async |request| endpoint.window.answer(request).await);
             // A bug in one answer costs that answer, not the endpoint.
             if AssertUnwindSafe(hold).catch_unwind().await.is_err() {
                 log::error!("admin: a client's task panicked; please report this");

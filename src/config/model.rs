@@ -46,7 +46,7 @@ pub struct Entrypoint {
     pub service: usize,
     /// How long nothing may pass in either direction; `None`: for ever.
     pub idle_timeout: Option<Duration>,
-    /// How long one side may go on after the other has finished sending; `None`: for ever.
+    /// How long nothing may pass after one side has finished sending and the other has not; `None`: for ever.
     pub half_close_timeout: Option<Duration>,
     /// How long a connection is silent before the kernel probes whether its peers still exist; `None`: never.
     pub keepalive: Option<Duration>,

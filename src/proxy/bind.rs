@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::admin;
 use crate::config::Listen;
 use crate::net::{Keepalive, Listener, Reactor};
+use crate::state::Local;
 
 /// Why the proxy cannot start: one line that names the place and the remedy.
 #[derive(Debug)]
@@ -88,6 +89,15 @@ pub(super) fn entrypoint(
     };
     log::info!(entrypoint = name, address = address.as_str(); "listening");
     Ok(listener)
+}
+
+/// What a listener really listens on.
+pub(super) fn local(listen: &Listen, listener: &Listener) -> Local {
+    match (listen, listener.local_addr()) {
+        (_, Some(address)) => Local::Tcp(address),
+        (Listen::Tcp { address, .. }, None) => Local::Tcp(*address),
+        (Listen::Unix(path), None) => Local::Unix(path.clone()),
+    }
 }
 
 fn bind_tcp(

@@ -80,13 +80,17 @@ impl Proxy {
                 access_log: config.log.access,
                 hook: hook.clone(),
             });
+            let mut locals = Vec::new();
             for listen in &configured.listen {
+                let listener = bind::entrypoint(&reactor, &entrypoint.name, listen, keepalive)?;
+                locals.push(bind::local(listen, &listener));
                 listeners.push(Bound {
-                    listener: bind::entrypoint(&reactor, &entrypoint.name, listen, keepalive)?,
+                    listener,
                     entrypoint: entrypoint.clone(),
                     route: route.clone(),
                 });
             }
+            entrypoint.listens_on(locals);
         }
         let limits = config.entrypoints.iter().map(sweep::Limits::of);
         Ok(Self {
@@ -108,6 +112,12 @@ impl Proxy {
         bound
             .filter_map(|bound| bound.listener.local_addr())
             .collect()
+    }
+
+    /// What it knows: the set, the counters.
+    #[must_use]
+    pub fn shared(&self) -> &Rc<Shared> {
+        &self.shared
     }
 
     /// The address of the admin endpoint.

@@ -1,5 +1,8 @@
 //! One entrypoint's name and counters.
 
+use std::cell::OnceCell;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::counters::{Counter, CounterBy, Histogram, label};
@@ -72,6 +75,31 @@ pub struct Entrypoint {
     pub duration: Histogram,
     /// Failed attempts to accept a connection.
     pub accept_errors: CounterBy<AcceptError>,
+    listening: OnceCell<Vec<Local>>,
+}
+
+/// What an entrypoint really listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// An IP address, perhaps that of all interfaces, and the real port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Local {
+    /// Whether a connection accepted here has `local` as its own end.
+    #[must_use]
+    pub fn accepts(&self, local: &Self) -> bool {
+        match (self, local) {
+            (Self::Tcp(own), Self::Tcp(local)) => {
+                let is_any = own.ip().is_unspecified();
+                own.port() == local.port()
+                    && (is_any || own.ip().to_canonical() == local.ip().to_canonical())
+            }
+            (own, local) => own == local,
+        }
+    }
 }
 
 impl Entrypoint {
@@ -87,6 +115,24 @@ impl Entrypoint {
             bytes: CounterBy::default(),
             duration: Histogram::new(DURATION_BOUNDS),
             accept_errors: CounterBy::default(),
+            listening: OnceCell::new(),
         }
+    }
+
+    /// Notes what it listens on, once.
+    pub fn listens_on(&self, locals: Vec<Local>) {
+        let _ = self.listening.set(locals);
+    }
+
+    /// What it listens on; nothing before it does.
+    #[must_use]
+    pub fn listening(&self) -> &[Local] {
+        self.listening.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a connection whose own end is `local` was accepted here.
+    #[must_use]
+    pub fn accepts(&self, local: &Local) -> bool {
+        self.listening().iter().any(|own| own.accepts(local))
     }
 }

@@ -3,6 +3,7 @@
 //! One thread owns and changes all of it, so whoever reads it between two awaits sees one consistent moment. Nothing here
 //! opens a socket or asks a clock: times come in as arguments.
 
+pub mod agreement;
 mod conns;
 mod counters;
 mod entrypoint;
@@ -16,7 +17,7 @@ use std::time::Instant;
 
 pub use conns::{Below, Conn, ConnId, Conns, Guard, Peer, Phase};
 pub use counters::{Counter, CounterBy, Histogram, Label};
-pub use entrypoint::{AcceptError, Direction, Entrypoint, Protocol};
+pub use entrypoint::{AcceptError, Direction, Entrypoint, Local, Protocol};
 pub use reason::{CloseReason, ConnectError};
 pub use service::{Server, ServerId, Service};
 pub use throttle::Throttle;

@@ -19,7 +19,7 @@ label! {
         ConnectFailed = "connect_failed",
         /// Nothing passed in either direction for the entrypoint's `idle_timeout`.
         IdleTimeout = "idle_timeout",
-        /// One side had finished and the other did not within the entrypoint's `half_close_timeout`.
+        /// One side had finished, the other had not, and nothing passed for the entrypoint's `half_close_timeout`.
         HalfCloseTimeout = "half_close_timeout",
         /// It was still open when `drain_timeout` had passed after the request to stop.
         Drain = "drain",

@@ -27,6 +27,17 @@ fn is_owned(row: &str, port: u16) -> bool {
         && columns[9] != "0"
 }
 
+/// Connected Unix sockets that were accepted at `path`: the kernel names them by their listener's path.
+pub fn unix_connections(path: &str) -> usize {
+    const CONNECTED: &str = "03";
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+    let is_ours = |row: &&str| {
+        let columns: Vec<_> = row.split_whitespace().collect();
+        columns.get(7) == Some(&path) && columns[5] == CONNECTED && columns[6] != "0"
+    };
+    table.lines().skip(1).filter(is_ours).count()
+}
+
 /// The same as `ss` counts it.
 pub fn connections_by_ss(port: u16) -> usize {
     let filter = format!("( sport = :{port} )");

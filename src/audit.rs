@@ -1,0 +1,213 @@
+//! `coracle audit`: asks a running coracle for its set beside the kernel's table, and shows the two to a person.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// How long the running program may take to answer. It compares several times before it speaks of a difference.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Far beyond the answer with as many connections as a process can have.
+const ANSWER_BYTES: u64 = 512 << 20;
+
+/// Why there is no audit: one line that says what to do.
+#[derive(Debug)]
+pub struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// One comparison of the set with the kernel's table, as the running program made it.
+#[derive(Debug)]
+pub struct Audit(Value);
+
+impl Audit {
+    /// Asks the coracle whose admin endpoint is at `admin`.
+    ///
+    /// # Errors
+    /// When nobody answers there, or somebody else.
+    pub fn ask(admin: SocketAddr) -> Result<Self, Failure> {
+        let answer = fetch(admin).map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => Failure(format!(
+                "no coracle is running at {admin}: nothing listens there; start one, or name its admin endpoint with --admin ADDRESS"
+            )),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure(format!(
+                "whoever listens at {admin} does not answer within {} s; is it coracle's admin endpoint? Name it with --admin ADDRESS",
+                TIMEOUT.as_secs()
+            )),
+            _ => Failure(format!("asking {admin}: {error}")),
+        })?;
+        let stranger = || {
+            Failure(format!(
+                "the program that listens at {admin} is not coracle, or an older one; `ss -ltnp` names it; name coracle's admin endpoint with --admin ADDRESS"
+            ))
+        };
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
+        let value: Value = body
+            .and_then(|body| serde_json::from_str(body).ok())
+            .ok_or_else(stranger)?;
+        if value["coracle"].as_str().is_none() {
+            return Err(stranger());
+        }
+        match value["error"].as_str() {
+            Some(error) => Err(Failure(error.to_owned())),
+            None => Ok(Self(value)),
+        }
+    }
+
+    /// Whether the set and the kernel agree.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        self.0["agree"].as_bool().unwrap_or(false)
+    }
+
+    /// How many connections are in one only.
+    #[must_use]
+    pub fn difference(&self) -> u64 {
+        self.number("set_only") + self.number("kernel_only")
+    }
+
+    /// The answer as it came, in JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        self.0.to_string()
+    }
+
+    /// A table of all connections, those that are in one only marked.
+    #[must_use]
+    pub fn table(&self) -> String {
+        const TITLES: [&str; 8] = [
+            "",
+            "ID",
+            "PEER",
+            "ENTRYPOINT",
+            "SERVER",
+            "AGE",
+            "SET",
+            "KERNEL",
+        ];
+        let titles = TITLES.map(str::to_owned);
+        let mut rows: Vec<[String; 8]> = self.connections().iter().map(row).collect();
+        rows.sort_by_key(|row| (row[3].clone(), row[1].parse::<u64>().unwrap_or(u64::MAX)));
+        rows.insert(0, titles);
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+        let widths: Vec<usize> = (0..TITLES.len()).map(|i| width(i).unwrap_or(0)).collect();
+        let lines = rows.iter().map(|row| {
+            let cells = row.iter().zip(&widths);
+            let cells = cells.map(|(cell, width)| format!("{cell:width$}"));
+            let line = cells.collect::<Vec<_>>().join("  ");
+            format!("{}\n", line.trim_end())
+        });
+        lines.collect()
+    }
+
+    /// The verdict in a sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let n = self.connections().len() as u64 - self.number("kernel_only");
+        let waiting: u64 = self.0["listening"].as_array().map_or(0, |listening| {
+            listening
+                .iter()
+                .filter_map(|row| row["backlog"].as_u64())
+                .sum()
+        });
+        let source = self.0["source"].as_str().unwrap_or("?");
+        let waiting = match waiting {
+            0 => String::new(),
+            n => format!(" {n} more wait in the kernel to be accepted."),
+        };
+        if self.agrees() {
+            return format!("The set and the kernel agree: {n} open ({source}).{waiting}");
+        }
+        format!(
+            "The set and the kernel do not agree: {} only in the set, {} only in the kernel, of {n} in the set ({source}).{waiting}",
+            self.number("set_only"),
+            self.number("kernel_only"),
+        )
+    }
+
+    fn connections(&self) -> &[Value] {
+        self.0["connections"].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    fn number(&self, key: &str) -> u64 {
+        self.0[key].as_u64().unwrap_or(0)
+    }
+}
+
+fn fetch(admin: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&admin, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    stream.write_all(b"GET /audit HTTP/1.0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn row(connection: &Value) -> [String; 8] {
+    let text = |key: &str| connection[key].as_str().unwrap_or("-").to_owned();
+    let differs = connection["differs"].as_bool().unwrap_or(false);
+    let age = connection["age_seconds"].as_f64().map(age);
+    [
+        if differs { "!" } else { "" }.to_owned(),
+        text("id"),
+        text("peer"),
+        text("entrypoint"),
+        text("server"),
+        age.unwrap_or_else(|| "-".to_owned()),
+        text("set"),
+        text("kernel"),
+    ]
+}
+
+/// An age in whole seconds, or in milliseconds below one.
+fn age(seconds: f64) -> String {
+    let age = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    let age = match age.as_secs() {
+        0 => Duration::from_millis(u64::from(age.subsec_millis())),
+        seconds => Duration::from_secs(seconds),
+    };
+    humantime::format_duration(age).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_table_marks_what_is_in_one_only() {
+        let audit = Audit(json!({
+            "coracle": "0", "agree": false, "source": "proc", "set_only": 1, "kernel_only": 1,
+            "listening": [{ "backlog": 2 }, { "backlog": null }],
+            "connections": [
+                { "id": "12", "peer": "10.0.0.1:5", "entrypoint": "a", "server": "b:1", "age_seconds": 61.2,
+                  "set": "relaying", "kernel": "established", "differs": false },
+                { "id": "3", "peer": "10.0.0.1:6", "entrypoint": "a", "server": null, "age_seconds": 0.25,
+                  "set": "dialling", "kernel": null, "differs": true },
+                { "id": null, "peer": "10.0.0.1:7", "entrypoint": "a", "server": null, "age_seconds": null,
+                  "set": null, "kernel": "close-wait", "differs": true },
+            ],
+        }));
+        let expected = [
+            "   ID  PEER        ENTRYPOINT  SERVER  AGE    SET       KERNEL",
+            "!  3   10.0.0.1:6  a           -       250ms  dialling  -",
+            "   12  10.0.0.1:5  a           b:1     1m 1s  relaying  established",
+            "!  -   10.0.0.1:7  a           -       -      -         close-wait",
+        ];
+        assert_eq!(audit.table().lines().collect::<Vec<_>>(), expected);
+        assert_eq!(
+            audit.sentence(),
+            "The set and the kernel do not agree: 1 only in the set, 1 only in the kernel, of 2 in the set (proc). \
+             2 more wait in the kernel to be accepted."
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! The kernel's table of sockets, as far as this process owns them: what it has accepted, and what waits to be accepted.
+
+mod owned;
+mod proc_net;
+mod row;
+mod sock_diag;
+
+use std::fmt;
+
+use owned::Owned;
+use sock_diag::SockDiag;
+
+pub use row::{Accepted, Listening, Name, Query, Table, TcpState};
+
+/// Where a table came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The kernel's NETLINK_SOCK_DIAG (sock_diag(7)).
+    SockDiag,
+    /// `/proc/net/tcp`, `tcp6` and `unix`.
+    Proc,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SockDiag => "sock_diag",
+            Self::Proc => "proc",
+        })
+    }
+}
+
+/// The sources, opened once, so that a reading needs no new descriptor: it must work when descriptors have run out.
+#[derive(Debug)]
+pub struct Kernel {
+    diag: Option<SockDiag>,
+    owned: Option<Owned>,
+}
+
+impl Kernel {
+    /// Opens the sources. What cannot be had (a sandbox without netlink, no `/proc`) is left out.
+    #[must_use]
+    pub fn open() -> Self {
+        Self {
+            diag: SockDiag::open().ok(),
+            owned: Owned::open().ok(),
+        }
+    }
+
+    /// The same without sock_diag, as on a kernel that lacks it.
+    #[must_use]
+    pub fn without_sock_diag() -> Self {
+        Self {
+            diag: None,
+            ..Self::open()
+        }
+    }
+
+    /// Reads the table, without what belongs to other processes. `None` where the kernel does not tell. It blocks for as long
+    /// as the kernel takes to walk its tables, so it has no place on the loop's thread.
+    pub fn read(&mut self, query: &Query) -> Option<(Source, Table)> {
+        let owned = self.owned.as_ref()?;
+        // Before and after: a socket that is accepted meanwhile is ours too.
+        let mut inodes = owned.sockets().ok()?;
+        let from_diag = self.diag.as_mut().and_then(|diag| diag.read(query).ok());
+        let (source, mut table) = match from_diag {
+            Some(table) => (Source::SockDiag, table),
+            None => (Source::Proc, proc_net::read(query).ok()?),
+        };
+        if !table.accepted.iter().all(|row| inodes.contains(&row.inode)) {
+            inodes.extend(owned.sockets().ok()?);
+        }
+        table.retain_owned(&inodes);
+        Some((source, table))
+    }
+}

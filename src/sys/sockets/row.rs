@@ -1,0 +1,116 @@
+//! The rows of the kernel's table of sockets.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// What to read.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// The ports whose TCP sockets are wanted.
+    pub ports: Vec<u16>,
+    /// Whether Unix sockets are wanted.
+    pub unix: bool,
+}
+
+/// The name that a socket is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Name {
+    /// An IP address and a port.
+    Tcp(SocketAddr),
+    /// A path.
+    Unix(PathBuf),
+}
+
+/// The rows of one reading.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    /// Connected sockets.
+    pub accepted: Vec<Accepted>,
+    /// Listening sockets.
+    pub listening: Vec<Listening>,
+}
+
+/// A connected socket.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// This end; for a Unix socket that was accepted, the listener's path.
+    pub local: Name,
+    /// The other end; Unix clients have no name.
+    pub peer: Option<SocketAddr>,
+    /// Its state.
+    pub state: TcpState,
+    /// Its inode: what ties it to a descriptor.
+    pub inode: u64,
+}
+
+/// A listening socket.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// What it listens on.
+    pub local: Name,
+    /// Connections that the kernel has completed and nobody has accepted yet; `None` where it does not tell.
+    pub backlog: Option<u64>,
+    /// Its inode.
+    pub inode: u64,
+}
+
+impl Table {
+    /// Leaves out what is not among these inodes. What is not accepted yet, or closed already, has inode 0.
+    pub(super) fn retain_owned(&mut self, inodes: &HashSet<u64>) {
+        self.accepted.retain(|row| inodes.contains(&row.inode));
+        self.listening.retain(|row| inodes.contains(&row.inode));
+    }
+}
+
+/// A TCP socket's state, numbered as in the kernel (include/net/tcp_states.h). A connected Unix socket is established.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpState(pub(super) u8);
+
+impl TcpState {
+    pub(super) const LISTEN: Self = Self(10);
+    pub(super) const ESTABLISHED: Self = Self(1);
+    /// Those of a connection that a process may hold: neither listening, nor a handshake that is not complete, nor a mere
+    /// memory of a closed connection.
+    const CONNECTED: [Self; 7] = [
+        Self::ESTABLISHED,
+        Self(4),
+        Self(5),
+        Self(7),
+        Self(8),
+        Self(9),
+        Self(11),
+    ];
+
+    pub(super) fn is_connected(self) -> bool {
+        Self::CONNECTED.contains(&self)
+    }
+
+    /// A set of states, as sock_diag wants it.
+    pub(super) fn wanted_mask() -> u32 {
+        let connected = Self::CONNECTED.iter().chain([&Self::LISTEN]);
+        connected.fold(0, |mask, state| mask | 1 << state.0)
+    }
+}
+
+impl fmt::Display for TcpState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            1 => "established",
+            4 => "fin-wait-1",
+            5 => "fin-wait-2",
+            7 => "close",
+            8 => "close-wait",
+            9 => "last-ack",
+            10 => "listen",
+            11 => "closing",
+            _ => "unknown",
+        })
+    }
+}
+
+/// An IPv4 address that came in over an IPv6 socket, as the IPv4 address that it is.
+pub(super) fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

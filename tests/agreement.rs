@@ -1,0 +1,369 @@
+//! The kernel agrees: its count beside the set's for every kind of entrypoint, and a broken set is found out.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::cell::OnceCell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output};
+use std::rc::Rc;
+use std::sync::mpsc::channel;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use coracle::config::Config;
+use coracle::conn::Hook;
+use coracle::proxy::Proxy;
+use coracle::state::{Guard, Shared};
+use coracle::sys::sockets::{Kernel, Name, Query, Source};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use smol::channel::Sender;
+use support::backend::{self, Script};
+use support::metrics::{Metrics, scrape};
+use support::process::{Coracle, binary};
+use support::until;
+
+fn hold(mut stream: impl Read + Write) {
+    stream.write_all(&Script::Hold.request(0)).unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+}
+
+fn held(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    hold(&stream);
+    stream
+}
+
+fn of(metrics: &Metrics, name: &str, entrypoint: &str) -> f64 {
+    metrics.sum_where(name, &format!("entrypoint=\"{entrypoint}\""))
+}
+
+/// Scrapes until a reading of the kernel's table says this number, and returns the scrape.
+fn until_kernel_counts(admin: SocketAddr, entrypoint: &str, n: f64) -> Metrics {
+    until(&format!("the kernel counts {n} on {entrypoint}"), || {
+        let metrics = scrape(admin);
+        (of(&metrics, "coracle_kernel_connections", entrypoint) == n).then_some(metrics)
+    })
+}
+
+fn audit(admin: SocketAddr, flags: &[&str]) -> Output {
+    let mut command = Command::new(binary());
+    command
+        .args(["audit", "--admin", &admin.to_string()])
+        .args(flags);
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn kernel_and_set_agree_for_every_kind_of_entrypoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("e.sock");
+    let to = backend::start();
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.v4]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n\
+         [entrypoints.v6]\nlisten = \"[::1]:0\"\nto = \"{to}\"\n\
+         [entrypoints.dual]\nlisten = \"*:0\"\nto = \"{to}\"\n\
+         [entrypoints.unix]\nlisten = \"unix:{}\"\nto = \"{to}\"\n",
+        path.display()
+    ));
+    // A neighbour on another port, whose connections are none of ours.
+    let neighbour = Coracle::start(&format!(
+        "[entrypoints.n]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
+    ));
+    let _neighbours: Vec<_> = (0..9).map(|_| held(neighbour.address("n"))).collect();
+
+    let port = coracle.address("dual").port();
+    let v4 = held(coracle.address("v4"));
+    let _v6 = [held(coracle.address("v6")), held(coracle.address("v6"))];
+    let _dual = [
+        held(SocketAddr::from(([127, 0, 0, 1], port))),
+        held(SocketAddr::from(([127, 0, 0, 1], port))),
+        held(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))),
+    ];
+    let _unix: Vec<_> = (0..4)
+        .map(|_| {
+            let stream = UnixStream::connect(&path).unwrap();
+            hold(&stream);
+            stream
+        })
+        .collect();
+    for (entrypoint, n) in [("v4", 1.0), ("v6", 2.0), ("dual", 3.0), ("unix", 4.0)] {
+        let metrics = until_kernel_counts(coracle.admin, entrypoint, n);
+        assert_eq!(of(&metrics, "coracle_open_connections", entrypoint), n);
+        assert_eq!(of(&metrics, "coracle_connection_mismatch", entrypoint), 0.0);
+        assert_eq!(of(&metrics, "coracle_accept_backlog", entrypoint), 0.0);
+    }
+    assert_eq!(support::kernel::unix_connections(path.to_str().unwrap()), 4);
+    let output = audit(coracle.admin, &[]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    assert!(
+        shown.contains("The set and the kernel agree: 10 open (sock_diag)."),
+        "{shown}"
+    );
+    assert!(
+        shown.contains(&v4.local_addr().unwrap().to_string()),
+        "{shown}"
+    );
+    assert!(!shown.contains('!'), "{shown}");
+}
+
+#[test]
+fn only_this_process_counts_where_two_listen_on_one_port() {
+    let to = backend::start();
+    let listen = support::lasting_address(&mut support::rng::Rng::from_env());
+    let config =
+        format!("[entrypoints.e]\nlisten = \"{listen}\"\nreuse_port = true\nto = \"{to}\"\n");
+    let coracles = [Coracle::start(&config), Coracle::start(&config)];
+    // The kernel deals them out between the two.
+    let _held: Vec<_> = (0..40).map(|_| held(listen)).collect();
+    let shares = coracles.each_ref().map(|coracle| {
+        let share = of(&scrape(coracle.admin), "coracle_open_connections", "e");
+        let metrics = until_kernel_counts(coracle.admin, "e", share);
+        assert_eq!(of(&metrics, "coracle_connection_mismatch", "e"), 0.0);
+        assert!(audit(coracle.admin, &[]).status.success());
+        share
+    });
+    assert_eq!(shares[0] + shares[1], 40.0);
+    assert!(shares[0] > 0.0 && shares[1] > 0.0, "{shares:?}");
+}
+
+#[test]
+fn what_is_not_accepted_yet_is_the_backlog_and_no_mismatch() {
+    let to = backend::start();
+    let coracle = Coracle::start_with(&support::process::Start {
+        config: &format!("[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"),
+        descriptors: Some(64),
+    });
+    let clients: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(coracle.address("e")).unwrap())
+        .collect();
+    coracle.logged("no room for more connections");
+    let metrics = until("set and backlog make 100", || {
+        let metrics = scrape(coracle.admin);
+        let kernel = of(&metrics, "coracle_kernel_connections", "e");
+        let backlog = of(&metrics, "coracle_accept_backlog", "e");
+        (kernel + backlog == 100.0 && backlog > 50.0).then_some(metrics)
+    });
+    assert_eq!(of(&metrics, "coracle_connection_mismatch", "e"), 0.0);
+    let output = audit(coracle.admin, &[]);
+    assert!(output.status.success());
+    assert!(text(&output.stdout).contains("more wait in the kernel to be accepted"));
+    drop(clients);
+}
+
+/// A proxy in this process, whose state a test can break.
+struct InProcess {
+    address: SocketAddr,
+    admin: SocketAddr,
+    stop: Sender<&'static str>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl InProcess {
+    /// `leak`: each connection leaves one more entry behind that nobody takes out.
+    fn start(leak: bool) -> Self {
+        let to = backend::start();
+        let text = format!(
+            "[admin]\nlisten = \"127.0.0.1:0\"\n[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
+        );
+        let (tell, told) = channel();
+        let (stop, stops) = smol::channel::bounded(2);
+        let thread = thread::spawn(move || {
+            let config = Config::parse("test.toml", &text, &[]).unwrap();
+            let shared = Rc::<OnceCell<Rc<Shared>>>::default();
+            let known = shared.clone();
+            let leaking = Hook(Rc::new(move |conn| {
+                let conns = &known.get().unwrap().conns;
+                let now = Instant::now();
+                let guard = Guard::insert(conns, &conn.entrypoint, &conn.service, conn.peer, now);
+                std::mem::forget(guard);
+            }));
+            let proxy = Proxy::bind(&config, leak.then_some(leaking)).unwrap();
+            shared.set(proxy.shared().clone()).unwrap();
+            tell.send((proxy.addresses("e")[0], proxy.admin_address().unwrap()))
+                .unwrap();
+            // It would wait for leaked entries for ever.
+            let stop = async { stops.recv().await.unwrap_or("end") };
+            let ends = smol::stream::once_future(stop).chain(smol::stream::repeat("now"));
+            use smol::stream::StreamExt;
+            let _ = proxy.run(Box::pin(ends));
+        });
+        let (address, admin) = told.recv().unwrap();
+        Self {
+            address,
+            admin,
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+#[test]
+fn an_entry_that_is_leaked_is_found_out() {
+    let proxy = InProcess::start(true);
+    drop(held(proxy.address));
+    let metrics = until_mismatch(proxy.admin, -1.0);
+    assert_eq!(of(&metrics, "coracle_open_connections", "e"), 1.0);
+    assert_eq!(of(&metrics, "coracle_kernel_connections", "e"), 0.0);
+    let output = audit(proxy.admin, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let shown = text(&output.stdout);
+    assert!(
+        shown.contains("do not agree: 1 only in the set, 0 only in the kernel"),
+        "{shown}"
+    );
+    assert!(shown.lines().any(|line| line.starts_with('!')), "{shown}");
+}
+
+#[test]
+fn an_entry_that_left_while_its_socket_lives_is_found_out() {
+    let proxy = InProcess::start(false);
+    let client = held(proxy.address);
+    // A second descriptor of the accepted socket: when the entry leaves, the socket stays.
+    let kept = accepted_socket(&client);
+    let peer = client.local_addr().unwrap().to_string();
+    drop(client);
+    let metrics = until_mismatch(proxy.admin, 1.0);
+    assert_eq!(of(&metrics, "coracle_open_connections", "e"), 0.0);
+    let output = audit(proxy.admin, &["--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["kernel_only"], 1);
+    assert_eq!(json["connections"][0]["peer"], peer.as_str());
+    drop(kept);
+    until_mismatch(proxy.admin, 0.0);
+    assert!(audit(proxy.admin, &[]).status.success());
+}
+
+fn until_mismatch(admin: SocketAddr, n: f64) -> Metrics {
+    until(&format!("a mismatch of {n}"), || {
+        let metrics = scrape(admin);
+        (of(&metrics, "coracle_connection_mismatch", "e") == n).then_some(metrics)
+    })
+}
+
+/// Another descriptor of the socket, in this process, that is connected to `client`.
+fn accepted_socket(client: &TcpStream) -> TcpStream {
+    let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let wanted = client.local_addr().unwrap();
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let numbers: Vec<i32> = descriptors
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    let sockets = numbers.into_iter().filter_map(|fd| {
+        let fd = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok()?;
+        let stream = TcpStream::from(fd);
+        (stream.peer_addr().ok()? == wanted).then_some(stream)
+    });
+    sockets.into_iter().next().expect("the accepted socket")
+}
+
+impl Drop for InProcess {
+    fn drop(&mut self) {
+        let _ = self.stop.send_blocking("test");
+        let thread = self.thread.take().unwrap();
+        // With a leaked entry it waits for ever; the process's end ends it.
+        if thread.is_finished() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn both_sources_tell_the_same() {
+    let listener = TcpListener::bind("[::]:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut clients = Vec::new();
+    for host in ["127.0.0.1", "::1"] {
+        clients.push(TcpStream::connect((host, port)).unwrap());
+    }
+    let _accepted = [listener.accept().unwrap(), listener.accept().unwrap()];
+    // Not accepted.
+    clients.push(TcpStream::connect(("127.0.0.1", port)).unwrap());
+    let query = Query {
+        ports: vec![port],
+        unix: false,
+    };
+    let tables = [Kernel::open(), Kernel::without_sock_diag()].map(|mut kernel| {
+        let (source, table) = kernel.read(&query).unwrap();
+        let mut peers: Vec<_> = table.accepted.iter().map(|row| row.peer.unwrap()).collect();
+        peers.sort();
+        let listening = &table.listening[0];
+        assert!(matches!(listening.local, Name::Tcp(local) if local.port() == port));
+        (source, peers, table.listening.len(), listening.backlog)
+    });
+    assert_eq!(tables[0].0, Source::SockDiag);
+    assert_eq!(tables[1].0, Source::Proc);
+    assert_eq!(tables[0].1, tables[1].1);
+    assert_eq!(tables[0].1.len(), 2);
+    assert_eq!((tables[0].2, tables[0].3), (1, Some(1)));
+    assert_eq!((tables[1].2, tables[1].3), (1, Some(1)));
+}
+
+#[test]
+fn audit_says_plainly_when_nobody_or_somebody_else_answers() {
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let output = audit(closed, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(
+        said.starts_with(&format!("coracle: no coracle is running at {closed}: ")),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+
+    let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = stranger.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut stream, _) = stranger.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]);
+        stream
+            .write_all(b"HTTP/1.0 200 OK\r\n\r\n<html>hello</html>")
+            .unwrap();
+    });
+    let output = audit(address, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("is not coracle"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn audit_watch_repeats_until_it_is_told_to_stop_and_sums_up() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    let to = backend::start();
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
+    ));
+    let mut child = Command::new(binary())
+        .args(["audit", "--watch", "--admin", &coracle.admin.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for _ in 0..2 {
+        let line = lines.next().unwrap().unwrap();
+        assert_eq!(line, "The set and the kernel agree: 0 open (sock_diag).");
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    let last = rest.last().unwrap();
+    assert!(
+        last.ends_with("the largest difference that lasted: 0 connections"),
+        "{rest:?}"
+    );
+    assert!(child.wait().unwrap().success());
+}
