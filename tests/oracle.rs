@@ -7,6 +7,8 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -42,13 +44,17 @@ enum Fate {
     Idle,
     IdleHalfClosed,
     IdleServerFinished,
+    UnixCloses,
+    UnixIdle,
 }
 
 impl Fate {
     fn random(rng: &mut Rng) -> Self {
         match rng.below(100) {
             0..=19 => Self::ClientCloses,
-            20..=34 => Self::ServerCloses,
+            20..=29 => Self::ServerCloses,
+            30..=32 => Self::UnixCloses,
+            33..=34 => Self::UnixIdle,
             35..=44 => Self::ClientHalfCloses,
             45..=54 => Self::ServerHalfCloses,
             55..=62 => Self::ClientResets,
@@ -67,10 +73,19 @@ impl Fate {
     }
 }
 
+/// A connection that this test holds open.
+enum Held {
+    Tcp(TcpStream),
+    /// Only to be dropped.
+    Unix(#[allow(dead_code)] UnixStream),
+}
+
 /// Where the clients connect.
-#[derive(Clone, Copy)]
 struct Targets {
-    script: SocketAddr,
+    /// The scripted server, by IPv4, by IPv6, and by either over one dual-stack listener.
+    scripts: [SocketAddr; 4],
+    /// The same over a Unix socket.
+    unix: PathBuf,
     refuse: SocketAddr,
     silent: SocketAddr,
     mortal: SocketAddr,
@@ -91,8 +106,17 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
     };
     let mut mortal = start_mortal();
 
+    let dir = tempfile::tempdir().unwrap();
+    let unix_path = dir.path().join("oracle.sock");
     let config = [
-        forward("script", "127.0.0.1:0", &backend.to_string()),
+        forward("v4", "127.0.0.1:0", &backend.to_string()),
+        forward("v6", "[::1]:0", &backend.to_string()),
+        forward("dual", "*:0", &backend.to_string()),
+        forward(
+            "unix",
+            &format!("unix:{}", unix_path.display()),
+            &backend.to_string(),
+        ),
         forward(
             "refuse",
             "127.0.0.1:0",
@@ -111,9 +135,15 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
         forward("mortal", "127.0.0.1:0", &mortal_address.to_string()),
     ];
     let coracle = Coracle::start(&config.concat());
-    let names = ["script", "refuse", "silent", "mortal"];
+    let dual = coracle.address("dual").port();
     let targets = Targets {
-        script: coracle.address("script"),
+        scripts: [
+            coracle.address("v4"),
+            coracle.address("v6"),
+            SocketAddr::from(([127, 0, 0, 1], dual)),
+            SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], dual)),
+        ],
+        unix: unix_path.clone(),
         refuse: coracle.address("refuse"),
         silent: coracle.address("silent"),
         mortal: coracle.address("mortal"),
@@ -122,12 +152,12 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
     let descriptors_at_start = coracle.settled_descriptors();
     let scraper = Scraper::start(coracle.admin);
     let made = AtomicU64::new(0);
-    let mut held: Vec<TcpStream> = Vec::new();
+    let mut held: Vec<Held> = Vec::new();
 
     for round in 0..ROUNDS {
         let rngs: Vec<Rng> = (0..WORKERS).map(|_| rng.split()).collect();
-        let kept: Vec<TcpStream> = thread::scope(|scope| {
-            let made = &made;
+        let kept: Vec<Held> = thread::scope(|scope| {
+            let (made, targets) = (&made, &targets);
             let workers: Vec<_> = rngs
                 .into_iter()
                 .enumerate()
@@ -137,7 +167,7 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
                     scope.spawn(move || {
                         let lives = (0..share).filter_map(|_| {
                             made.fetch_add(1, Ordering::Relaxed);
-                            live(Fate::random(&mut rng), &mut rng, &targets)
+                            live(Fate::random(&mut rng), &mut rng, targets)
                         });
                         lives.collect::<Vec<_>>()
                     })
@@ -164,17 +194,17 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
         });
         held.extend(kept);
         // The quiet point: nothing is left but what this test holds.
-        agree(&coracle, &names, &made, held.len(), round);
+        agree(&coracle, &targets, &made, held.len(), round);
         // A part of what is held goes on into the next round.
         while rng.below(8) != 0 && !held.is_empty() {
             let victims = held.len().min(1 + rng.below(8) as usize);
             held.drain(..victims)
                 .for_each(|stream| end_held(&stream, &mut rng));
         }
-        agree(&coracle, &names, &made, held.len(), round);
+        agree(&coracle, &targets, &made, held.len(), round);
     }
     held.clear();
-    agree(&coracle, &names, &made, 0, ROUNDS);
+    agree(&coracle, &targets, &made, 0, ROUNDS);
     let scrapes = scraper.stop();
     assert!(scrapes > 100, "only {scrapes} scrapes were checked");
 
@@ -196,39 +226,40 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
 }
 
 /// One connection's life. Returns it if it is to be held.
-fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<TcpStream> {
+fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<Held> {
     let n = rng.below(20_000) as usize;
+    let script = targets.scripts[rng.below(4) as usize];
     match fate {
         Fate::ClientCloses => {
-            let mut stream = begin(targets.script, Script::Echo, 0);
+            let mut stream = begin(script, Script::Echo, 0);
             echo(&mut stream, n);
         }
         Fate::ServerCloses => {
-            let mut stream = begin(targets.script, Script::SendAndClose, n as u64);
+            let mut stream = begin(script, Script::SendAndClose, n as u64);
             assert_eq!(read_all(&mut stream).unwrap(), pattern(n));
         }
         Fate::ClientHalfCloses => {
-            let mut stream = begin(targets.script, Script::AnswerAfterEnd, n as u64);
+            let mut stream = begin(script, Script::AnswerAfterEnd, n as u64);
             stream.write_all(&pattern(n)).unwrap();
             stream.shutdown(Shutdown::Write).unwrap();
             assert_eq!(read_all(&mut stream).unwrap(), pattern(n));
         }
         Fate::ServerHalfCloses => {
-            let mut stream = begin(targets.script, Script::FinishFirst, n as u64);
+            let mut stream = begin(script, Script::FinishFirst, n as u64);
             assert_eq!(read_all(&mut stream).unwrap(), pattern(n));
             stream.write_all(&pattern(n)).unwrap();
         }
         Fate::ClientResets => {
-            let stream = hold(targets.script, Script::Hold);
+            let stream = hold(script, Script::Hold);
             reset_on_close(&stream);
         }
         Fate::ServerResets => {
-            let mut stream = begin(targets.script, Script::Reset, 0);
+            let mut stream = begin(script, Script::Reset, 0);
             let error = read_all(&mut stream).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         }
         Fate::BothClose => {
-            let mut stream = hold(targets.script, Script::CloseTogether);
+            let mut stream = hold(script, Script::CloseTogether);
             stream.write_all(b"!").unwrap();
         }
         Fate::Refused => {
@@ -253,26 +284,45 @@ fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<TcpStream> {
             }
         }
         Fate::Long => {
-            let mut stream = begin(targets.script, Script::Echo, 0);
+            let mut stream = begin(script, Script::Echo, 0);
             echo(&mut stream, LONG_BYTES);
         }
-        Fate::Idle => return Some(hold(targets.script, Script::Hold)),
+        Fate::Idle => return Some(Held::Tcp(hold(script, Script::Hold))),
         Fate::IdleHalfClosed => {
             // The server answers an hour later: until then the connection is half open.
-            let stream = begin(targets.script, Script::AnswerLate, 3_600_000);
+            let stream = begin(script, Script::AnswerLate, 3_600_000);
             stream.shutdown(Shutdown::Write).unwrap();
             // Its end has been sent: only a reset can tell the other side more.
             reset_on_close(&stream);
-            return Some(stream);
+            return Some(Held::Tcp(stream));
         }
-        Fate::IdleServerFinished => return Some(hold(targets.script, Script::HoldFinished)),
+        Fate::UnixCloses => {
+            let mut stream = UnixStream::connect(&targets.unix).unwrap();
+            stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+            stream
+                .write_all(&Script::SendAndClose.request(n as u64))
+                .unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes, pattern(n));
+        }
+        Fate::UnixIdle => {
+            let mut stream = UnixStream::connect(&targets.unix).unwrap();
+            stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+            stream.write_all(&Script::Hold.request(0)).unwrap();
+            stream.read_exact(&mut [0]).unwrap();
+            return Some(Held::Unix(stream));
+        }
+        Fate::IdleServerFinished => return Some(Held::Tcp(hold(script, Script::HoldFinished))),
     }
     None
 }
 
 /// Ends a connection that was held: closed, or reset.
-fn end_held(stream: &TcpStream, rng: &mut Rng) {
-    if rng.below(2) == 0 {
+fn end_held(held: &Held, rng: &mut Rng) {
+    if let Held::Tcp(stream) = held
+        && rng.below(2) == 0
+    {
         reset_on_close(stream);
     }
 }
@@ -316,27 +366,45 @@ fn echo(stream: &mut TcpStream, n: usize) {
 }
 
 /// Waits until all that were made have been accepted and the gauge is `held`; then it stays so, and the kernel says the same.
-fn agree(coracle: &Coracle, names: &[&str], made: &AtomicU64, held: usize, round: usize) {
+fn agree(coracle: &Coracle, targets: &Targets, made: &AtomicU64, held: usize, round: usize) {
     let made = made.load(Ordering::Relaxed) as f64;
     until(&format!("the gauge is {held} in round {round}"), || {
         let metrics = support::metrics::scrape(coracle.admin);
         let all_accepted = metrics.sum("coracle_connections_opened_total") == made;
         (all_accepted && open(&metrics) == held as f64).then_some(())
     });
-    let ports: Vec<u16> = names
+    let tcp = [targets.refuse, targets.silent, targets.mortal];
+    let mut ports: Vec<u16> = tcp
         .iter()
-        .map(|name| coracle.address(name).port())
+        .chain(&targets.scripts)
+        .map(SocketAddr::port)
         .collect();
+    ports.dedup();
+    let unix = kernel::unix_connections(targets.unix.to_str().unwrap());
     let by_kernel: usize = ports.iter().map(|port| kernel::connections(*port)).sum();
-    assert_eq!(by_kernel, held, "the kernel's count in round {round}");
+    assert_eq!(
+        by_kernel + unix,
+        held,
+        "the kernel's count in round {round}"
+    );
     if support::has_tool("ss") {
-        let by_ss: usize = ports
-            .iter()
-            .map(|port| kernel::connections_by_ss(*port))
-            .sum();
-        assert_eq!(by_ss, held, "the count of ss in round {round}");
+        let by_ss = ports.iter().map(|port| kernel::connections_by_ss(*port));
+        assert_eq!(
+            by_ss.sum::<usize>() + unix,
+            held,
+            "the count of ss in round {round}"
+        );
     }
-    assert_eq!(open(&support::metrics::scrape(coracle.admin)), held as f64);
+    // And so does the program itself, once its last reading is no older than this quiet point.
+    until(
+        &format!("its own reading of the kernel is {held} in round {round}"),
+        || {
+            let metrics = support::metrics::scrape(coracle.admin);
+            assert_eq!(metrics.sum("coracle_connection_mismatch"), 0.0);
+            let read = metrics.sum("coracle_kernel_connections");
+            (read == held as f64 && open(&metrics) == read).then_some(())
+        },
+    );
 }
 
 fn open(metrics: &Metrics) -> f64 {
