@@ -67,7 +67,9 @@ impl Kernel {
             Some(table) => (Source::SockDiag, table),
             None => (Source::Proc, proc_net::read(query).ok()?),
         };
-        if !table.accepted.iter().all(|row| inodes.contains(&row.inode)) {
+        // What is not accepted yet, or closed already, has inode 0.
+        let is_known = |inode: u64| inode == 0 || inodes.contains(&inode);
+        if !table.accepted.iter().all(|row| is_known(row.inode)) {
             inodes.extend(owned.sockets().ok()?);
         }
         table.retain_owned(&inodes);
