@@ -82,7 +82,7 @@ impl Proxy {
             });
             for listen in &configured.listen {
                 listeners.push(Bound {
-                    listener: bind::entrypoint(&reactor, &entrypoint.name, listen, keepalive)?,
+                    listener: bind::entrypoint(&reactor, configured, listen, keepalive)?,
                     entrypoint: entrypoint.clone(),
                     route: route.clone(),
                 });
