@@ -6,6 +6,7 @@
 use prometheus::proto::MetricFamily;
 
 use super::family::{Family, Label, seconds};
+use super::traefik;
 use crate::state::{Entrypoint, Label as _, Server, Service, Shared};
 use crate::sys::process::Usage;
 
@@ -25,6 +26,10 @@ pub fn families(shared: &Shared, process: &Usage, mut emit: impl FnMut(MetricFam
     emit(service_open_connections(shared, &open));
     emit(connect_duration(shared));
     emit(connect_errors(shared));
+    if shared.traefik_names {
+        let families = traefik::families(shared, &open.entrypoints);
+        families.into_iter().for_each(&mut emit);
+    }
     process_families(process).into_iter().for_each(emit);
 }
 

@@ -12,6 +12,7 @@ mod negotiate;
 mod openmetrics;
 mod request;
 mod spare;
+mod traefik;
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
