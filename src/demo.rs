@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::{Address, Admin, Config, Entrypoint, Host, Listen, Log, Service, defaults};
+use crate::config::{
+    Address, Admin, Config, Entrypoint, Host, Listen, Log, Metrics, Service, defaults,
+};
 use crate::proxy::{BindError, Proxy};
 
 /// Connections that the client holds at most.
@@ -88,12 +90,14 @@ fn config(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Config 
             level: log::LevelFilter::Warn,
             access: false,
         },
+        metrics: Metrics::default(),
         entrypoints: vec![Entrypoint {
             name: name.clone(),
             listen: vec![Listen::Tcp {
                 address: listen,
                 v6only: false,
             }],
+            reuse_port: false,
             service: 0,
             idle_timeout: None,
             half_close_timeout: None,

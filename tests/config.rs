@@ -20,13 +20,13 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "frobnicate = 1\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &[
-            "1:1: unknown key `frobnicate`; known here: `drain_timeout`, `admin`, `log`, `entrypoints`, `services`",
+            "1:1: unknown key `frobnicate`; known here: `drain_timeout`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
         ],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\nmax_connections = 5\n",
         &[
-            "4:1: unknown key `max_connections`; known here: `listen`, `to`, `service`, `connect_timeout`, `idle_timeout`, `half_close_timeout`, `keepalive`",
+            "4:1: unknown key `max_connections`; known here: `listen`, `to`, `service`, `connect_timeout`, `idle_timeout`, `half_close_timeout`, `keepalive`, `reuse_port`",
         ],
     ),
     (
@@ -99,6 +99,42 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nlisten = \":80\"\nservice = \"s\"\n[services.s]\nservers = \"h:1\"\n",
         &["5:11: expected an array of strings, found a string; write it in [ ]"],
+    ),
+    // Names of other programs.
+    (
+        "[metrics]\ncompat = [\"trafik\"]\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &["2:11: there are no names of `trafik`; did you mean `traefik`?"],
+    ),
+    (
+        "[metrics]\ncompat = [\"traefik\", \"haproxy\", \"traefik\", 3]\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &[
+            "2:22: there are no names of `haproxy`; known here: `traefik`",
+            "2:33: `traefik` is in the list twice; remove one",
+            "2:44: expected a string, found an integer",
+        ],
+    ),
+    (
+        "[metrics]\ncompat = \"traefik\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &["2:10: expected an array of strings, found a string; write it in [ ]"],
+    ),
+    (
+        "[metrics]\ncompta = []\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &["2:1: unknown key `compta`; did you mean `compat`?"],
+    ),
+    // A port for several.
+    (
+        "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\nreuse_port = \"yes\"\n",
+        &["4:14: expected true or false, found a string"],
+    ),
+    (
+        "[entrypoints.a]\nlisten = [\":80\", \"unix:/run/a\"]\nto = \"h:1\"\nreuse_port = true\n",
+        &[
+            "4:14: only TCP ports can be shared, and entrypoint `a` listens on `unix:/run/a`; give that an entrypoint of its own, or remove `reuse_port`",
+        ],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \":80\"\nto = \"h:1\"\nreuse_port = true\n[entrypoints.b]\nlisten = \":80\"\nto = \"h:1\"\nreuse_port = true\n",
+        &["6:10: entrypoint `a` listens on `[::]:80` already (line 2); change one"],
     ),
     // Durations and levels.
     (
@@ -493,7 +529,7 @@ const WRONG: &[(&str, &[&str])] = &[
         "drain_timeout = 10s\nfoo = 1\n[log]\nlevl = 1\n[entrypoints.a]\nlisten = \"x:80\"\n",
         &[
             "1:17: text stands in quotes; write \"10s\"",
-            "2:1: unknown key `foo`; known here: `drain_timeout`, `admin`, `log`, `entrypoints`, `services`",
+            "2:1: unknown key `foo`; known here: `drain_timeout`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
             "4:1: unknown key `levl`; did you mean `level`?",
             "6:10: `x` is not an IP address; listen on one, such as `127.0.0.1:80`, or on all with `*:80`",
         ],
@@ -508,7 +544,7 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "\u{feff}foo = 1\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &[
-            "1:1: unknown key `foo`; known here: `drain_timeout`, `admin`, `log`, `entrypoints`, `services`",
+            "1:1: unknown key `foo`; known here: `drain_timeout`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
         ],
     ),
     (
@@ -612,6 +648,8 @@ admin.listen = "off"
 [log]
 level = "debug"
 access = true
+[metrics]
+compat = ["traefik"]
 [entrypoints."ssh to nas"]
 listen = ["0.0.0.0:2222", "[::]:2222", "unix:/run/ssh.sock"]
 to = "nas.lan.:22"
@@ -619,8 +657,10 @@ connect_timeout = "1500ms"
 idle_timeout = "1h 30m"
 half_close_timeout = "30s"
 keepalive = "off"
+reuse_port = false
 [entrypoints.web]
 listen = "*:80"
+reuse_port = true
 service = "web"
 [entrypoints.any]
 listen = [":0", "127.0.0.1:0", ":0"]
@@ -638,6 +678,7 @@ fn every_key_is_read() {
     assert_eq!(config.admin.listen, None);
     assert_eq!(config.log.level, log::LevelFilter::Debug);
     assert!(config.log.access);
+    assert!(config.metrics.traefik);
     let names = |config: &Config| -> Vec<String> {
         config
             .entrypoints
@@ -650,6 +691,8 @@ fn every_key_is_read() {
     assert_eq!(ssh.idle_timeout, Some(Duration::from_secs(5400)));
     assert_eq!(ssh.half_close_timeout, Some(Duration::from_secs(30)));
     assert_eq!(ssh.keepalive, None);
+    let reuse: Vec<_> = config.entrypoints.iter().map(|it| it.reuse_port).collect();
+    assert_eq!(reuse, [false, true, false]);
     let v6only = |listen: &Listen| matches!(listen, Listen::Tcp { v6only: true, .. });
     let v6only =
         |at: usize| -> Vec<bool> { config.entrypoints[at].listen.iter().map(v6only).collect() };
@@ -673,10 +716,12 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:2672");
     assert_eq!(config.log.level, log::LevelFilter::Info);
     assert!(!config.log.access);
+    assert!(!config.metrics.traefik);
     let entrypoint = &config.entrypoints[0];
     assert_eq!(entrypoint.idle_timeout, None);
     assert_eq!(entrypoint.half_close_timeout, None);
     assert_eq!(entrypoint.keepalive, Some(Duration::from_secs(60)));
+    assert!(!entrypoint.reuse_port);
     assert_eq!(config.services[0].connect_timeout, Duration::from_secs(5));
 }
 

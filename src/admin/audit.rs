@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use async_io::Timer;
 use serde_json::{Value, json};
 
-use super::http::sleep;
 use super::kernel::{Kernel, entrypoint_of};
 use crate::state::{Conn, ConnId, Peer, Phase, Shared};
 use crate::sys::sockets::{Accepted, Name, Table};
@@ -46,7 +46,7 @@ pub async fn audit(shared: &Shared, kernel: &Kernel) -> Value {
                 took,
             );
         }
-        sleep(BETWEEN_READINGS).await;
+        Timer::after(BETWEEN_READINGS).await;
     }
     Value::Null
 }

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_io::Timer;
 use smol::lock::Mutex as AsyncMutex;
 
-use super::http::sleep;
 use crate::state::agreement::{Moment, lasting, mismatch};
 use crate::state::{Local, Shared};
 use crate::sys::sockets::{self, Name, Query, Source, Table};
@@ -100,7 +100,7 @@ impl Kernel {
                 break;
             }
             if reading < READINGS {
-                sleep(BETWEEN_READINGS).await;
+                Timer::after(BETWEEN_READINGS).await;
             }
         }
         (found, cost)

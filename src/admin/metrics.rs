@@ -7,6 +7,7 @@ use prometheus::proto::MetricFamily;
 
 use super::family::{Family, Label, seconds};
 use super::kernel::Count;
+use super::traefik;
 use crate::state::{Entrypoint, Label as _, Server, Service, Shared};
 use crate::sys::process::Usage;
 
@@ -36,6 +37,10 @@ pub fn families(
     emit(service_open_connections(shared, &open));
     emit(connect_duration(shared));
     emit(connect_errors(shared));
+    if shared.traefik_names {
+        let families = traefik::families(shared, &open.entrypoints);
+        families.into_iter().for_each(&mut emit);
+    }
     process_families(process).into_iter().for_each(emit);
 }
 

@@ -14,6 +14,7 @@ mod negotiate;
 mod openmetrics;
 mod request;
 mod spare;
+mod traefik;
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};

@@ -16,5 +16,5 @@ pub use address::{Address, Listen};
 pub use diagnostic::{Diagnostic, Diagnostics, Mistake, Place, count};
 pub use forward::Forward;
 pub use host::Host;
-pub use model::{Admin, Config, Entrypoint, Log, Service, defaults};
+pub use model::{Admin, Config, Entrypoint, Log, Metrics, Service, defaults};
 pub use parse::Overrides;

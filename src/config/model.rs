@@ -13,6 +13,8 @@ pub struct Config {
     pub admin: Admin,
     /// What is logged.
     pub log: Log,
+    /// What is published beside the metrics of its own.
+    pub metrics: Metrics,
     /// Where connections come in, at least one.
     pub entrypoints: Vec<Entrypoint>,
     /// Where connections go.
@@ -35,6 +37,13 @@ pub struct Log {
     pub access: bool,
 }
 
+/// What is published beside the metrics of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Whether what Traefik v3 publishes too is there under Traefik's names as well.
+    pub traefik: bool,
+}
+
 /// Where connections come in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entrypoint {
@@ -42,6 +51,8 @@ pub struct Entrypoint {
     pub name: String,
     /// What it listens on, at least one.
     pub listen: Vec<Listen>,
+    /// Whether another process of the same user may listen on its addresses too (SO_REUSEPORT). Never with a Unix socket.
+    pub reuse_port: bool,
     /// The position of its service in [`Config::services`].
     pub service: usize,
     /// How long nothing may pass in either direction; `None`: for ever.

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::address::{Address, Listen};
 use super::diagnostic::{Collector, Span, nearest, shown};
-use super::model::{Admin, Log, Service, defaults};
+use super::model::{Admin, Log, Metrics, Service, defaults};
 use super::table::{Key, Reader, Value};
 use super::value;
 
@@ -17,6 +17,7 @@ pub(super) struct Draft {
     pub(super) admin: Admin,
     pub(super) admin_at: Origin,
     pub(super) log: Log,
+    pub(super) metrics: Metrics,
     pub(super) entrypoints: Vec<DraftEntrypoint>,
     pub(super) services: Vec<Service>,
     /// Whether there was an attempt at entrypoints; what is wrong with it has been told.
@@ -37,6 +38,7 @@ pub(super) enum Origin {
 pub(super) struct DraftEntrypoint {
     pub(super) name: String,
     pub(super) listen: Vec<DraftListen>,
+    pub(super) reuse_port: bool,
     pub(super) target: Target,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) half_close_timeout: Option<Duration>,
@@ -71,6 +73,7 @@ impl Default for Draft {
                 level: defaults::LOG_LEVEL,
                 access: false,
             },
+            metrics: Metrics::default(),
             entrypoints: Vec::new(),
             services: Vec::new(),
             meant_entrypoints: false,
@@ -84,7 +87,14 @@ pub(super) fn read(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -> 
     let mut draft = Draft::default();
     reader.known(
         root,
-        &["drain_timeout", "admin", "log", "entrypoints", "services"],
+        &[
+            "drain_timeout",
+            "admin",
+            "log",
+            "metrics",
+            "entrypoints",
+            "services",
+        ],
     );
     if let Some(timeout) = reader.parsed(root, "drain_timeout", value::drain_timeout) {
         draft.drain_timeout = timeout;
@@ -104,6 +114,9 @@ pub(super) fn read(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -> 
         }
         draft.log.access = reader.boolean(log, "access").unwrap_or(false);
     }
+    if let Some(metrics) = reader.table(root, "metrics") {
+        draft.metrics = reader.metrics(metrics);
+    }
     for (name, table) in reader.named_tables(root, "services") {
         draft.services.push(reader.service(name, table));
     }
@@ -119,6 +132,33 @@ pub(super) fn read(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -> 
 }
 
 impl Reader<'_, '_> {
+    fn metrics(&mut self, table: &DeTable<'_>) -> Metrics {
+        self.known(table, &["compat"]);
+        let mut metrics = Metrics::default();
+        let array = match table.get("compat").map(|value| (value, value.get_ref())) {
+            None => return metrics,
+            Some((_, DeValue::Array(array))) => array,
+            Some((value, _)) => {
+                self.wrong_type(value, "an array of strings", "; write it in [ ]");
+                return metrics;
+            }
+        };
+        for value in array {
+            let name = self.string(value, "compat");
+            let Some(value::Compat::Traefik) =
+                name.and_then(|name| self.ok(value, value::compat(name)))
+            else {
+                continue;
+            };
+            if metrics.traefik {
+                let why = "`traefik` is in the list twice; remove one";
+                self.out.report(Some(value.span()), why);
+            }
+            metrics.traefik = true;
+        }
+        metrics
+    }
+
     fn entrypoint(&mut self, key: Key<'_>, table: &DeTable<'_>) -> DraftEntrypoint {
         self.known(
             table,
@@ -130,6 +170,7 @@ impl Reader<'_, '_> {
                 "idle_timeout",
                 "half_close_timeout",
                 "keepalive",
+                "reuse_port",
             ],
         );
         let name = shown(key.get_ref());
@@ -193,9 +234,21 @@ impl Reader<'_, '_> {
                 Target::Unread
             }
         };
+        let reuse_port = self.boolean(table, "reuse_port").unwrap_or(false);
+        let unix = listen
+            .iter()
+            .find(|it| matches!(it.listen, Listen::Unix(_)));
+        if let (true, Some(unix), Some(at)) = (reuse_port, unix, table.get("reuse_port")) {
+            let why = format!(
+                "only TCP ports can be shared, and entrypoint `{name}` listens on `{}`; give that an entrypoint of its own, or remove `reuse_port`",
+                shown(&unix.listen.to_string())
+            );
+            self.out.report(Some(at.span()), why);
+        }
         DraftEntrypoint {
             name: key.get_ref().to_string(),
             listen,
+            reuse_port,
             target,
             idle_timeout: self
                 .parsed(table, "idle_timeout", value::timeout_or_off)

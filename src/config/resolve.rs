@@ -36,6 +36,7 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
                 dual: forward.is_dual(),
                 origin: origin.clone(),
             }],
+            reuse_port: false,
             target: Target::Own(service, origin),
             idle_timeout: None,
             half_close_timeout: None,
@@ -92,6 +93,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
         entrypoints.push(Entrypoint {
             name: entry.name,
             listen: entry.listen.into_iter().map(|it| it.listen).collect(),
+            reuse_port: entry.reuse_port,
             service,
             idle_timeout: entry.idle_timeout,
             half_close_timeout: entry.half_close_timeout,
@@ -102,6 +104,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
         drain_timeout: draft.drain_timeout,
         admin: draft.admin,
         log: draft.log,
+        metrics: draft.metrics,
         entrypoints,
         services,
     }

@@ -1,4 +1,4 @@
-//! Single values from their text: durations, `off` and the log's level.
+//! Single values from their text: durations, `off`, the log's level and the names of other programs.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -70,6 +70,24 @@ pub(super) fn level(text: &str) -> Result<LevelFilter, Mistake> {
             "unknown level `{says}`; the levels are error, warn, info, debug, trace and off"
         )),
     }
+}
+
+/// A program whose names of metrics are published too.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Compat {
+    Traefik,
+}
+
+pub(super) fn compat(text: &str) -> Result<Compat, Mistake> {
+    const KNOWN: &str = "traefik";
+    if text == KNOWN {
+        return Ok(Compat::Traefik);
+    }
+    let advice = match nearest(text, [KNOWN]) {
+        Some(name) => format!("; did you mean `{name}`?"),
+        None => format!("; known here: `{KNOWN}`"),
+    };
+    wrong(format!("there are no names of `{}`{advice}", shown(text)))
 }
 
 impl FromStr for Admin {

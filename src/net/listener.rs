@@ -20,6 +20,17 @@ use super::stream::{Keepalive, Kind, Stream, connect_unix};
 /// Connections that the kernel completes before they are accepted; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 
+/// How to listen on a TCP address.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpOptions {
+    /// For `[::]`: whether IPv4 clients are left to another listener of the same port.
+    pub v6only: bool,
+    /// Whether other listeners of the same user may have the same address (SO_REUSEPORT). All of them need it.
+    pub reuse_port: bool,
+    /// The keep-alive of what is accepted; `None`: no probes.
+    pub keepalive: Option<Keepalive>,
+}
+
 /// A listening socket. What it accepts inherits TCP_NODELAY and keep-alive from it, which saves a call each.
 #[derive(Debug)]
 pub struct Listener {
@@ -33,19 +44,24 @@ impl Listener {
     /// Listens on a TCP address. An address that this machine does not have yet is taken all the same (IP_FREEBIND), and
     /// `[::]` takes IPv4 clients too, unless `v6only`.
     ///
+    /// Where several listeners share the address, the kernel hands each new client to one of them by a hash of the addresses.
+    /// What waits in the backlog of one that closes is reset.
+    ///
     /// # Errors
     /// The kernel's, such as `AddrInUse` and `PermissionDenied`.
     pub fn bind_tcp(
         reactor: &Rc<Reactor>,
         address: SocketAddr,
-        v6only: bool,
-        keepalive: Option<Keepalive>,
+        options: TcpOptions,
     ) -> io::Result<Self> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
         socket.set_reuse_address(true)?;
+        if options.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
         socket.set_tcp_nodelay(true)?;
-        if let Some(keepalive) = keepalive {
+        if let Some(keepalive) = options.keepalive {
             keepalive.apply(&socket)?;
         }
         // Where it is not allowed, binding an absent address fails below, and says so.
@@ -54,7 +70,7 @@ impl Listener {
             SocketAddr::V6(_) => socket.set_freebind_v6(true),
         };
         if address.is_ipv6() {
-            socket.set_only_v6(v6only || !address.ip().is_unspecified())?;
+            socket.set_only_v6(options.v6only || !address.ip().is_unspecified())?;
         }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;

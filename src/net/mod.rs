@@ -13,7 +13,7 @@ mod source;
 mod stream;
 
 pub use dial::{Dial, dial_tcp, dial_unix};
-pub use listener::Listener;
+pub use listener::{Listener, TcpOptions};
 pub use names::Names;
 pub use reactor::{Reactor, Sleep};
 pub use relay::{Broken, Meter, Side, relay};

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::admin;
-use crate::config::Listen;
-use crate::net::{Keepalive, Listener, Reactor};
+use crate::config::{self, Listen};
+use crate::net::{Keepalive, Listener, Reactor, TcpOptions};
 use crate::state::Local;
 
 /// Why the proxy cannot start: one line that names the place and the remedy.
@@ -41,13 +41,16 @@ impl BindError {
         ))
     }
 
-    fn listen(who: &str, address: &dyn fmt::Display, error: &io::Error) -> Self {
+    fn listen(who: &str, address: &dyn fmt::Display, reuse: bool, error: &io::Error) -> Self {
         use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied};
         let address_text = address.to_string();
         let is_unix = address_text.starts_with("unix:");
         let remedy = match error.kind() {
             AddrInUse if is_unix => {
                 "another program listens there, or the path is no socket; remove it or choose another"
+            }
+            AddrInUse if reuse => {
+                "another program listens there that is of another user or does not share the port; stop it (`ss -ltnp` names it) or choose another port"
             }
             AddrInUse => {
                 "another program listens there; stop it (`ss -ltnp` names it) or choose another port"
@@ -71,18 +74,28 @@ impl BindError {
     }
 }
 
+/// Opens one listener of an entrypoint.
 pub(super) fn entrypoint(
     reactor: &Rc<Reactor>,
-    name: &str,
+    configured: &config::Entrypoint,
     listen: &Listen,
     keepalive: Option<Keepalive>,
 ) -> Result<Listener, BindError> {
     let listener = match listen {
-        Listen::Tcp { address, v6only } => bind_tcp(reactor, *address, *v6only, keepalive),
+        Listen::Tcp { address, v6only } => {
+            let options = TcpOptions {
+                v6only: *v6only,
+                reuse_port: configured.reuse_port,
+                keepalive,
+            };
+            bind_tcp(reactor, *address, options)
+        }
         Listen::Unix(path) => Listener::bind_unix(reactor, path),
     };
+    let name = configured.name.as_str();
     let who = format!("entrypoint {name}");
-    let listener = listener.map_err(|error| BindError::listen(&who, listen, &error))?;
+    let listener =
+        listener.map_err(|error| BindError::listen(&who, listen, configured.reuse_port, &error))?;
     let address = match listener.local_addr() {
         Some(address) => address.to_string(),
         None => listen.to_string(),
@@ -103,16 +116,15 @@ pub(super) fn local(listen: &Listen, listener: &Listener) -> Local {
 fn bind_tcp(
     reactor: &Rc<Reactor>,
     address: SocketAddr,
-    v6only: bool,
-    keepalive: Option<Keepalive>,
+    options: TcpOptions,
 ) -> io::Result<Listener> {
-    let bound = Listener::bind_tcp(reactor, address, v6only, keepalive);
-    let is_any = address.is_ipv6() && address.ip().is_unspecified() && !v6only;
+    let bound = Listener::bind_tcp(reactor, address, options);
+    let is_any = address.is_ipv6() && address.ip().is_unspecified() && !options.v6only;
     match bound {
         // A kernel without IPv6: all its addresses are IPv4 ones.
         Err(error) if is_any && is_no_ipv6(&error) => {
             let any = SocketAddr::from(([0, 0, 0, 0], address.port()));
-            Listener::bind_tcp(reactor, any, false, keepalive)
+            Listener::bind_tcp(reactor, any, options)
         }
         bound => bound,
     }
@@ -126,7 +138,7 @@ fn is_no_ipv6(error: &io::Error) -> bool {
 
 pub(super) fn admin(address: SocketAddr) -> Result<admin::Listener, BindError> {
     let bound = admin::Listener::bind(address);
-    let listener = bound.map_err(|error| BindError::listen("admin", &address, &error))?;
+    let listener = bound.map_err(|error| BindError::listen("admin", &address, false, &error))?;
     let address = listener.local_addr().unwrap_or(address);
     log::info!(address:% = address; "admin endpoint listening");
     Ok(listener)

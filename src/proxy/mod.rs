@@ -7,7 +7,7 @@ mod sweep;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use smol::future::FutureExt;
 use smol::stream::{Stream, StreamExt};
@@ -64,7 +64,8 @@ impl Proxy {
                 Rc::new(Service::new(index, &service.name, servers))
             })
             .collect();
-        let shared = Rc::new(Shared::new(entrypoints, services, reactor.now()));
+        let shared = Shared::new(entrypoints, services, reactor.now());
+        let shared = Rc::new(shared.with_traefik_names(config.metrics.traefik));
         let names = Rc::new(Names::new(host_names(config)));
         let mut listeners = Vec::new();
         for (entrypoint, configured) in shared.entrypoints.iter().zip(&config.entrypoints) {
@@ -82,7 +83,7 @@ impl Proxy {
             });
             let mut locals = Vec::new();
             for listen in &configured.listen {
-                let listener = bind::entrypoint(&reactor, &entrypoint.name, listen, keepalive)?;
+                let listener = bind::entrypoint(&reactor, configured, listen, keepalive)?;
                 locals.push(bind::local(listen, &listener));
                 listeners.push(Bound {
                     listener,
@@ -93,12 +94,15 @@ impl Proxy {
             entrypoint.listens_on(locals);
         }
         let limits = config.entrypoints.iter().map(sweep::Limits::of);
+        let admin = config.admin.listen.map(bind::admin).transpose()?;
+        // All that was asked for could be had, so this configuration is the one in force.
+        shared.config_loads.succeeded(SystemTime::now());
         Ok(Self {
             reactor,
             shared,
             names,
             listeners,
-            admin: config.admin.listen.map(bind::admin).transpose()?,
+            admin,
             limits: limits.collect(),
             drain_timeout: config.drain_timeout,
         })

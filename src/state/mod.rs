@@ -7,6 +7,7 @@ pub mod agreement;
 mod conns;
 mod counters;
 mod entrypoint;
+mod loads;
 mod reason;
 mod service;
 mod throttle;
@@ -18,6 +19,7 @@ use std::time::Instant;
 pub use conns::{Below, Conn, ConnId, Conns, Guard, Peer, Phase};
 pub use counters::{Counter, CounterBy, Histogram, Label};
 pub use entrypoint::{AcceptError, Direction, Entrypoint, Local, Protocol};
+pub use loads::ConfigLoads;
 pub use reason::{CloseReason, ConnectError};
 pub use service::{Server, ServerId, Service};
 pub use throttle::Throttle;
@@ -33,6 +35,10 @@ pub struct Shared {
     pub services: Vec<Rc<Service>>,
     /// When the program started.
     pub started: Instant,
+    /// The configurations that have come into force.
+    pub config_loads: ConfigLoads,
+    /// Whether what Traefik publishes too is published under its names as well.
+    pub traefik_names: bool,
     draining: Cell<bool>,
 }
 
@@ -49,7 +55,18 @@ impl Shared {
             entrypoints,
             services,
             started,
+            config_loads: ConfigLoads::default(),
+            traefik_names: false,
             draining: Cell::new(false),
+        }
+    }
+
+    /// The same with Traefik's names as well, or without them.
+    #[must_use]
+    pub fn with_traefik_names(self, traefik_names: bool) -> Self {
+        Self {
+            traefik_names,
+            ..self
         }
     }
 
