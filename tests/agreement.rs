@@ -4,24 +4,16 @@
 
 mod support;
 
-use std::cell::OnceCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
-use std::rc::Rc;
-use std::sync::mpsc::channel;
-use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::thread;
 
-use coracle::config::Config;
-use coracle::conn::Hook;
-use coracle::proxy::Proxy;
-use coracle::state::{Guard, Shared};
 use coracle::sys::sockets::{Kernel, Name, Query, Source};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-use smol::channel::Sender;
 use support::backend::{self, Script};
+use support::in_process::InProcess;
 use support::metrics::{Metrics, scrape};
 use support::process::{Coracle, binary};
 use support::until;
@@ -159,53 +151,6 @@ fn what_is_not_accepted_yet_is_the_backlog_and_no_mismatch() {
     drop(clients);
 }
 
-/// A proxy in this process, whose state a test can break.
-struct InProcess {
-    address: SocketAddr,
-    admin: SocketAddr,
-    stop: Sender<&'static str>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl InProcess {
-    /// `leak`: each connection leaves one more entry behind that nobody takes out.
-    fn start(leak: bool) -> Self {
-        let to = backend::start();
-        let text = format!(
-            "[admin]\nlisten = \"127.0.0.1:0\"\n[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
-        );
-        let (tell, told) = channel();
-        let (stop, stops) = smol::channel::bounded(2);
-        let thread = thread::spawn(move || {
-            let config = Config::parse("test.toml", &text, &[]).unwrap();
-            let shared = Rc::<OnceCell<Rc<Shared>>>::default();
-            let known = shared.clone();
-            let leaking = Hook(Rc::new(move |conn| {
-                let conns = &known.get().unwrap().conns;
-                let now = Instant::now();
-                let guard = Guard::insert(conns, &conn.entrypoint, &conn.service, conn.peer, now);
-                std::mem::forget(guard);
-            }));
-            let proxy = Proxy::bind(&config, leak.then_some(leaking)).unwrap();
-            shared.set(proxy.shared().clone()).unwrap();
-            tell.send((proxy.addresses("e")[0], proxy.admin_address().unwrap()))
-                .unwrap();
-            // It would wait for leaked entries for ever.
-            let stop = async { stops.recv().await.unwrap_or("end") };
-            let ends = smol::stream::once_future(stop).chain(smol::stream::repeat("now"));
-            use smol::stream::StreamExt;
-            let _ = proxy.run(Box::pin(ends));
-        });
-        let (address, admin) = told.recv().unwrap();
-        Self {
-            address,
-            admin,
-            stop,
-            thread: Some(thread),
-        }
-    }
-}
-
 #[test]
 fn an_entry_that_is_leaked_is_found_out() {
     let proxy = InProcess::start(true);
@@ -264,17 +209,6 @@ fn accepted_socket(client: &TcpStream) -> TcpStream {
         (stream.peer_addr().ok()? == wanted).then_some(stream)
     });
     sockets.into_iter().next().expect("the accepted socket")
-}
-
-impl Drop for InProcess {
-    fn drop(&mut self) {
-        let _ = self.stop.send_blocking("test");
-        let thread = self.thread.take().unwrap();
-        // With a leaked entry it waits for ever; the process's end ends it.
-        if thread.is_finished() {
-            thread.join().unwrap();
-        }
-    }
 }
 
 #[test]

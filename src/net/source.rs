@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 
@@ -36,7 +37,10 @@ impl Source {
         interest: EventFlags,
         ready: Ready,
     ) -> io::Result<Self> {
-        let key = reactor.register(&fd, interest, ready)?;
+        let key = reactor.register(&fd, interest, ready).inspect_err(|_| {
+            // The peer of a socket that cannot be served is reset, as everywhere; a Unix socket or a listener ignores it.
+            let _ = rustix::net::sockopt::set_socket_linger(&fd, Some(Duration::ZERO));
+        })?;
         Ok(Self {
             fd,
             key,

@@ -6,10 +6,12 @@
 pub mod admin;
 pub mod backend;
 pub mod http;
+pub mod in_process;
 pub mod kernel;
 pub mod metrics;
 pub mod openmetrics;
 pub mod process;
+pub mod prometheus;
 pub mod rng;
 
 use std::net::{SocketAddr, TcpListener};

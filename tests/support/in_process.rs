@@ -1,0 +1,74 @@
+//! A proxy on a thread of this process, so that a test can break its state.
+
+use std::cell::OnceCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::mpsc::channel;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use coracle::config::Config;
+use coracle::conn::Hook;
+use coracle::proxy::Proxy;
+use coracle::state::{Guard, Shared};
+use smol::channel::Sender;
+use smol::stream::StreamExt;
+
+use super::backend;
+
+/// A proxy in this process, whose state a test can break.
+pub struct InProcess {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    stop: Sender<&'static str>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl InProcess {
+    /// With one entrypoint `e`. `leak`: each connection leaves one more entry behind that nobody takes out.
+    pub fn start(leak: bool) -> Self {
+        let to = backend::start();
+        let text = format!(
+            "[admin]\nlisten = \"127.0.0.1:0\"\n[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
+        );
+        let (tell, told) = channel();
+        let (stop, stops) = smol::channel::bounded(2);
+        let thread = thread::spawn(move || {
+            let config = Config::parse("test.toml", &text, &[]).unwrap();
+            let shared = Rc::<OnceCell<Rc<Shared>>>::default();
+            let known = shared.clone();
+            let leaking = Hook(Rc::new(move |conn| {
+                let conns = &known.get().unwrap().conns;
+                let now = Instant::now();
+                let guard = Guard::insert(conns, &conn.entrypoint, &conn.service, conn.peer, now);
+                std::mem::forget(guard);
+            }));
+            let proxy = Proxy::bind(&config, leak.then_some(leaking)).unwrap();
+            shared.set(proxy.shared().clone()).unwrap();
+            tell.send((proxy.addresses("e")[0], proxy.admin_address().unwrap()))
+                .unwrap();
+            // It would wait for leaked entries for ever.
+            let stop = async { stops.recv().await.unwrap_or("end") };
+            let ends = smol::stream::once_future(stop).chain(smol::stream::repeat("now"));
+            let _ = proxy.run(Box::pin(ends));
+        });
+        let (address, admin) = told.recv().unwrap();
+        Self {
+            address,
+            admin,
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for InProcess {
+    fn drop(&mut self) {
+        let _ = self.stop.send_blocking("test");
+        let thread = self.thread.take().unwrap();
+        // With a leaked entry it waits for ever; the process's end ends it.
+        if thread.is_finished() {
+            thread.join().unwrap();
+        }
+    }
+}
