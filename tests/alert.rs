@@ -12,7 +12,8 @@ use support::in_process::InProcess;
 use support::prometheus::Prometheus;
 use support::until;
 
-const ALERT: &str = "ALERTS%7Balertname%3D%22CoracleConnectionMismatch%22%2Calertstate%3D%22firing%22%7D";
+const ALERT: &str =
+    "ALERTS%7Balertname%3D%22CoracleConnectionMismatch%22%2Calertstate%3D%22firing%22%7D";
 
 fn visit(address: SocketAddr) {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -22,7 +23,10 @@ fn visit(address: SocketAddr) {
 
 /// The shipped rules, with seconds in the place of minutes.
 fn rules() -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/monitoring/coracle.rules.yml");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/packaging/monitoring/coracle.rules.yml"
+    );
     let rules = std::fs::read_to_string(path).unwrap();
     let mut quick = String::new();
     for line in rules.lines() {
@@ -51,7 +55,9 @@ fn the_mismatch_alert_fires_for_a_leaked_entry_and_not_before() {
     visit(whole.address);
     visit(broken.address);
     until("the alert fires", || {
-        of_broken.query(ALERT).filter(|answer| answer.contains("\"1\"]"))
+        of_broken
+            .query(ALERT)
+            .filter(|answer| answer.contains("\"1\"]"))
     });
     let answer = of_whole.query(ALERT).unwrap();
     assert!(answer.contains("\"result\":[]"), "{answer}");
