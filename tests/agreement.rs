@@ -11,9 +11,8 @@ use std::process::{Command, Output};
 use std::thread;
 
 use coracle::sys::sockets::{Kernel, Name, Query, Source};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use support::backend::{self, Script};
-use support::in_process::InProcess;
+use support::in_process::{InProcess, accepted_socket};
 use support::metrics::{Metrics, scrape};
 use support::process::{Coracle, binary};
 use support::until;
@@ -193,22 +192,6 @@ fn until_mismatch(admin: SocketAddr, n: f64) -> Metrics {
         let metrics = scrape(admin);
         (of(&metrics, "coracle_connection_mismatch", "e") == n).then_some(metrics)
     })
-}
-
-/// Another descriptor of the socket, in this process, that is connected to `client`.
-fn accepted_socket(client: &TcpStream) -> TcpStream {
-    let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
-    let wanted = client.local_addr().unwrap();
-    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-    let numbers: Vec<i32> = descriptors
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect();
-    let sockets = numbers.into_iter().filter_map(|fd| {
-        let fd = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok()?;
-        let stream = TcpStream::from(fd);
-        (stream.peer_addr().ok()? == wanted).then_some(stream)
-    });
-    sockets.into_iter().next().expect("the accepted socket")
 }
 
 #[test]

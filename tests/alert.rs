@@ -8,17 +8,18 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use support::backend::Script;
-use support::in_process::InProcess;
+use support::in_process::{InProcess, accepted_socket};
 use support::prometheus::Prometheus;
 use support::until;
 
 const ALERT: &str =
     "ALERTS%7Balertname%3D%22CoracleConnectionMismatch%22%2Calertstate%3D%22firing%22%7D";
 
-fn visit(address: SocketAddr) {
+fn held(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(&Script::Hold.request(0)).unwrap();
     stream.read_exact(&mut [0]).unwrap();
+    stream
 }
 
 /// The shipped rules, with seconds in the place of minutes.
@@ -41,24 +42,29 @@ fn rules() -> String {
 }
 
 #[test]
-fn the_mismatch_alert_fires_for_a_leaked_entry_and_not_before() {
+fn the_mismatch_alert_fires_for_a_broken_set_and_not_for_a_whole_one() {
     if !support::has_tool("prometheus") {
         return;
     }
-    let whole = InProcess::start(false);
-    let broken = InProcess::start(true);
+    // One that leaks entries, one of which an entry leaves early, and one that is as it should be.
+    let proxies = [true, false, false].map(InProcess::start);
     let rules = rules();
-    let (of_whole, of_broken) = (
-        Prometheus::start(whole.admin, Some(&rules)),
-        Prometheus::start(broken.admin, Some(&rules)),
-    );
-    visit(whole.address);
-    visit(broken.address);
-    until("the alert fires", || {
-        of_broken
-            .query(ALERT)
-            .filter(|answer| answer.contains("\"1\"]"))
-    });
+    let [of_leaking, of_early, of_whole] = proxies
+        .each_ref()
+        .map(|proxy| Prometheus::start(proxy.admin, Some(&rules)));
+    let [_, early, _] = proxies.each_ref().map(|proxy| held(proxy.address));
+    let _kept = accepted_socket(&early);
+    drop(early);
+    for (what, prometheus) in [
+        ("a leaked entry", of_leaking),
+        ("an entry gone early", of_early),
+    ] {
+        until(&format!("the alert fires for {what}"), || {
+            prometheus
+                .query(ALERT)
+                .filter(|answer| answer.contains("\"1\"]"))
+        });
+    }
     let answer = of_whole.query(ALERT).unwrap();
     assert!(answer.contains("\"result\":[]"), "{answer}");
 }

@@ -1,7 +1,7 @@
 //! A proxy on a thread of this process, so that a test can break its state.
 
 use std::cell::OnceCell;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
@@ -11,6 +11,7 @@ use coracle::config::Config;
 use coracle::conn::Hook;
 use coracle::proxy::Proxy;
 use coracle::state::{Guard, Shared};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use smol::channel::Sender;
 use smol::stream::StreamExt;
 
@@ -71,4 +72,20 @@ impl Drop for InProcess {
             thread.join().unwrap();
         }
     }
+}
+
+/// Another descriptor of the socket, in this process, that is connected to `client`.
+pub fn accepted_socket(client: &TcpStream) -> TcpStream {
+    let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let wanted = client.local_addr().unwrap();
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let numbers: Vec<i32> = descriptors
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    let sockets = numbers.into_iter().filter_map(|fd| {
+        let fd = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok()?;
+        let stream = TcpStream::from(fd);
+        (stream.peer_addr().ok()? == wanted).then_some(stream)
+    });
+    sockets.into_iter().next().expect("the accepted socket")
 }
