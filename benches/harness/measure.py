@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.peers import Peer
-from harness.process import Failure, Load, Proxy, memory, spawn
+from harness.process import Failure, Load, Proxy, children, memory, spawn
 from harness.rows import Row
 
 IDLE_SECONDS = 0.5
@@ -119,11 +119,13 @@ class _Trace:
 
     def __init__(self, pid: int, directory: Path) -> None:
         self._summary, self._said = directory / "strace", directory / "strace-said"
+        # -f follows what starts from now on: threads, and children that are yet to be.
+        attach = [word for number in (pid, *children(pid)) for word in ("-p", str(number))]
         with self._said.open("w") as said:
-            self._process = spawn(["strace", "-f", "-c", "-o", str(self._summary), "-p", str(pid)],
+            self._process = spawn(["strace", "-f", "-c", "-o", str(self._summary), *attach],
                                   stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         deadline = time.monotonic() + TRACE_SECONDS
-        while "attached" not in self._said.read_text():
+        while self._said.read_text().count("attached") < len(attach) / 2:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
                 raise Failure(f"strace cannot attach: {self._said.read_text().strip()}")

@@ -63,6 +63,11 @@ def tasks(pid: int) -> dict[int, Task]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that have not ended."""
+    return [int(child) for directory in Path(f"/proc/{pid}/task").iterdir() for child in (directory / "children").read_text().split()]
+
+
 def cpu_ns(pid: int) -> int:
     """The CPU time of a process in nanoseconds: the sum over its threads' schedstat, with the threads that have ended."""
     return time.clock_gettime_ns(~pid << 3 | CPUCLOCK_SCHED)

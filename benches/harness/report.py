@@ -101,28 +101,34 @@ def _circumstances(data: dict[str, Any]) -> str:
 
 def _targets(results: Results) -> str:
     head = ["target", "row", "coracle", "best peer", "ratio", "at most", "reached"]
-    lines = [line for target in TARGETS for row in target.rows if (line := _target(results, target, row))]
-    return "### Targets\n\n" + _table(head, lines)
+    lines = []
+    for target in TARGETS:
+        rows = [row for row in target.rows if results.values(row, "coracle", target.metric)]
+        if target.together and rows:
+            rows = [max(rows, key=lambda row: statistics.median(results.values(row, "coracle", target.metric)))]
+        lines += [_target(results, target, row) for row in rows]
+    ran = sorted({name for sample in results.data["samples"] if sample["peer"] == "coracle" for name in sample["threads"]})
+    threads = f"\n\nThreads of coracle that ran while traffic flowed: {', '.join(f'`{name}`' for name in ran)}." if ran else ""
+    return "### Targets\n\n" + _table(head, lines, left=2) + threads
 
 
-def _target(results: Results, target: Target, row: str) -> list[str] | None:
+def _target(results: Results, target: Target, row: str) -> list[str]:
     ours = results.by_round(row, "coracle", target.metric)
-    if not ours:
-        return None
+    where = f"all, at worst {row}" if target.together else row
     show = _shower(results, row, target.metric)
     if not target.peers:
         middle = statistics.median(ours.values())
-        return [target.title, row, show(list(ours.values())), "", "", f"{target.limit:g}", _yes(middle <= target.limit)]
+        return [target.title, where, show(list(ours.values())), "", "", f"{target.limit:g}", _yes(middle <= target.limit)]
     rivals = {peer: values for peer in target.peers if (values := results.by_round(row, peer, target.metric))}
     if not rivals:
-        return [target.title, row, show(list(ours.values())), "none was measured", "", f"{target.limit:.2f}", ""]
+        return [target.title, where, show(list(ours.values())), "none was measured", "", f"{target.limit:.2f}", ""]
     best = min(rivals, key=lambda peer: statistics.median(rivals[peer].values()))
     # Neighbours in time: each round gives a ratio of its own.
     pairs = [ours[number] / rivals[best][number] for number in ours if rivals[best].get(number, 0) > 0]
     if not pairs:
-        return [target.title, row, show(list(ours.values())), best, "the best peer adds nothing", f"{target.limit:.2f}", ""]
+        return [target.title, where, show(list(ours.values())), best, "the best peer adds nothing", f"{target.limit:.2f}", ""]
     theirs = f"{best} {show(list(rivals[best].values()))}"
-    return [target.title, row, show(list(ours.values())), theirs, spread(pairs, 2), f"{target.limit:.2f}",
+    return [target.title, where, show(list(ours.values())), theirs, spread(pairs, 2), f"{target.limit:.2f}",
             _yes(statistics.median(pairs) <= target.limit)]
 
 
@@ -146,7 +152,18 @@ def _section(results: Results, row: str, kind: str) -> str:
         [peer, *(spread([value / column.scale for value in results.values(row, peer, column.metric)], column.digits) for column in columns)]
         for peer in peers
     ]
-    return _table(["", *(column.title for column in columns)], lines)
+    return _table(["", *(column.title for column in columns)], lines) + _calls(results, row)
+
+
+def _calls(results: Results, row: str) -> str:
+    """Which system calls coracle's figure is made of."""
+    for sample in results.data["samples"]:
+        if sample["row"] == row and sample["peer"] == "coracle" and sample["calls"]:
+            calls = sorted(sample["calls"].items(), key=lambda call: -call[1])
+            total = sum(sample["calls"].values())
+            named = ", ".join(f"{name} {count:,.{0 if total > 1000 else 2}f}" for name, count in calls if count >= total / 200)
+            return f"\n\nSystem calls of coracle: {named}."
+    return ""
 
 
 def spread(values: Values, digits: int) -> str:
@@ -161,12 +178,13 @@ def _yes(reached: bool) -> str:
     return "yes" if reached else "**no**"
 
 
-def _table(head: list[str], lines: list[list[str]]) -> str:
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    rule = [":" + "-" * max(2, widths[0] - 1), *("-" * max(2, width - 1) + ":" for width in widths[1:])]
+def _table(head: list[str], lines: list[list[str]], left: int = 1) -> str:
+    """A table in Markdown; the first `left` columns are text, the others numbers."""
+    widths = [max(3, *(len(line[i]) for line in [head, *lines])) for i in range(len(head))]
+    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
 
     def written(line: list[str]) -> str:
-        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))]
+        cells = (cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths)))
         return "| " + " | ".join(cells) + " |"
 
-    return "\n".join([written(head), "|" + "|".join(f" {cell} " for cell in rule) + "|", *map(written, lines)])
+    return "\n".join(map(written, [head, rule, *lines]))
