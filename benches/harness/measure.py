@@ -31,8 +31,8 @@ class Sample:
     """What one measurement gave. Times are in nanoseconds, memory in bytes unless the name says otherwise."""
 
     metrics: Metrics = field(default_factory=dict)
-    threads: list[str] = field(default_factory=list)
-    """The names of the threads that ran."""
+    threads: dict[str, int] = field(default_factory=dict)
+    """The CPU time of the threads that ran, by name."""
     calls: dict[str, float] = field(default_factory=dict)
     """System calls by name, per unit."""
 
@@ -79,9 +79,10 @@ class Bench:
             metrics["cpu"] = (proxy.usage_ns - cpu_before) / row.units
             return Sample(metrics)
         metrics["cpu"] = (cpu_after - cpu_before) / row.units
-        ran = [task.name for number, task in after.items() if number not in before or task.cpu != before[number].cpu]
+        moved = [(task.name, task.cpu - (before[number].cpu if number in before else 0)) for number, task in after.items()]
+        ran = [(name, cpu) for name, cpu in moved if cpu > 0]
         metrics["threads"] = len(ran)
-        return Sample(metrics, ran)
+        return Sample(metrics, {name: sum(cpu for other, cpu in ran if other == name) for name, _ in ran})
 
     def idle(self, peer: Peer, row: Row, backend: int) -> Sample:
         """Memory when started, and what idle connections add to it."""

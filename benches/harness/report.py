@@ -107,9 +107,19 @@ def _targets(results: Results) -> str:
         if target.together and rows:
             rows = [max(rows, key=lambda row: statistics.median(results.values(row, "coracle", target.metric)))]
         lines += [_target(results, target, row) for row in rows]
-    ran = sorted({name for sample in results.data["samples"] if sample["peer"] == "coracle" for name in sample["threads"]})
-    threads = f"\n\nThreads of coracle that ran while traffic flowed: {', '.join(f'`{name}`' for name in ran)}." if ran else ""
-    return "### Targets\n\n" + _table(head, lines, left=2) + threads
+    return "### Targets\n\n" + _table(head, lines, left=2) + _threads(results)
+
+
+def _threads(results: Results) -> str:
+    """Which threads coracle's figure is made of, and how much each of them ran."""
+    times: dict[str, int] = {}
+    for sample in results.data["samples"]:
+        for name, cpu in sample["threads"].items() if sample["peer"] == "coracle" else ():
+            times[name] = times.get(name, 0) + cpu
+    if not times:
+        return ""
+    shares = ", ".join(f"`{name}` {cpu / sum(times.values()):.3%} of the CPU time" for name, cpu in sorted(times.items(), key=lambda t: -t[1]))
+    return f"\n\nThreads of coracle that ran while traffic flowed: {shares}."
 
 
 def _target(results: Results, target: Target, row: str) -> list[str]:
