@@ -1,0 +1,178 @@
+"""One measurement: a fresh proxy, one workload, and what it cost. Which ones are made, and in which order, is not decided here."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.peers import Peer
+from harness.process import Failure, Load, Proxy, children, memory, spawn
+from harness.rows import Row
+
+IDLE_SECONDS = 0.5
+"""How long a process is left alone before its memory is read."""
+REAP_SECONDS = 0.3
+"""How long a process that forks is given to wait for its children."""
+TRACE_SECONDS = 10.0
+"""How long attaching strace, or its summary, may take."""
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class Sample:
+    """What one measurement gave. Times are in nanoseconds, memory in bytes unless the name says otherwise."""
+
+    metrics: Metrics = field(default_factory=dict)
+    threads: dict[str, int] = field(default_factory=dict)
+    """The CPU time of the threads that ran, by name."""
+    calls: dict[str, float] = field(default_factory=dict)
+    """System calls by name, per unit."""
+
+
+@dataclass
+class Bench:
+    """Where the measurements are made."""
+
+    load: Load
+    directory: Path
+    proxy_cpus: Iterable[int] | None = None
+
+    def start(self, peer: Peer, backend: int) -> Proxy:
+        """Starts a proxy and waits until it is up."""
+        port = _free_port()
+        proxy = Proxy(peer.command(port, backend, self.directory), port, self.directory, self.proxy_cpus, peer.environment)
+        try:
+            proxy.wait_until_up()
+        except BaseException:
+            proxy.stop()
+            raise
+        return proxy
+
+    def direct(self, row: Row, backend: int) -> Sample:
+        """The workload without a proxy."""
+        with self.load.client(row.load, backend) as client:
+            result = client.run()
+            client.close()
+        return Sample(_client_metrics(row, result))
+
+    def traffic(self, peer: Peer, row: Row, backend: int) -> Sample:
+        """CPU time, rate, latency and running threads under a workload."""
+        with self.start(peer, backend) as proxy, self.load.client(row.load, proxy.port) as client:
+            cpu_before, before = proxy.settle()
+            result = client.run()
+            cpu_after, after = proxy.settle()
+            client.close()
+            proxy.check_alive()
+            if peer.forks:
+                time.sleep(REAP_SECONDS)
+        metrics = _client_metrics(row, result)
+        if peer.forks:
+            # Its children have ended; their time is known now that it has been waited for.
+            metrics["cpu"] = (proxy.usage_ns - cpu_before) / row.units
+            return Sample(metrics)
+        metrics["cpu"] = (cpu_after - cpu_before) / row.units
+        moved = [(task.name, task.cpu - (before[number].cpu if number in before else 0)) for number, task in after.items()]
+        ran = [(name, cpu) for name, cpu in moved if cpu > 0]
+        metrics["threads"] = len(ran)
+        return Sample(metrics, {name: sum(cpu for other, cpu in ran if other == name) for name, _ in ran})
+
+    def idle(self, peer: Peer, row: Row, backend: int) -> Sample:
+        """Memory when started, and what idle connections add to it."""
+        with self.start(peer, backend) as proxy:
+            time.sleep(IDLE_SECONDS)
+            started = memory(proxy.pid)
+            with self.load.client(row.load, proxy.port) as client:
+                time.sleep(IDLE_SECONDS)
+                held = memory(proxy.pid)
+                client.run()
+                client.close()
+            proxy.check_alive()
+        return Sample({
+            "rss_mib": started["VmRSS"] / (1 << 20),
+            "anon_mib": started["RssAnon"] / (1 << 20),
+            "anon_per_connection": (held["RssAnon"] - started["RssAnon"]) / row.connections,
+            "rss_per_connection": (held["VmRSS"] - started["VmRSS"]) / row.connections,
+        })
+
+    def system_calls(self, peer: Peer, row: Row, backend: int) -> Sample:
+        """How many system calls a unit takes. A traced proxy is slow, so nothing else is measured here."""
+        assert row.traced
+        with self.start(peer, backend) as proxy, self.load.client(row.traced, proxy.port) as client:
+            with _Trace(proxy.pid, self.directory) as trace:
+                client.run()
+                time.sleep(0.1)
+                calls = trace.finish()
+            client.close()
+        per_unit = {name: count / row.traced_units for name, count in calls.items()}
+        return Sample({"syscalls": sum(per_unit.values())}, calls=per_unit)
+
+
+class _Trace:
+    """strace, attached to a process and its children and threads."""
+
+    def __init__(self, pid: int, directory: Path) -> None:
+        self._summary, self._said = directory / "strace", directory / "strace-said"
+        # -f follows what starts from now on: threads, and children that are yet to be.
+        attach = [word for number in (pid, *children(pid)) for word in ("-p", str(number))]
+        with self._said.open("w") as said:
+            self._process = spawn(["strace", "-f", "-c", "-o", str(self._summary), *attach],
+                                  stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        deadline = time.monotonic() + TRACE_SECONDS
+        while self._said.read_text().count("attached") < len(attach) / 2:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                raise Failure(f"strace cannot attach: {self._said.read_text().strip()}")
+            time.sleep(0.02)
+
+    def __enter__(self) -> _Trace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+    def finish(self) -> dict[str, int]:
+        """Detaches and gives the number of calls by name."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(TRACE_SECONDS)
+        # % time, seconds, usecs/call, calls, perhaps errors, name
+        lines = re.findall(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)(?:\s+\d+)?\s+(\w+)$", self._summary.read_text(), re.MULTILINE)
+        calls = {name: int(count) for count, name in lines if name != "total"}
+        if not calls:
+            raise Failure("strace has counted nothing")
+        return calls
+
+
+def _client_metrics(row: Row, result: dict[str, int]) -> Metrics:
+    """Rate and latencies, as the load generator saw them."""
+    metrics: Metrics = {"rate": row.units / (result["ns"] / 1e9)}
+    metrics.update({f"{name}_seen": float(result[name]) for name in ("p50", "p99", "p999") if name in result})
+    return metrics
+
+
+def add_latency(sample: Sample, direct: Sample) -> None:
+    """What the proxy added to the latency of the same round's direct connection."""
+    for name in ("p50", "p99", "p999"):
+        if f"{name}_seen" in direct.metrics:
+            sample.metrics[name] = sample.metrics[f"{name}_seen"] - direct.metrics[f"{name}_seen"]
+
+
+def _free_port() -> int:
+    """A port that is free and that the kernel does not give to the next client meanwhile, being below those it gives."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
