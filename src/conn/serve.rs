@@ -9,7 +9,7 @@ use smol::future::FutureExt;
 
 use super::dial;
 use super::route::{Hook, Route};
-use crate::net::{self, Meter, Side, Stream};
+use crate::net::{self, Meter, Opening, Side, Stream};
 use crate::state::{CloseReason, Conn, Direction, Guard, Phase};
 
 /// Serves one connection to its end. It is in the set for as long as its sockets are open: `guard` stands before `client`, so
@@ -32,15 +32,16 @@ async fn carry(conn: &Rc<Conn>, route: &Rc<Route>, client: Stream) -> CloseReaso
     if let Some(Hook(hook)) = &route.hook {
         hook(conn);
     }
-    let dialled = dial::dial(conn, route);
-    let gone = async { Err(gone_while_dialling(&client).await) };
+    let opening = Opening::of(&client);
+    let dialled = dial::dial(conn, route, &opening);
+    let gone = async { Err(gone_while_dialling(&opening).await) };
     let (server_id, server) = match dialled.or(gone).await {
         Ok(connected) => connected,
         Err(reason) => return reason,
     };
     conn.relaying(server_id, route.reactor.now());
     let meter = Counting { conn, route };
-    let Err(broken) = net::relay(&client, &server, &meter).await else {
+    let Err(broken) = net::relay(&client, &server, opening, &meter).await else {
         return CloseReason::Done;
     };
     log::debug!(
@@ -55,7 +56,7 @@ async fn carry(conn: &Rc<Conn>, route: &Rc<Route>, client: Stream) -> CloseReaso
 }
 
 /// Waits until the client's connection fails. That the client has finished sending is no failure: it may wait for an answer.
-async fn gone_while_dialling(client: &Stream) -> CloseReason {
+async fn gone_while_dialling(client: &Opening<'_>) -> CloseReason {
     let error = std::future::poll_fn(|cx| client.poll_broken(cx)).await;
     if is_reset(&error) {
         CloseReason::ClientReset

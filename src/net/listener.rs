@@ -109,13 +109,13 @@ impl Listener {
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
         loop {
-            ready!(self.source.poll_ready(cx, Ready::READ));
+            ready!(self.source.poll_ready(cx, Ready::READ))?;
             // Level-triggered: the next turn reports it again if more are waiting.
             self.source.clear(Ready::READ);
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             match net::acceptfrom_with(&self.source, flags) {
                 Ok((fd, peer)) => {
-                    let stream = Stream::accepted(self.source.reactor(), fd, self.kind)?;
+                    let stream = Stream::accepted(self.source.reactor(), fd, self.kind);
                     let peer = peer.and_then(|peer: SocketAddrAny| SocketAddr::try_from(peer).ok());
                     return Poll::Ready(Ok((stream, peer)));
                 }
