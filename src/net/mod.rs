@@ -23,6 +23,6 @@ pub use listener::Listener;
 pub use names::Names;
 pub use opening::Opening;
 pub use reactor::Reactor;
-pub use relay::{Broken, Meter, Side, relay};
+pub use relay::{Broken, Meter, Relay, Side, relay};
 pub use sleep::Sleep;
 pub use stream::{Keepalive, Stream};

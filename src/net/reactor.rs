@@ -50,6 +50,7 @@ pub struct Reactor {
     events: RefCell<Vec<epoll::Event>>,
     /// Tasks that have more to do, but let the others go first.
     next_turn: RefCell<Vec<Waker>>,
+    turns: Cell<u32>,
     /// What is left of [`TURN_BYTES`].
     turn_bytes: Cell<usize>,
     pipes: Rc<Pipes>,
@@ -88,6 +89,7 @@ impl Reactor {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             events: RefCell::new(Vec::with_capacity(EVENTS_PER_TURN)),
             next_turn: RefCell::default(),
+            turns: Cell::new(0),
             turn_bytes: Cell::new(TURN_BYTES),
             pipes: Pipes::new(),
             young: Cell::new(0),
@@ -141,6 +143,7 @@ impl Reactor {
         }
         let now = Instant::now();
         self.now.set(now);
+        self.turns.set(self.turns.get().wrapping_add(1));
         self.turn_bytes.set(TURN_BYTES);
         match waited {
             Ok(_) | Err(Errno::INTR) => {}
@@ -212,6 +215,11 @@ impl Reactor {
         if self.tick.get().is_none() {
             self.tick.set(Some(self.now() + TICK));
         }
+    }
+
+    /// How many turns there have been; it wraps.
+    pub(super) fn turns(&self) -> u32 {
+        self.turns.get()
     }
 
     pub(super) fn timers(&self) -> &Timers {

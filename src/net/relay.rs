@@ -4,8 +4,9 @@
 //! one side does not take is not read from the other: at most one buffer's or one pipe's worth is held per direction, and
 //! only while the receiver is blocked. An idle relay holds nothing.
 
-use std::future::poll_fn;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use rustix::io::Errno;
@@ -57,34 +58,68 @@ pub trait Meter {
 /// Passes bytes both ways until both sides have finished sending. A side that has finished still receives for as long as the other
 /// sends. The streams are then marked finished; otherwise dropping them resets both. `opening` is what has happened to the
 /// client's first bytes.
-///
-/// # Errors
-/// The side that broke, and how.
-pub async fn relay(
-    client: &Stream,
-    server: &Stream,
+pub fn relay<'a, M: Meter>(
+    client: &'a Stream,
+    server: &'a Stream,
     opening: Opening<'_>,
-    meter: &impl Meter,
-) -> Result<(), Broken> {
+    meter: &'a M,
+) -> Relay<'a, M> {
     let opening = opening.into_read();
-    if let Some(error) = opening.error {
-        let side = Side::Client;
-        return Err(Broken { side, error });
-    }
-    if opening.taken > 0 {
-        meter.moved(Side::Client, opening.taken);
-    }
     let mut upload = Flow::new(Side::Client);
     upload.ended = opening.ended;
     if !opening.held.is_empty() {
         upload.held = Held::Spill(opening.held);
     }
-    let mut download = Flow::new(Side::Server);
-    poll_fn(|cx| {
+    if opening.taken > 0 {
+        meter.moved(Side::Client, opening.taken);
+    }
+    let client_broke = opening.error.map(|error| (Side::Client, error));
+    let server_broke = server.take_broke().map(|error| (Side::Server, error));
+    Relay {
+        client,
+        server,
+        meter,
+        broke: client_broke.or(server_broke),
+        upload,
+        download: Flow::new(Side::Server),
+    }
+}
+
+/// The future of [`relay`]. It is most of what an idle connection is made of, hence a struct: an async function keeps its arguments
+/// twice.
+pub struct Relay<'a, M> {
+    client: &'a Stream,
+    server: &'a Stream,
+    meter: &'a M,
+    /// The side that broke before this began.
+    broke: Option<(Side, io::Error)>,
+    upload: Flow,
+    download: Flow,
+}
+
+impl<M> std::fmt::Debug for Relay<'_, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay").finish_non_exhaustive()
+    }
+}
+
+impl<M: Meter> Future for Relay<'_, M> {
+    /// An error says which side broke, and how.
+    type Output = Result<(), Broken>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let (client, server) = (this.client, this.server);
+        let (upload, download) = (&mut this.upload, &mut this.download);
+        if let Some((side, error)) = this.broke.take() {
+            return Poll::Ready(Err(Broken { side, error }));
+        }
         server.upkeep();
-        let up = upload.pump(cx, client, server, download.done, meter)?;
-        let down = download.pump(cx, server, client, upload.done, meter)?;
+        let up = upload.pump(cx, client, server, download.done, this.meter)?;
+        let down = download.pump(cx, server, client, upload.done, this.meter)?;
         if upload.done && download.done {
+            client.finish();
+            server.finish();
             return Poll::Ready(Ok(()));
         }
         // A failure shows even where nobody reads or writes at this moment.
@@ -97,11 +132,7 @@ pub async fn relay(
             client.reactor().wake_next_turn(cx.waker());
         }
         Poll::Pending
-    })
-    .await?;
-    client.finish();
-    server.finish();
-    Ok(())
+    }
 }
 
 /// One direction.

@@ -30,6 +30,8 @@ pub struct Stream {
     delay: Cell<Delay>,
     /// The keep-alive that it gets when it has aged.
     keepalive: Cell<Option<Keepalive>>,
+    /// How it broke between being connected and anybody's knowing it. The kernel tells an error once.
+    broke: Cell<Option<Errno>>,
 }
 
 /// What is known of Nagle's algorithm on a socket. It holds back a small segment only behind another that is under way, so that a
@@ -149,6 +151,7 @@ impl Stream {
             finished: Cell::new(false),
             delay: Cell::new(delay),
             keepalive: Cell::new(None),
+            broke: Cell::new(None),
         }
     }
 
@@ -165,7 +168,20 @@ impl Stream {
             // A failed connection is reported with EPOLLERR and EPOLLHUP: there is nothing to ask for.
             false => None,
         };
-        Poll::Ready(error.map_or(Ok(()), Err))
+        match error {
+            None => Poll::Ready(Ok(())),
+            // A refusal is ECONNREFUSED. Only what has been connected is reset.
+            Some(error @ (Errno::CONNRESET | Errno::PIPE)) => {
+                self.broke.set(Some(error));
+                Poll::Ready(Ok(()))
+            }
+            Some(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+
+    /// How it broke right after it was connected.
+    pub(super) fn take_broke(&self) -> Option<io::Error> {
+        self.broke.take().map(Into::into)
     }
 
     /// Does what waits until a connection has proved to last. Its task is woken for it once.
@@ -297,7 +313,7 @@ impl Stream {
             return Poll::Ready(error);
         }
         match self.take_error() {
-            Some(error) => Poll::Ready(error),
+            Some(error) => Poll::Ready(error.into()),
             None => {
                 // A read or a write has already reported it.
                 self.source.clear(Ready::ERROR);
@@ -320,10 +336,10 @@ impl Stream {
         self.finished.set(true);
     }
 
-    fn take_error(&self) -> Option<io::Error> {
+    fn take_error(&self) -> Option<Errno> {
         match net::sockopt::socket_error(&self.source) {
             Ok(Ok(())) => None,
-            Ok(Err(error)) | Err(error) => Some(error.into()),
+            Ok(Err(error)) | Err(error) => Some(error),
         }
     }
 }
