@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
 
-use coracle::net::{Dial, Names, Reactor, dial_tcp};
+use coracle::net::{Dial, Names, Opening, Reactor, dial_tcp};
 use smol::LocalExecutor;
 use smol::future::FutureExt;
 use support::backend::Silent;
@@ -33,7 +33,7 @@ fn an_address_that_does_not_answer_gives_way_to_the_other_family() {
     let dial = within(&reactor, support::DEADLINE);
     let ips = [V4, V6];
     reactor
-        .block_on(dial_tcp(&reactor, &ips, port, dial))
+        .block_on(dial_tcp(&reactor, &ips, port, dial, &Opening::none()))
         .unwrap();
     answering.accept().unwrap();
 }
@@ -46,7 +46,7 @@ fn an_address_that_refuses_gives_way_at_once() {
     let dial = within(&reactor, support::DEADLINE);
     let ips = [V6, V4];
     reactor
-        .block_on(dial_tcp(&reactor, &ips, port, dial))
+        .block_on(dial_tcp(&reactor, &ips, port, dial, &Opening::none()))
         .unwrap();
     answering.accept().unwrap();
 }
@@ -56,7 +56,8 @@ fn the_deadline_ends_what_does_not_answer() {
     let silent = Silent::start();
     let reactor = Reactor::new().unwrap();
     let dial = within(&reactor, Duration::from_millis(100));
-    let dialling = dial_tcp(&reactor, &[V4], silent.address.port(), dial);
+    let opening = Opening::none();
+    let dialling = dial_tcp(&reactor, &[V4], silent.address.port(), dial, &opening);
     let error = reactor.block_on(dialling).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
 }
@@ -75,7 +76,7 @@ fn refused_by_all_is_refused_and_no_address_is_an_error() {
     ] {
         let dial = within(&reactor, support::DEADLINE);
         let error = reactor
-            .block_on(dial_tcp(&reactor, ips, port, dial))
+            .block_on(dial_tcp(&reactor, ips, port, dial, &Opening::none()))
             .unwrap_err();
         assert_eq!(error.kind(), expected);
     }

@@ -151,8 +151,9 @@ fn what_one_side_does_not_take_is_not_read_from_the_other() {
     });
     let held = sent as f64 - last.1;
     let in_kernel = unread_by_coracle(coracle.address("e").port());
+    // By then the stream is spliced: what coracle holds is one pipe's worth, which is 1 MiB at most.
     assert!(
-        held - in_kernel <= 64.0 * 1024.0,
+        held - in_kernel <= f64::from(1 << 20),
         "{held} bytes not passed on, {in_kernel} of them unread"
     );
     // And all of it arrives once it is taken.
@@ -392,7 +393,8 @@ fn keep_alive_runs_on_both_sides() {
         coracle.address("e").port(),
         held.local_addr().unwrap().port(),
     );
-    let timers = until("both sockets in the kernel's table", || {
+    // The server's side gets it some seconds after it has connected.
+    until("keep-alive on both sockets", || {
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
         let rows = table.lines().skip(1).filter_map(|row| {
             let columns: Vec<_> = row.split_whitespace().collect();
@@ -402,7 +404,6 @@ fn keep_alive_runs_on_both_sides() {
             is_ours.then(|| columns[5][..2].to_owned())
         });
         let timers: Vec<_> = rows.collect();
-        (timers.len() == 2).then_some(timers)
+        (timers == [KEEPALIVE_TIMER, KEEPALIVE_TIMER]).then_some(())
     });
-    assert_eq!(timers, [KEEPALIVE_TIMER, KEEPALIVE_TIMER]);
 }

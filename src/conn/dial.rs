@@ -8,18 +8,19 @@ use smol::future::FutureExt;
 
 use super::route::Route;
 use crate::config::{Address, Host};
-use crate::net::{self, Dial, Stream};
+use crate::net::{self, Dial, Opening, Stream};
 use crate::state::{CloseReason, Conn, ConnectError, ServerId};
 
 /// Tries the service's servers in turn until one takes the connection.
 pub(super) async fn dial(
     conn: &Rc<Conn>,
     route: &Rc<Route>,
+    opening: &Opening<'_>,
 ) -> Result<(ServerId, Stream), CloseReason> {
     for id in route.service.candidates() {
         let server = route.service.server(id);
         let begun = route.reactor.now();
-        match dial_one(route, &route.addresses[id.index()]).await {
+        match dial_one(route, &route.addresses[id.index()], opening).await {
             Ok(stream) => {
                 let took = route.reactor.now().saturating_duration_since(begun);
                 server.connect_duration.observe(took);
@@ -43,7 +44,11 @@ struct Failure {
     text: String,
 }
 
-async fn dial_one(route: &Rc<Route>, address: &Address) -> Result<Stream, Failure> {
+async fn dial_one(
+    route: &Rc<Route>,
+    address: &Address,
+    opening: &Opening<'_>,
+) -> Result<Stream, Failure> {
     let dial = Dial {
         deadline: route.reactor.now() + route.connect_timeout,
         keepalive: route.keepalive,
@@ -59,7 +64,7 @@ async fn dial_one(route: &Rc<Route>, address: &Address) -> Result<Stream, Failur
                     &resolved
                 }
             };
-            net::dial_tcp(&route.reactor, ips, *port, dial).await
+            net::dial_tcp(&route.reactor, ips, *port, dial, opening).await
         }
     };
     connected.map_err(|error| {

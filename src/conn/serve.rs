@@ -9,38 +9,68 @@ use smol::future::FutureExt;
 
 use super::dial;
 use super::route::{Hook, Route};
-use crate::net::{self, Meter, Side, Stream};
+use crate::net::{self, Meter, Opening, Side, Stream};
 use crate::state::{CloseReason, Conn, Direction, Guard, Phase};
 
-/// Serves one connection to its end. It is in the set for as long as its sockets are open: `guard` stands before `client`, so
-/// that it is dropped after it however this future ends.
-pub async fn serve(guard: Guard, route: Rc<Route>, client: Stream) {
-    let conn = guard.conn().clone();
-    let carried = AssertUnwindSafe(carry(&conn, &route, client));
-    let reason = carried.catch_unwind().await.unwrap_or_else(|_| {
-        log::error!(entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer, id:% = conn.id;
-            "a bug ended this connection; the others go on; please report it");
-        CloseReason::Panic
-    });
-    let open = guard.close(reason, route.reactor.now());
-    if route.access_log {
-        log_access(&conn, reason, open);
+/// Serves one connection to its end. It is in the set for as long as its sockets are open, however this future ends.
+pub fn serve(guard: Guard, route: Rc<Route>, client: Stream) -> impl Future<Output = ()> {
+    let served = Served {
+        client,
+        route,
+        guard,
+    };
+    // Not an async function, which would keep its arguments twice.
+    async move {
+        let whole = &served;
+        let carried = AssertUnwindSafe(carry(whole));
+        let reason = carried.catch_unwind().await.unwrap_or_else(|_| {
+            let conn = whole.guard.conn();
+            log::error!(entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer, id:% = conn.id;
+                "a bug ended this connection; the others go on; please report it");
+            CloseReason::Panic
+        });
+        let Served {
+            client,
+            route,
+            guard,
+        } = served;
+        drop(client);
+        let conn = guard.conn().clone();
+        let open = guard.close(reason, route.reactor.now());
+        if route.access_log {
+            log_access(&conn, reason, open);
+        }
     }
 }
 
-async fn carry(conn: &Rc<Conn>, route: &Rc<Route>, client: Stream) -> CloseReason {
+/// What a connection's task owns. Fields are dropped in their order: the socket is closed before the entry leaves the set.
+struct Served {
+    client: Stream,
+    route: Rc<Route>,
+    guard: Guard,
+}
+
+async fn carry(served: &Served) -> CloseReason {
+    let Served {
+        client,
+        route,
+        guard,
+    } = served;
+    let conn = guard.conn();
     if let Some(Hook(hook)) = &route.hook {
         hook(conn);
     }
-    let dialled = dial::dial(conn, route);
-    let gone = async { Err(gone_while_dialling(&client).await) };
+    let opening = Opening::of(client);
+    // Boxed, because it is larger than the relay and gone when that begins.
+    let dialled = Box::pin(dial::dial(conn, route, &opening));
+    let gone = async { Err(gone_while_dialling(&opening).await) };
     let (server_id, server) = match dialled.or(gone).await {
         Ok(connected) => connected,
         Err(reason) => return reason,
     };
     conn.relaying(server_id, route.reactor.now());
     let meter = Counting { conn, route };
-    let Err(broken) = net::relay(&client, &server, &meter).await else {
+    let Err(broken) = net::relay(client, &server, opening, &meter).await else {
         return CloseReason::Done;
     };
     log::debug!(
@@ -55,7 +85,7 @@ async fn carry(conn: &Rc<Conn>, route: &Rc<Route>, client: Stream) -> CloseReaso
 }
 
 /// Waits until the client's connection fails. That the client has finished sending is no failure: it may wait for an answer.
-async fn gone_while_dialling(client: &Stream) -> CloseReason {
+async fn gone_while_dialling(client: &Opening<'_>) -> CloseReason {
     let error = std::future::poll_fn(|cx| client.poll_broken(cx)).await;
     if is_reset(&error) {
         CloseReason::ClientReset

@@ -10,7 +10,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::reactor::{Reactor, Sleep};
+use super::opening::Opening;
+use super::reactor::Reactor;
+use super::sleep::Sleep;
 use super::stream::{Keepalive, Stream};
 
 /// The head start of one address before the next is tried beside it (RFC 8305, section 5).
@@ -29,7 +31,7 @@ pub struct Dial {
 }
 
 /// Connects to the first of `ips` that answers on `port`. The families alternate, beginning with the first address's; each
-/// address has a short head start before the next is tried beside it.
+/// address has a short head start before the next is tried beside it. What is in `opening` is sent where that can be done at once.
 ///
 /// # Errors
 /// The last attempt's error when all have failed, or `TimedOut` at the deadline.
@@ -38,10 +40,13 @@ pub async fn dial_tcp(
     ips: &[IpAddr],
     port: u16,
     dial: Dial,
+    opening: &Opening<'_>,
 ) -> io::Result<Stream> {
     let mut race = Race {
         reactor,
         dial,
+        opening,
+        winner: None,
         waiting: interleaved(ips, port),
         running: Vec::new(),
         error: None,
@@ -73,6 +78,9 @@ pub async fn dial_unix(reactor: &Rc<Reactor>, path: &Path, dial: Dial) -> io::Re
 struct Race<'a> {
     reactor: &'a Rc<Reactor>,
     dial: Dial,
+    opening: &'a Opening<'a>,
+    /// One that has taken the opening.
+    winner: Option<Stream>,
     waiting: VecDeque<SocketAddr>,
     running: Vec<Stream>,
     error: Option<io::Error>,
@@ -85,7 +93,7 @@ struct Race<'a> {
 impl Race<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         loop {
-            if let Some(stream) = self.poll_running(cx) {
+            if let Some(stream) = self.winner.take().or_else(|| self.poll_running(cx)) {
                 return Poll::Ready(Ok(stream));
             }
             if self.running.is_empty() && self.retry.is_none() {
@@ -126,11 +134,8 @@ impl Race<'_> {
 
     fn start_next(&mut self) {
         while let Some(address) = self.retry.take().or_else(|| self.waiting.pop_front()) {
-            match Stream::start_tcp(self.reactor, address, self.dial.keepalive) {
-                Ok(stream) => {
-                    self.running.push(stream);
-                    break;
-                }
+            match self.start(address) {
+                Ok(()) => break,
                 Err(error) if is_lack_of_room(&error) => {
                     self.retry = Some(address);
                     self.error = Some(error);
@@ -145,6 +150,17 @@ impl Race<'_> {
             (None, true) => self.dial.deadline,
         };
         self.timer.reset(next.min(self.dial.deadline));
+    }
+
+    fn start(&mut self, address: SocketAddr) -> io::Result<()> {
+        let stream = Stream::start_tcp(self.reactor, address, self.dial.keepalive)?;
+        // Elsewhere the answer is still under way.
+        if address.ip().is_loopback() && self.opening.offer(&stream)? {
+            self.winner = Some(stream);
+        } else {
+            self.running.push(stream);
+        }
+        Ok(())
     }
 
     fn failure(&mut self) -> io::Error {

@@ -1,5 +1,6 @@
 //! A listening socket: how it is bound, and one accepted stream per turn of the loop.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +21,9 @@ use super::stream::{Keepalive, Kind, Stream, connect_unix};
 /// Connections that the kernel completes before they are accepted; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 
+/// After so many turns in a row in which somebody waited, two are accepted in one.
+const BUSY: u32 = 8;
+
 /// How to listen on a TCP address.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TcpOptions {
@@ -37,6 +41,10 @@ pub struct Listener {
     source: Source,
     kind: Kind,
     address: Option<SocketAddr>,
+    /// The last turn in which somebody waited here.
+    turn: Cell<u32>,
+    /// Turns in a row in which somebody did.
+    busy: Cell<u32>,
     _path: Option<UnixPath>,
 }
 
@@ -79,6 +87,8 @@ impl Listener {
             source: Source::listener(reactor, socket.into())?,
             kind: Kind::Tcp,
             address: Some(local),
+            turn: Cell::new(0),
+            busy: Cell::new(0),
             _path: None,
         })
     }
@@ -104,6 +114,8 @@ impl Listener {
             source: Source::listener(reactor, socket.into())?,
             kind: Kind::Unix,
             address: None,
+            turn: Cell::new(0),
+            busy: Cell::new(0),
             _path: Some(path),
         })
     }
@@ -114,7 +126,7 @@ impl Listener {
         self.address
     }
 
-    /// Accepts one connection, at most one per turn of the loop, so that a flood of new ones does not starve the open ones.
+    /// Accepts one connection, at most two per turn of the loop, so that a flood of new ones does not starve the open ones.
     /// Returns the client's address; `None` for a Unix socket.
     ///
     /// # Errors
@@ -125,18 +137,37 @@ impl Listener {
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
         loop {
-            ready!(self.source.poll_ready(cx, Ready::READ));
-            // Level-triggered: the next turn reports it again if more are waiting.
-            self.source.clear(Ready::READ);
+            ready!(self.source.poll_ready(cx, Ready::READ))?;
+            let reactor = self.source.reactor();
+            let before = self.turn.replace(reactor.turns());
+            let is_second = before == reactor.turns();
+            if !is_second {
+                let is_next = before.wrapping_add(1) == reactor.turns();
+                self.busy.set(if is_next {
+                    self.busy.get().saturating_add(1)
+                } else {
+                    0
+                });
+            }
+            // Level-triggered: the next turn reports it again if more are waiting. Under load another try now is cheaper.
+            if is_second || self.busy.get() < BUSY {
+                self.source.clear(Ready::READ);
+            }
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             match net::acceptfrom_with(&self.source, flags) {
                 Ok((fd, peer)) => {
-                    let stream = Stream::accepted(self.source.reactor(), fd, self.kind)?;
+                    let stream = Stream::accepted(self.source.reactor(), fd, self.kind);
                     let peer = peer.and_then(|peer: SocketAddrAny| SocketAddr::try_from(peer).ok());
                     return Poll::Ready(Ok((stream, peer)));
                 }
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
+                Err(Errno::AGAIN | Errno::INTR) => {
+                    self.source.clear(Ready::READ);
+                    self.busy.set(0);
+                }
+                Err(error) => {
+                    self.source.clear(Ready::READ);
+                    return Poll::Ready(Err(error.into()));
+                }
             }
         }
     }

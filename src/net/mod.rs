@@ -6,15 +6,23 @@
 mod dial;
 mod listener;
 mod names;
+mod opening;
+mod pipes;
 mod reactor;
 mod ready;
 mod relay;
+mod sleep;
 mod source;
+mod spill;
 mod stream;
+mod timers;
+mod wake;
 
 pub use dial::{Dial, dial_tcp, dial_unix};
 pub use listener::{Listener, TcpOptions};
 pub use names::Names;
-pub use reactor::{Reactor, Sleep};
-pub use relay::{Broken, Meter, Side, relay};
+pub use opening::Opening;
+pub use reactor::Reactor;
+pub use relay::{Broken, Meter, Relay, Side, relay};
+pub use sleep::Sleep;
 pub use stream::{Keepalive, Stream};

@@ -1,26 +1,27 @@
-//! The readiness loop: one edge-triggered epoll, the timers, and the waker that ends its sleep.
+//! The readiness loop: one epoll, driven between the polls of one future.
 //!
-//! A descriptor is registered once, for both directions. What epoll reports is remembered per source until the kernel says
-//! EAGAIN (or a short read says as much), so that no event is lost and none has to be asked for again.
+//! A descriptor is registered once. What epoll reports is remembered per source until the kernel says EAGAIN (or a short
+//! read says as much), so that no event is lost and none has to be asked for again.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use slab::Slab;
 
+use super::pipes::{Lent, Pipes};
 use super::ready::Ready;
+use super::timers::Timers;
+use super::wake::WakeUp;
 
 /// Events taken from the kernel at once. More wait for the next turn, after the tasks that these have woken.
 const EVENTS_PER_TURN: usize = 256;
@@ -28,8 +29,14 @@ const EVENTS_PER_TURN: usize = 256;
 /// The bytes lent to one read. On the machines measured 32 KiB cost the least CPU per byte among the sizes below 1 MiB.
 const SCRATCH_BYTES: usize = 32 * 1024;
 
+/// Bytes that all streams together may move in one turn beyond their least share: new events are then looked at.
+const TURN_BYTES: usize = 4 << 20;
+
 /// The event that means "look at what other threads have woken".
 const WAKE_EVENT: u64 = u64::MAX;
+
+/// The coarse tick of what need not be exact. There is none while nothing waits for it.
+const TICK: Duration = Duration::from_secs(5);
 
 /// One thread's readiness loop. Sources hold it by `Rc`; it drives one future with [`Reactor::block_on`].
 pub struct Reactor {
@@ -37,11 +44,19 @@ pub struct Reactor {
     wake: Arc<WakeUp>,
     sources: RefCell<Slab<Entry>>,
     generation: Cell<u32>,
-    timers: RefCell<BTreeMap<TimerKey, Waker>>,
-    last_timer: Cell<u64>,
+    timers: Timers,
     now: Cell<Instant>,
     scratch: RefCell<Box<[u8]>>,
     events: RefCell<Vec<epoll::Event>>,
+    /// Tasks that have more to do, but let the others go first.
+    next_turn: RefCell<Vec<Waker>>,
+    turns: Cell<u32>,
+    /// What is left of [`TURN_BYTES`].
+    turn_bytes: Cell<usize>,
+    pipes: Rc<Pipes>,
+    /// Sources that are to be told when they have aged.
+    young: Cell<usize>,
+    tick: Cell<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Reactor {
@@ -51,29 +66,34 @@ impl std::fmt::Debug for Reactor {
 }
 
 impl Reactor {
+    /// Pipes for long streams at most, of two descriptors each, unless [`Reactor::limit_pipes`] says otherwise.
+    pub const PIPES: usize = Pipes::AT_MOST;
+
     /// A loop with no sources.
     ///
     /// # Errors
     /// When the kernel has no descriptors or memory left.
     pub fn new() -> io::Result<Rc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let wake = Arc::new(WakeUp {
-            state: AtomicU8::new(RUNNING),
-            eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-        });
+        let wake = WakeUp::new()?;
         // Edge-triggered: each write is an edge, so the number in the eventfd never has to be read.
         let flags = EventFlags::IN | EventFlags::ET;
-        epoll::add(&epoll, &wake.eventfd, EventData::new_u64(WAKE_EVENT), flags)?;
+        epoll::add(&epoll, &*wake, EventData::new_u64(WAKE_EVENT), flags)?;
         Ok(Rc::new(Self {
             epoll,
             wake,
             sources: RefCell::default(),
             generation: Cell::new(0),
-            timers: RefCell::default(),
-            last_timer: Cell::new(0),
+            timers: Timers::default(),
             now: Cell::new(Instant::now()),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             events: RefCell::new(Vec::with_capacity(EVENTS_PER_TURN)),
+            next_turn: RefCell::default(),
+            turns: Cell::new(0),
+            turn_bytes: Cell::new(TURN_BYTES),
+            pipes: Pipes::new(),
+            young: Cell::new(0),
+            tick: Cell::new(None),
         }))
     }
 
@@ -82,18 +102,9 @@ impl Reactor {
         self.now.get()
     }
 
-    /// A future that ends at `deadline`.
-    pub fn sleep_until(self: &Rc<Self>, deadline: Instant) -> Sleep {
-        Sleep {
-            reactor: self.clone(),
-            deadline,
-            key: None,
-        }
-    }
-
-    /// A future that ends after `duration`.
-    pub fn sleep(self: &Rc<Self>, duration: Duration) -> Sleep {
-        self.sleep_until(self.now() + duration)
+    /// Lets long streams have at most this many pipes, of two descriptors each. Without one they are copied.
+    pub fn limit_pipes(&self, at_most: usize) {
+        self.pipes.limit(at_most);
     }
 
     /// Drives `future`, and with it the executor that it runs, to its end.
@@ -103,9 +114,9 @@ impl Reactor {
         let mut future = pin!(future);
         self.now.set(Instant::now());
         // A future is polled once before anybody can wake it.
-        self.wake.state.store(NOTIFIED, Ordering::Release);
+        self.wake.notify();
         loop {
-            if self.wake.state.swap(RUNNING, Ordering::AcqRel) == NOTIFIED
+            if self.wake.take()
                 && let Poll::Ready(output) = future.as_mut().poll(&mut cx)
             {
                 return output;
@@ -116,39 +127,24 @@ impl Reactor {
 
     /// Waits for events, not at all if somebody has been woken meanwhile, and wakes the tasks that they concern.
     fn turn(&self) {
-        let sleeps = self
-            .wake
-            .state
-            .compare_exchange(RUNNING, SLEEPING, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
+        let sleeps = self.next_turn.borrow().is_empty() && self.wake.sleep();
         let timeout = if sleeps {
-            self.until_next_timer()
+            self.until_next_deadline()
         } else {
             Some(Duration::ZERO)
         };
+        let timeout = timeout.map(whole_millis);
         let mut events = self.events.take();
         events.clear();
-        // Whole milliseconds, rounded up, so that a timer is due when the wait for it ends.
-        let timeout = timeout.map(|timeout| Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: (i64::from(timeout.subsec_nanos()) + 999_999) / 1_000_000 * 1_000_000,
-        });
-        let timeout = timeout.map(normalized);
-        let waited = epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            timeout.as_ref(),
-        );
+        let buffer = rustix::buffer::spare_capacity(&mut events);
+        let waited = epoll::wait(&self.epoll, buffer, timeout.as_ref());
         if sleeps {
-            // Whoever has notified us meanwhile stays noted.
-            let _ = self.wake.state.compare_exchange(
-                SLEEPING,
-                RUNNING,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
+            self.wake.awake();
         }
-        self.now.set(Instant::now());
+        let now = Instant::now();
+        self.now.set(now);
+        self.turns.set(self.turns.get().wrapping_add(1));
+        self.turn_bytes.set(TURN_BYTES);
         match waited {
             Ok(_) | Err(Errno::INTR) => {}
             // EBADF, EFAULT and EINVAL would each be a bug here, and going on would spin.
@@ -158,7 +154,13 @@ impl Reactor {
             self.dispatch(event.data.u64(), event.flags);
         }
         *self.events.borrow_mut() = events;
-        self.fire_timers();
+        self.timers.fire(now);
+        if self.tick.get().is_some_and(|tick| tick <= now) {
+            self.tick(now);
+        }
+        // After those whom events have woken: they have had their share.
+        let next_turn = self.next_turn.take();
+        next_turn.into_iter().for_each(Waker::wake);
     }
 
     fn dispatch(&self, data: u64, flags: EventFlags) {
@@ -180,23 +182,48 @@ impl Reactor {
         }
     }
 
-    fn until_next_timer(&self) -> Option<Duration> {
-        let timers = self.timers.borrow();
-        let (key, _) = timers.first_key_value()?;
-        Some(key.deadline.saturating_duration_since(Instant::now()))
+    fn until_next_deadline(&self) -> Option<Duration> {
+        let deadlines = [self.timers.next(), self.tick.get()];
+        let next = deadlines.into_iter().flatten().min()?;
+        Some(next.saturating_duration_since(Instant::now()))
     }
 
-    fn fire_timers(&self) {
-        loop {
-            let due = {
-                let mut timers = self.timers.borrow_mut();
-                match timers.first_entry() {
-                    Some(first) if first.key().deadline <= self.now() => first.remove(),
-                    _ => return,
+    /// Does what is due by the coarse tick, and goes on ticking only for what is left.
+    fn tick(&self, now: Instant) {
+        let mut aged = Vec::new();
+        if self.young.get() > 0 {
+            for (_, entry) in &mut *self.sources.borrow_mut() {
+                match entry.age {
+                    Age::Young => entry.age = Age::Seen,
+                    Age::Seen => {
+                        entry.age = Age::Untold;
+                        self.young.set(self.young.get() - 1);
+                        entry.ready |= Ready::AGED;
+                        aged.extend(entry.waker.take());
+                    }
+                    Age::Untold => {}
                 }
-            };
-            due.wake();
+            }
         }
+        let has_pipes = self.pipes.shrink();
+        let goes_on = has_pipes || self.young.get() > 0;
+        self.tick.set(goes_on.then(|| now + TICK));
+        aged.into_iter().for_each(Waker::wake);
+    }
+
+    fn start_ticking(&self) {
+        if self.tick.get().is_none() {
+            self.tick.set(Some(self.now() + TICK));
+        }
+    }
+
+    /// How many turns there have been; it wraps.
+    pub(super) fn turns(&self) -> u32 {
+        self.turns.get()
+    }
+
+    pub(super) fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     /// Lends the shared buffer. `f` must not lend it again.
@@ -204,47 +231,75 @@ impl Reactor {
         f(&mut self.scratch.borrow_mut())
     }
 
-    pub(super) fn register(
-        &self,
-        fd: impl AsFd,
-        interest: EventFlags,
-        ready: Ready,
-    ) -> io::Result<SourceKey> {
+    /// Lends a pipe, if there is one.
+    pub(super) fn lend_pipe(&self) -> Option<Lent> {
+        let pipe = self.pipes.lend(self.now())?;
+        self.start_ticking();
+        Some(pipe)
+    }
+
+    /// How many of these bytes a stream may move in this turn. In a busy turn it is one buffer's worth.
+    pub(super) fn grant(&self, bytes: usize) -> usize {
+        bytes.min(self.turn_bytes.get().max(SCRATCH_BYTES))
+    }
+
+    /// Takes bytes that were moved off this turn's.
+    pub(super) fn spend(&self, bytes: usize) {
+        let left = self.turn_bytes.get().saturating_sub(bytes);
+        self.turn_bytes.set(left);
+    }
+
+    /// Has `waker` woken in the next turn, after new events.
+    pub(super) fn wake_next_turn(&self, waker: &Waker) {
+        self.next_turn.borrow_mut().push(waker.clone());
+    }
+
+    /// Makes a place for a source. Nothing is reported of it before [`Reactor::watch`].
+    pub(super) fn insert(&self, ready: Ready) -> SourceKey {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         let index = self.sources.borrow_mut().insert(Entry {
             generation,
             ready,
+            age: Age::Untold,
             waker: None,
         });
-        let key = SourceKey {
+        SourceKey {
             // A process cannot have 2^32 descriptors.
             index: index as u32,
             generation,
-        };
-        let data = EventData::new_u64(key.pack());
-        if let Err(error) = epoll::add(&self.epoll, fd, data, interest) {
-            self.deregister(key);
-            return Err(error.into());
         }
-        Ok(key)
     }
 
-    /// Changes what is reported of a source.
+    /// Has the kernel report a source. What is the case already is reported, too.
+    pub(super) fn watch(
+        &self,
+        fd: impl AsFd,
+        key: SourceKey,
+        interest: EventFlags,
+    ) -> io::Result<()> {
+        let data = EventData::new_u64(key.pack());
+        Ok(epoll::add(&self.epoll, fd, data, interest)?)
+    }
+
+    /// Changes what is reported of a source. What is the case already is reported again.
     pub(super) fn modify(
         &self,
         fd: impl AsFd,
         key: SourceKey,
         interest: EventFlags,
     ) -> io::Result<()> {
-        epoll::modify(&self.epoll, fd, EventData::new_u64(key.pack()), interest)?;
-        Ok(())
+        let data = EventData::new_u64(key.pack());
+        Ok(epoll::modify(&self.epoll, fd, data, interest)?)
     }
 
     /// Forgets a source. Its descriptor is about to be closed, which takes it out of the epoll set.
-    pub(super) fn deregister(&self, key: SourceKey) {
+    pub(super) fn remove(&self, key: SourceKey) {
         let entry = self.sources.borrow_mut().remove(key.index as usize);
         debug_assert_eq!(entry.generation, key.generation);
+        if entry.age != Age::Untold {
+            self.young.set(self.young.get() - 1);
+        }
         drop(entry);
     }
 
@@ -252,8 +307,19 @@ impl Reactor {
         self.sources.borrow()[key.index as usize].ready
     }
 
+    pub(super) fn set_ready(&self, key: SourceKey, ready: Ready) {
+        self.sources.borrow_mut()[key.index as usize].ready |= ready;
+    }
+
     pub(super) fn clear_ready(&self, key: SourceKey, ready: Ready) {
         self.sources.borrow_mut()[key.index as usize].ready -= ready;
+    }
+
+    /// Makes the source [`Ready::AGED`] when it has been there for one tick at least and two at most.
+    pub(super) fn tell_when_aged(&self, key: SourceKey) {
+        self.sources.borrow_mut()[key.index as usize].age = Age::Young;
+        self.young.set(self.young.get() + 1);
+        self.start_ticking();
     }
 
     /// Has `waker` woken at the source's next event.
@@ -269,13 +335,12 @@ impl Reactor {
     }
 }
 
-fn normalized(t: Timespec) -> Timespec {
-    if t.tv_nsec < 1_000_000_000 {
-        return t;
-    }
+/// Whole milliseconds, rounded up, so that a timer is due when the wait for it ends.
+fn whole_millis(timeout: Duration) -> Timespec {
+    let millis = timeout.as_nanos().div_ceil(1_000_000);
     Timespec {
-        tv_sec: t.tv_sec.saturating_add(1),
-        tv_nsec: t.tv_nsec - 1_000_000_000,
+        tv_sec: i64::try_from(millis / 1_000).unwrap_or(i64::MAX),
+        tv_nsec: (millis % 1_000) as i64 * 1_000_000,
     }
 }
 
@@ -283,7 +348,19 @@ fn normalized(t: Timespec) -> Timespec {
 struct Entry {
     generation: u32,
     ready: Ready,
+    age: Age,
     waker: Option<Waker>,
+}
+
+/// How long a source has been there that wants to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    /// It does not want to be told, or was.
+    Untold,
+    /// It came after the last tick.
+    Young,
+    /// It has seen a tick.
+    Seen,
 }
 
 /// A source's place, with the generation that tells it from an earlier user of the place.
@@ -303,91 +380,5 @@ impl SourceKey {
             index: data as u32,
             generation: (data >> 32) as u32,
         }
-    }
-}
-
-/// The loop is polling its future, and will look again before it sleeps.
-const RUNNING: u8 = 0;
-/// The loop sleeps in the kernel.
-const SLEEPING: u8 = 1;
-/// The future is to be polled.
-const NOTIFIED: u8 = 2;
-
-/// Wakes the loop from any thread; only a sleeping loop costs a system call.
-struct WakeUp {
-    state: AtomicU8,
-    eventfd: OwnedFd,
-}
-
-impl Wake for WakeUp {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.state.swap(NOTIFIED, Ordering::AcqRel) == SLEEPING {
-            // It cannot fail but when the number is full, and then the edge is already there.
-            let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct TimerKey {
-    deadline: Instant,
-    id: u64,
-}
-
-/// The future of [`Reactor::sleep_until`]. Dropping it disarms the timer.
-#[derive(Debug)]
-pub struct Sleep {
-    reactor: Rc<Reactor>,
-    deadline: Instant,
-    key: Option<TimerKey>,
-}
-
-impl Sleep {
-    /// Moves the deadline.
-    pub fn reset(&mut self, deadline: Instant) {
-        self.disarm();
-        self.deadline = deadline;
-    }
-
-    fn disarm(&mut self) {
-        if let Some(key) = self.key.take() {
-            let waker = self.reactor.timers.borrow_mut().remove(&key);
-            drop(waker);
-        }
-    }
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.deadline <= self.reactor.now() {
-            self.disarm();
-            return Poll::Ready(());
-        }
-        let key = self.key.unwrap_or_else(|| {
-            let id = self.reactor.last_timer.get() + 1;
-            self.reactor.last_timer.set(id);
-            TimerKey {
-                deadline: self.deadline,
-                id,
-            }
-        });
-        self.key = Some(key);
-        let mut timers = self.reactor.timers.borrow_mut();
-        let old = timers.insert(key, cx.waker().clone());
-        drop(timers);
-        drop(old);
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        self.disarm();
     }
 }

@@ -16,6 +16,12 @@ impl Ready {
     pub(super) const READ_CLOSED: Self = Self(4);
     /// The descriptor has a pending error.
     pub(super) const ERROR: Self = Self(8);
+    /// Urgent data (TCP's) has been seen. Kept: a read stops short of it although there is more behind it.
+    pub(super) const URGENT: Self = Self(16);
+    /// All was read, and the peer has finished: only the end can come.
+    pub(super) const END: Self = Self(32);
+    /// The source has been there for a while.
+    pub(super) const AGED: Self = Self(64);
 
     pub(super) fn from_epoll(flags: EventFlags) -> Self {
         let mut ready = Self::NONE;
@@ -32,11 +38,18 @@ impl Ready {
         if flags.contains(EventFlags::ERR) {
             ready |= Self::ERROR;
         }
+        if flags.contains(EventFlags::PRI) {
+            ready |= Self::URGENT;
+        }
         ready
     }
 
     pub(super) fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    pub(super) fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 }
 

@@ -1,10 +1,10 @@
-//! One descriptor registered with the loop: what is known of its readiness, and who waits for it.
+//! One descriptor with its place in the loop: what is known of its readiness, and who waits for it.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 
@@ -16,43 +16,57 @@ use super::ready::Ready;
 pub(super) struct Source {
     fd: OwnedFd,
     key: SourceKey,
+    watched: Cell<Watched>,
     reactor: Rc<Reactor>,
 }
 
+/// What the kernel reports of a source. It only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Watched {
+    /// Nobody has had to wait so far.
+    Nothing,
+    /// Arriving bytes, the end and failure.
+    Reading,
+    /// Room for more bytes, too. Most streams never fill the kernel's buffer, and a new socket has room, so asking at once would
+    /// bring one useless event for each.
+    Both,
+}
+
+impl Watched {
+    fn flags(self) -> EventFlags {
+        let reading = EventFlags::IN | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
+        match self {
+            Self::Nothing => EventFlags::empty(),
+            Self::Reading => reading,
+            Self::Both => reading | EventFlags::OUT,
+        }
+    }
+}
+
 impl Source {
-    /// Registers a stream for both directions, edge-triggered. `ready` is what may be tried before the first event.
-    pub(super) fn stream(reactor: &Rc<Reactor>, fd: OwnedFd, ready: Ready) -> io::Result<Self> {
-        let both = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Self::register(reactor, fd, both, ready)
-    }
-
-    /// Registers a listener, level-triggered: it is reported in every turn until nobody waits to be accepted.
-    pub(super) fn listener(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
-        Self::register(reactor, fd, EventFlags::IN, Ready::NONE)
-    }
-
-    fn register(
-        reactor: &Rc<Reactor>,
-        fd: OwnedFd,
-        interest: EventFlags,
-        ready: Ready,
-    ) -> io::Result<Self> {
-        let key = reactor.register(&fd, interest, ready).inspect_err(|_| {
-            // The peer of a socket that cannot be served is reset, as everywhere; a Unix socket or a listener ignores it.
-            let _ = rustix::net::sockopt::set_socket_linger(&fd, Some(Duration::ZERO));
-        })?;
-        Ok(Self {
+    /// A stream, reported edge-triggered from its first wait on. `ready` is what may be tried before the first event.
+    pub(super) fn stream(reactor: &Rc<Reactor>, fd: OwnedFd, ready: Ready) -> Self {
+        Self {
             fd,
-            key,
+            key: reactor.insert(ready),
+            watched: Cell::new(Watched::Nothing),
             reactor: reactor.clone(),
-        })
+        }
+    }
+
+    /// A listener, level-triggered: it is reported in every turn until nobody waits to be accepted.
+    pub(super) fn listener(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
+        let source = Self::stream(reactor, fd, Ready::NONE);
+        reactor.watch(&source.fd, source.key, EventFlags::IN)?;
+        source.watched.set(Watched::Both);
+        Ok(source)
     }
 
     pub(super) fn reactor(&self) -> &Rc<Reactor> {
         &self.reactor
     }
 
-    /// Stops reporting events, or goes on.
+    /// Stops reporting a listener's events, or goes on.
     pub(super) fn set_muted(&self, muted: bool) -> io::Result<()> {
         let interest = if muted {
             self.clear(Ready::READ);
@@ -64,20 +78,55 @@ impl Source {
     }
 
     pub(super) fn is(&self, ready: Ready) -> bool {
-        self.reactor.ready(self.key).contains(ready)
+        self.ready().contains(ready)
+    }
+
+    pub(super) fn ready(&self) -> Ready {
+        self.reactor.ready(self.key)
+    }
+
+    pub(super) fn set(&self, ready: Ready) {
+        self.reactor.set_ready(self.key, ready);
     }
 
     pub(super) fn clear(&self, ready: Ready) {
         self.reactor.clear_ready(self.key, ready);
     }
 
-    /// Ready when the source is; otherwise its next event wakes the task.
-    pub(super) fn poll_ready(&self, cx: &mut Context<'_>, ready: Ready) -> Poll<()> {
+    /// Makes it [`Ready::AGED`] and wakes its task, once, some seconds from now.
+    pub(super) fn tell_when_aged(&self) {
+        self.reactor.tell_when_aged(self.key);
+    }
+
+    /// Ready when the source is; otherwise its next event wakes the task. An error is the kernel's lack of memory for it.
+    pub(super) fn poll_ready(&self, cx: &mut Context<'_>, ready: Ready) -> Poll<io::Result<()>> {
         if self.is(ready) {
-            return Poll::Ready(());
+            return Poll::Ready(Ok(()));
         }
         self.reactor.wait(self.key, cx.waker());
-        Poll::Pending
+        let wanted = if ready.contains(Ready::WRITE) {
+            Watched::Both
+        } else {
+            Watched::Reading
+        };
+        match self.watch(wanted) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn watch(&self, wanted: Watched) -> io::Result<()> {
+        let watched = self.watched.get();
+        if watched >= wanted {
+            return Ok(());
+        }
+        if watched == Watched::Nothing {
+            self.reactor.watch(&self.fd, self.key, wanted.flags())?;
+        } else {
+            self.reactor.modify(&self.fd, self.key, wanted.flags())?;
+        }
+        self.watched.set(wanted);
+        Ok(())
     }
 }
 
@@ -89,6 +138,6 @@ impl AsFd for Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        self.reactor.deregister(self.key);
+        self.reactor.remove(self.key);
     }
 }

@@ -70,7 +70,7 @@ impl Proxy {
         let mut listeners = Vec::new();
         for (entrypoint, configured) in shared.entrypoints.iter().zip(&config.entrypoints) {
             let service = &config.services[configured.service];
-            let keepalive = configured.keepalive.map(|idle| Keepalive { idle });
+            let keepalive = configured.keepalive.map(Keepalive::after);
             let route = Rc::new(Route {
                 reactor: reactor.clone(),
                 names: names.clone(),
@@ -137,11 +137,12 @@ impl Proxy {
     /// When the descriptor limit leaves no room for a single connection.
     pub fn run(
         self,
-        stops: impl Stream<Item = &'static str> + Unpin,
+        stops: impl Stream<Item = &'static str> + Unpin + 'static,
     ) -> Result<Drained, BindError> {
         let reactor = self.reactor.clone();
         let executor = Rc::new(LocalExecutor::new());
-        let supervise = self.supervise(executor.clone(), stops);
+        // A task of its own: what the loop drives is polled in each turn, and looking for signals is a system call.
+        let supervise = executor.spawn(self.supervise(executor.clone(), stops));
         reactor.block_on(executor.run(supervise))
     }
 
@@ -152,7 +153,8 @@ impl Proxy {
     ) -> Result<Drained, BindError> {
         let shared = self.shared;
         let reactor = self.reactor;
-        let capacity = capacity()?;
+        let (capacity, pipes) = capacity()?;
+        reactor.limit_pipes(pipes);
         let admin = self.admin.map(|listener| {
             let serving = admin::serve(listener, executor.clone(), shared.clone());
             executor.spawn(serving)
@@ -204,17 +206,19 @@ impl Proxy {
     }
 }
 
-/// How many connections the descriptor limit has room for: each needs two, and some are kept for everything else.
-fn capacity() -> Result<usize, BindError> {
+/// How many connections the descriptor limit has room for: each needs two, and some are kept for everything else. And how many
+/// pipes for long streams are among that, of two descriptors each.
+fn capacity() -> Result<(usize, usize), BindError> {
     /// For look-ups of names, and whatever a library opens for a moment.
     const SPARE: usize = 4;
     let limit = usize::try_from(sys::descriptors::raise_limit()).unwrap_or(usize::MAX);
     // The admin endpoint serves at most 32 clients; with few descriptors it has to do with fewer.
     let admin = (limit / 8).clamp(4, 33);
+    let pipes = (limit / 128).min(Reactor::PIPES);
     let open = sys::descriptors::open_now().unwrap_or(16);
-    match limit.saturating_sub(open + admin + SPARE) / 2 {
+    match limit.saturating_sub(open + admin + 2 * pipes + SPARE) / 2 {
         0 => Err(BindError::no_descriptors(limit)),
-        capacity => Ok(capacity),
+        capacity => Ok((capacity, pipes)),
     }
 }
 

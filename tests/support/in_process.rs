@@ -49,7 +49,7 @@ impl InProcess {
             tell.send((proxy.addresses("e")[0], proxy.admin_address().unwrap()))
                 .unwrap();
             // It would wait for leaked entries for ever.
-            let stop = async { stops.recv().await.unwrap_or("end") };
+            let stop = async move { stops.recv().await.unwrap_or("end") };
             let ends = smol::stream::once_future(stop).chain(smol::stream::repeat("now"));
             let _ = proxy.run(Box::pin(ends));
         });

@@ -1,0 +1,106 @@
+//! What a client sends before a server has been found: read once, and kept until one takes it.
+
+use std::cell::RefCell;
+use std::io;
+use std::task::{Context, Poll};
+
+use rustix::io::Errno;
+
+use super::spill::Spill;
+use super::stream::Stream;
+
+/// The client's first bytes. Over loopback a server stands before connect(2) returns, so that they can be sent at once and need no
+/// wait for the news; a server that refuses them leaves them for the next.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    client: Option<&'a Stream>,
+    read: RefCell<Read>,
+}
+
+/// What has become of the client's first bytes.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// Read, and not yet taken by a server.
+    pub(super) held: Spill,
+    /// How many bytes the server has taken.
+    pub(super) taken: usize,
+    /// The client has finished sending.
+    pub(super) ended: bool,
+    /// Reading has failed, and the kernel tells that only once.
+    pub(super) error: Option<io::Error>,
+}
+
+impl<'a> Opening<'a> {
+    /// Of this client, from whom nothing has been read yet.
+    #[must_use]
+    pub fn of(client: &'a Stream) -> Self {
+        Self {
+            client: Some(client),
+            read: RefCell::default(),
+        }
+    }
+
+    /// Of nobody: a server is dialled for its own sake.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            client: None,
+            read: RefCell::default(),
+        }
+    }
+
+    /// Sends what the client has sent so far to a server to which a connection has just been started. True if it has taken some:
+    /// then it is connected.
+    pub(super) fn offer(&self, server: &Stream) -> Result<bool, Errno> {
+        let Some(client) = self.client else {
+            return Ok(false);
+        };
+        let mut read = self.read.borrow_mut();
+        if !read.held.is_empty() {
+            let sent = server.try_send(read.held.bytes())?;
+            let n = sent.unwrap_or(0);
+            read.held.consume(n);
+            read.taken += n;
+            return Ok(n > 0);
+        }
+        if read.ended || read.error.is_some() {
+            return Ok(false);
+        }
+        client.reactor().with_scratch(|scratch| {
+            let bytes = match client.try_recv(scratch) {
+                Ok(None) => return Ok(false),
+                Ok(Some(n)) => &scratch[..n],
+                Err(error) => {
+                    read.error = Some(error.into());
+                    return Ok(false);
+                }
+            };
+            if bytes.is_empty() {
+                read.ended = true;
+                return Ok(false);
+            }
+            let sent = server.try_send(bytes);
+            let n = sent.unwrap_or(None).unwrap_or(0);
+            if n < bytes.len() {
+                read.held = Spill::new(&bytes[n..]);
+            }
+            read.taken = n;
+            sent.map(|_| n > 0)
+        })
+    }
+
+    /// Ready when the client's connection has failed. That it has finished sending is no failure.
+    pub fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if let Some(error) = self.read.borrow_mut().error.take() {
+            return Poll::Ready(error);
+        }
+        match self.client {
+            Some(client) => client.poll_broken(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    pub(super) fn into_read(self) -> Read {
+        self.read.into_inner()
+    }
+}

@@ -1,0 +1,180 @@
+//! The pipes through which long streams are spliced: few, shared by all streams, and lent only while bytes are in them.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
+
+/// The size asked for: one as large costs half the CPU of the kernel's default, 64 KiB. All pipes together (see
+/// [`Pipes::new`]) take an eighth of what an unprivileged user may have (pipe-user-pages-soft, 16,384 pages).
+const PIPE_BYTES: usize = 1 << 20;
+
+/// A pipe smaller than this is not worth it: what the kernel gives to a user who has had his share of pages.
+const PIPE_BYTES_MIN: usize = 64 * 1024;
+
+/// After the kernel has refused a pipe, streams are copied for so long before it is asked again.
+const REFUSED: Duration = Duration::from_secs(1);
+
+/// The pool.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    /// Open and empty.
+    idle: RefCell<Vec<Pipe>>,
+    /// Idle ones that nobody has needed since the last [`Pipes::shrink`].
+    unused: Cell<usize>,
+    lent: Cell<usize>,
+    at_most: Cell<usize>,
+    refused: Cell<Option<Instant>>,
+}
+
+#[derive(Debug)]
+struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    capacity: usize,
+}
+
+impl Pipes {
+    /// At most this many, lent and idle ones together, unless [`Pipes::limit`] says otherwise.
+    pub(super) const AT_MOST: usize = 8;
+
+    pub(super) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            idle: RefCell::default(),
+            unused: Cell::new(0),
+            lent: Cell::new(0),
+            at_most: Cell::new(Self::AT_MOST),
+            refused: Cell::new(None),
+        })
+    }
+
+    /// Sets how many there may be.
+    pub(super) fn limit(&self, at_most: usize) {
+        self.at_most.set(at_most);
+    }
+
+    /// Lends an empty pipe; none, if all are in use or the kernel refuses: then the stream is copied.
+    pub(super) fn lend(self: &Rc<Self>, now: Instant) -> Option<Lent> {
+        let idle = self.idle.borrow_mut().pop();
+        let left = self.idle.borrow().len();
+        self.unused.set(self.unused.get().min(left));
+        let pipe = match idle {
+            Some(pipe) => pipe,
+            None => self.open(now)?,
+        };
+        self.lent.set(self.lent.get() + 1);
+        Some(Lent {
+            pipe: Some(pipe),
+            held: 0,
+            pool: self.clone(),
+        })
+    }
+
+    fn open(&self, now: Instant) -> Option<Pipe> {
+        if self.lent.get() >= self.at_most.get() || self.refused.get().is_some_and(|t| now < t) {
+            return None;
+        }
+        let pipe = Pipe::open();
+        self.refused.set(pipe.is_err().then(|| now + REFUSED));
+        pipe.ok()
+    }
+
+    /// Closes what nobody has needed since the last call. True while there are open ones.
+    pub(super) fn shrink(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let needed = idle.len() - self.unused.get();
+        idle.truncate(needed);
+        self.unused.set(needed);
+        needed + self.lent.get() > 0
+    }
+}
+
+impl Pipe {
+    fn open() -> Result<Self, Errno> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // EPERM says that the user has had his share of pages; the pipe keeps its size.
+        let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
+        let capacity = fcntl_getpipe_size(&write)?;
+        if capacity < PIPE_BYTES_MIN {
+            return Err(Errno::PERM);
+        }
+        Ok(Self {
+            read,
+            write,
+            capacity,
+        })
+    }
+}
+
+/// A pipe in use. It goes back to the pool if it is empty, and is closed otherwise: it must not carry one stream's bytes into another.
+#[derive(Debug)]
+pub(super) struct Lent {
+    /// Always there; taken by the drop.
+    pipe: Option<Pipe>,
+    held: usize,
+    pool: Rc<Pipes>,
+}
+
+impl Lent {
+    fn pipe(&self) -> &Pipe {
+        self.pipe.as_ref().expect("taken only by the drop")
+    }
+
+    /// How many bytes it may hold.
+    pub(super) fn capacity(&self) -> usize {
+        self.pipe().capacity
+    }
+
+    /// How many bytes are in it.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Where bytes come out.
+    pub(super) fn read_end(&self) -> BorrowedFd<'_> {
+        self.pipe().read.as_fd()
+    }
+
+    /// Where bytes go in.
+    pub(super) fn write_end(&self) -> BorrowedFd<'_> {
+        self.pipe().write.as_fd()
+    }
+
+    /// `n` bytes have gone in.
+    pub(super) fn filled(&mut self, n: usize) {
+        self.held += n;
+    }
+
+    /// `n` bytes have come out.
+    pub(super) fn drained(&mut self, n: usize) {
+        self.held -= n;
+    }
+
+    /// Takes the bytes out by copying, for a receiver that cannot splice.
+    pub(super) fn into_bytes(mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.held];
+        while self.held > 0 {
+            let start = bytes.len() - self.held;
+            match rustix::io::read(&self.pipe().read, &mut bytes[start..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => self.held -= n,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.pool.lent.set(self.pool.lent.get() - 1);
+        if self.held == 0 {
+            self.pool.idle.borrow_mut().extend(self.pipe.take());
+        }
+    }
+}

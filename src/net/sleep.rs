@@ -1,0 +1,70 @@
+//! Waiting for a time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::reactor::Reactor;
+use super::timers::TimerKey;
+
+/// The future of [`Reactor::sleep_until`]. Dropping it disarms the timer.
+#[derive(Debug)]
+pub struct Sleep {
+    reactor: Rc<Reactor>,
+    deadline: Instant,
+    key: Option<TimerKey>,
+}
+
+impl Reactor {
+    /// A future that ends at `deadline`.
+    pub fn sleep_until(self: &Rc<Self>, deadline: Instant) -> Sleep {
+        Sleep {
+            reactor: self.clone(),
+            deadline,
+            key: None,
+        }
+    }
+
+    /// A future that ends after `duration`.
+    pub fn sleep(self: &Rc<Self>, duration: Duration) -> Sleep {
+        self.sleep_until(self.now() + duration)
+    }
+}
+
+impl Sleep {
+    /// Moves the deadline.
+    pub fn reset(&mut self, deadline: Instant) {
+        self.disarm();
+        self.deadline = deadline;
+    }
+
+    fn disarm(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.reactor.timers().disarm(key);
+        }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.deadline <= self.reactor.now() {
+            self.disarm();
+            return Poll::Ready(());
+        }
+        let timers = self.reactor.timers();
+        let key = self.key.unwrap_or_else(|| timers.key(self.deadline));
+        timers.arm(key, cx.waker());
+        self.key = Some(key);
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}

@@ -1,0 +1,60 @@
+//! The loop's timers: an ordered map from deadlines to those who wait for them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::task::Waker;
+use std::time::Instant;
+
+/// Armed timers. Only short phases and background tasks have one; an idle connection has none.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    armed: RefCell<BTreeMap<TimerKey, Waker>>,
+    last_id: Cell<u64>,
+}
+
+/// One timer: timers of one deadline fire in the order in which they were armed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TimerKey {
+    deadline: Instant,
+    id: u64,
+}
+
+impl Timers {
+    pub(super) fn key(&self, deadline: Instant) -> TimerKey {
+        let id = self.last_id.get() + 1;
+        self.last_id.set(id);
+        TimerKey { deadline, id }
+    }
+
+    /// Arms a timer, or gives it another waker.
+    pub(super) fn arm(&self, key: TimerKey, waker: &Waker) {
+        let old = self.armed.borrow_mut().insert(key, waker.clone());
+        // Outside the borrow: a waker's drop may drop a task, and with it a timer.
+        drop(old);
+    }
+
+    pub(super) fn disarm(&self, key: TimerKey) {
+        let old = self.armed.borrow_mut().remove(&key);
+        drop(old);
+    }
+
+    /// The deadline of the timer that is due next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let armed = self.armed.borrow();
+        armed.first_key_value().map(|(key, _)| key.deadline)
+    }
+
+    /// Wakes those who are due.
+    pub(super) fn fire(&self, now: Instant) {
+        loop {
+            let due = {
+                let mut armed = self.armed.borrow_mut();
+                match armed.first_entry() {
+                    Some(first) if first.key().deadline <= now => first.remove(),
+                    _ => return,
+                }
+            };
+            due.wake();
+        }
+    }
+}

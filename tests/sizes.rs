@@ -1,0 +1,50 @@
+//! What an idle connection costs: the sizes of its task and its entry, with bounds, so that growth is noticed.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::Duration;
+
+use coracle::config::{Address, Host};
+use coracle::conn::{self, Route};
+use coracle::net::{Listener, Names, Reactor};
+use coracle::state::{Conn, Entrypoint, Guard, Peer, Protocol, Service, Shared};
+
+/// The task, allocated once per connection.
+const TASK_BYTES: usize = 448;
+/// The entry, allocated once per connection.
+const ENTRY_BYTES: usize = 160;
+
+#[test]
+fn a_connections_task_and_entry_stay_small() {
+    let reactor = Reactor::new().unwrap();
+    let entrypoint = Rc::new(Entrypoint::new(0, "e", Protocol::Tcp));
+    let service = Rc::new(Service::new(0, "s", ["127.0.0.1:9".to_owned()]));
+    let now = reactor.now();
+    let shared = Shared::new(vec![entrypoint.clone()], vec![service.clone()], now);
+    let route = Rc::new(Route {
+        reactor: reactor.clone(),
+        names: Rc::new(Names::new([])),
+        service: service.clone(),
+        addresses: vec![Address::Tcp {
+            host: Host::Ip([127, 0, 0, 1].into()),
+            port: 9,
+        }],
+        connect_timeout: Duration::from_secs(5),
+        keepalive: None,
+        access_log: false,
+        hook: None,
+    });
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let listener = Listener::bind_tcp(&reactor, any, coracle::net::TcpOptions::default()).unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, peer) = reactor.block_on(listener.accept()).unwrap();
+    let peer = Peer::Tcp(peer.unwrap());
+    let guard = Guard::insert(&shared.conns, &entrypoint, &service, peer, now);
+    let task = size_of_val(&conn::serve(guard, route, stream));
+    let entry = size_of::<Conn>();
+    println!("a connection's task: {task} bytes, its entry: {entry} bytes");
+    assert!(task <= TASK_BYTES, "the task has grown to {task} bytes");
+    assert!(entry <= ENTRY_BYTES, "the entry has grown to {entry} bytes");
+}
