@@ -18,6 +18,8 @@ from harness.rows import Row
 
 IDLE_SECONDS = 0.5
 """How long a process is left alone before its memory is read."""
+THREAD_SHARE = 0.001
+"""A thread with less of the process's CPU time than this has ticked once, but has had no part in the traffic."""
 REAP_SECONDS = 0.3
 """How long a process that forks is given to wait for its children."""
 TRACE_SECONDS = 10.0
@@ -81,7 +83,7 @@ class Bench:
         metrics["cpu"] = (cpu_after - cpu_before) / row.units
         moved = [(task.name, task.cpu - (before[number].cpu if number in before else 0)) for number, task in after.items()]
         ran = [(name, cpu) for name, cpu in moved if cpu > 0]
-        metrics["threads"] = len(ran)
+        metrics["threads"] = sum(cpu >= THREAD_SHARE * (cpu_after - cpu_before) for _, cpu in ran)
         return Sample(metrics, {name: sum(cpu for other, cpu in ran if other == name) for name, _ in ran})
 
     def idle(self, peer: Peer, row: Row, backend: int) -> Sample:

@@ -70,12 +70,15 @@ def whole(results: Results) -> str:
 
 
 def write_between_markers(file: Path, text: str) -> None:
-    """Replaces what stands between the two markers of a document."""
-    document = file.read_text()
-    if document.count(BEGIN) != 1 or document.count(END) != 1:
-        raise ValueError(f"{file}: the markers {BEGIN} and {END} must both be there, once")
-    head, rest = document.split(BEGIN)
+    """Replaces what stands between the two markers of a document, which has to have them."""
+    head, rest = file.read_text().split(BEGIN)
     file.write_text(f"{head}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")
+
+
+def has_markers(file: Path) -> bool:
+    """Whether a document has both markers, once, in their order."""
+    document = file.read_text() if file.exists() else ""
+    return document.count(BEGIN) == document.count(END) == 1 and document.index(BEGIN) < document.index(END)
 
 
 def sample_line(kind: str, metrics: dict[str, float]) -> str:
