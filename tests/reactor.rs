@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coracle::net::{Listener, Meter, Opening, Reactor, Side, Stream, relay};
 use rustix::net::{SendFlags, send};
@@ -427,6 +427,89 @@ fn two_fast_streams_do_not_starve_a_slow_one() {
         }),
     );
     asking.join().unwrap();
+}
+
+#[test]
+fn a_pipe_with_bytes_left_in_it_is_never_used_again() {
+    let reactor = Reactor::new().unwrap();
+    reactor.limit_pipes(1);
+    for _ in 0..5 {
+        let (client, mut sender) = pair(&reactor);
+        let (server, receiver) = pair(&reactor);
+        let sending = thread::spawn(move || {
+            // It ends when the relay is dropped.
+            let chunk = vec![0xff; 1 << 20];
+            while sender.write_all(&chunk).is_ok() {}
+        });
+        run(&reactor, async {
+            let count = Count::default();
+            let stuck = relay(&client, &server, Opening::of(&client), &count);
+            let stuck = async { drop(stuck.await) };
+            stuck.or(reactor.sleep(Duration::from_millis(100))).await;
+        });
+        drop((client, server, receiver));
+        sending.join().unwrap();
+        relayed(&reactor, |mut sender, mut receiver| {
+            let bytes = pattern(8 << 20);
+            thread::scope(|scope| {
+                scope.spawn(|| sender.write_all(&bytes).unwrap());
+                let mut all = vec![0; bytes.len()];
+                receiver.read_exact(&mut all).unwrap();
+                assert!(all == bytes, "bytes of another stream");
+            });
+        });
+    }
+}
+
+/// The most that passed in one turn of the loop.
+struct PerTurn {
+    reactor: Rc<Reactor>,
+    turn: Cell<Instant>,
+    bytes: Cell<usize>,
+    most: Rc<Cell<usize>>,
+}
+
+impl Meter for PerTurn {
+    fn moved(&self, _: Side, bytes: usize) {
+        if self.turn.replace(self.reactor.now()) != self.reactor.now() {
+            self.bytes.set(0);
+        }
+        self.bytes.set(self.bytes.get() + bytes);
+        self.most.set(self.most.get().max(self.bytes.get()));
+    }
+
+    fn finished(&self, _: Side) {}
+}
+
+#[test]
+fn a_fast_stream_stops_after_its_share_of_a_turn() {
+    let reactor = Reactor::new().unwrap();
+    let executor = LocalExecutor::new();
+    let (client, mut sender) = pair(&reactor);
+    let (server, mut receiver) = pair(&reactor);
+    let sending = thread::spawn(move || {
+        let chunk = vec![1; 1 << 20];
+        (0..64).for_each(|_| sender.write_all(&chunk).unwrap());
+    });
+    let receiving = thread::spawn(move || {
+        std::io::copy(&mut receiver, &mut std::io::sink()).unwrap();
+    });
+    let most = Rc::new(Cell::new(0));
+    let meter = PerTurn {
+        reactor: reactor.clone(),
+        turn: Cell::new(reactor.now()),
+        bytes: Cell::new(0),
+        most: most.clone(),
+    };
+    let task = executor.spawn(async move {
+        let _ = relay(&client, &server, Opening::of(&client), &meter).await;
+    });
+    run(&reactor, executor.run(task));
+    sending.join().unwrap();
+    receiving.join().unwrap();
+    // 1 MiB, or somewhat more where what was held from before is added.
+    let most = most.get();
+    assert!(most > 0 && most <= 2 << 20, "{most} bytes in one turn");
 }
 
 #[test]
