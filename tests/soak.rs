@@ -1,0 +1,125 @@
+//! A soak: everything at once for a while, and at the end as many descriptors and as much memory as after the first part of it.
+//!
+//! Ten seconds by default; CORACLE_SOAK_SECONDS asks for more, as `.ci/run` does.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::backend::{self, Script, pattern, reset_on_close};
+use support::metrics::{Scraper, scrape};
+use support::process::Coracle;
+use support::rng::Rng;
+use support::until;
+
+const WORKERS: usize = 12;
+const LONG_BYTES: usize = 8 << 20;
+/// What the allocator may keep for itself beyond what it kept after the first part.
+const SLACK_BYTES: f64 = 512.0 * 1024.0;
+
+#[test]
+fn descriptors_and_memory_are_flat_at_the_end_of_a_soak() {
+    let seconds = std::env::var("CORACLE_SOAK_SECONDS").map_or(10, |text| text.parse().unwrap());
+    let mut rng = Rng::from_env();
+    let to = backend::start();
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\nidle_timeout = \"1h\"\n"
+    ));
+    let address = coracle.address("e");
+    scrape(coracle.admin);
+    let descriptors = coracle.settled_descriptors();
+    let made = AtomicU64::new(0);
+    let mut load_for = |duration: Duration| {
+        let end = Instant::now() + duration;
+        let scraper = Scraper::start(coracle.admin);
+        thread::scope(|scope| {
+            for _ in 0..WORKERS {
+                let (mut rng, made) = (rng.split(), &made);
+                scope.spawn(move || {
+                    while Instant::now() < end {
+                        live(address, &mut rng);
+                        made.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert!(scraper.stop() > 0);
+        rest(&coracle, made.load(Ordering::Relaxed), descriptors)
+    };
+    // The first part fills the caches: the allocator's, the tables', the pipes'.
+    let total = Duration::from_secs(seconds);
+    let after_first = load_for(total / 4);
+    let at_end = load_for(total * 3 / 4);
+    let made = made.into_inner();
+    println!("{made} connections; {after_first} bytes of its own, then {at_end}");
+    assert!(
+        at_end <= after_first + SLACK_BYTES,
+        "{after_first} bytes, then {at_end}"
+    );
+}
+
+/// Waits until all has ended and every descriptor is given back (idle pipes are kept for some seconds), and returns what memory of its
+/// own it has then: RssAnon, without what is mapped from files.
+fn rest(coracle: &Coracle, made: u64, descriptors: usize) -> f64 {
+    until("all connections have ended", || {
+        let metrics = scrape(coracle.admin);
+        let opened = metrics.sum("coracle_connections_opened_total");
+        let open = metrics.sum("coracle_open_connections");
+        (opened == made as f64 && open == 0.0).then_some(())
+    });
+    until("every descriptor is given back", || {
+        (coracle.settled_descriptors() <= descriptors).then_some(())
+    });
+    let status = std::fs::read_to_string(format!("/proc/{}/status", coracle.pid())).unwrap();
+    let own = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .unwrap();
+    let kibibytes: f64 = own.trim().trim_end_matches(" kB").parse().unwrap();
+    kibibytes * 1024.0
+}
+
+fn live(address: SocketAddr, rng: &mut Rng) {
+    let n = rng.below(30_000) as usize;
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    let mut ask = |script: Script, n: usize| stream.write_all(&script.request(n as u64)).unwrap();
+    match rng.below(20) {
+        // A long stream, which is spliced.
+        0 => {
+            ask(Script::SendAndClose, LONG_BYTES);
+            assert_eq!(read_all(&mut stream), LONG_BYTES);
+        }
+        // One that is cut in its middle.
+        1 => {
+            ask(Script::SendAndClose, LONG_BYTES);
+            stream.read_exact(&mut vec![0; LONG_BYTES / 3]).unwrap();
+            reset_on_close(&stream);
+        }
+        2..=5 => {
+            ask(Script::AnswerAfterEnd, n);
+            stream.write_all(&pattern(n)).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(read_all(&mut stream), n);
+        }
+        6..=7 => {
+            ask(Script::Hold, 0);
+            stream.read_exact(&mut [0]).unwrap();
+            reset_on_close(&stream);
+        }
+        _ => {
+            ask(Script::SendAndClose, n);
+            assert_eq!(read_all(&mut stream), n);
+        }
+    }
+}
+
+fn read_all(stream: &mut TcpStream) -> usize {
+    std::io::copy(stream, &mut std::io::sink()).unwrap() as usize
+}
