@@ -4,12 +4,13 @@
 
 mod support;
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::cell::Cell;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use coracle::net::{Dial, Names, Opening, Reactor, dial_tcp};
+use coracle::net::{Dial, Listener, Meter, Names, Opening, Reactor, Side, dial_tcp, relay};
 use smol::LocalExecutor;
 use smol::future::FutureExt;
 use support::backend::Silent;
@@ -49,6 +50,46 @@ fn an_address_that_refuses_gives_way_at_once() {
         .block_on(dial_tcp(&reactor, &ips, port, dial, &Opening::none()))
         .unwrap();
     answering.accept().unwrap();
+}
+
+#[test]
+fn what_a_client_has_sent_to_a_server_that_refuses_goes_to_the_next() {
+    let answering = TcpListener::bind((V4, 0)).unwrap();
+    let port = answering.local_addr().unwrap().port();
+    let reactor = Reactor::new().unwrap();
+    let any = (V4, 0).into();
+    let listener = Listener::bind_tcp(&reactor, any, false, None).unwrap();
+    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    peer.write_all(b"first words").unwrap();
+    peer.shutdown(std::net::Shutdown::Write).unwrap();
+    let (client, _) = reactor.block_on(listener.accept()).unwrap();
+    let opening = Opening::of(&client);
+    let dial = within(&reactor, support::DEADLINE);
+    let server = reactor
+        .block_on(dial_tcp(&reactor, &[V6, V4], port, dial, &opening))
+        .unwrap();
+    let reading = std::thread::spawn(move || {
+        let (mut stream, _) = answering.accept().unwrap();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).unwrap();
+        all
+    });
+    let passed = Passed::default();
+    let relayed = relay(&client, &server, opening, &passed);
+    reactor.block_on(relayed).unwrap();
+    assert_eq!(reading.join().unwrap(), "first words");
+    assert_eq!(passed.0.get(), 11, "counted as well");
+}
+
+#[derive(Default)]
+struct Passed(Cell<usize>);
+
+impl Meter for Passed {
+    fn moved(&self, _: Side, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+
+    fn finished(&self, _: Side) {}
 }
 
 #[test]

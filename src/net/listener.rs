@@ -1,4 +1,4 @@
-//! A listening socket: how it is bound, and one accepted stream per turn of the loop.
+//! A listening socket: how it is bound, and one accepted stream per turn of the loop, or two.
 
 use std::cell::Cell;
 use std::future::poll_fn;

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
-/// The size asked for: one as large costs half the CPU of the kernel's default, 64 KiB. All pipes together (see
-/// [`Pipes::new`]) take an eighth of what an unprivileged user may have (pipe-user-pages-soft, 16,384 pages).
+/// The size asked for. Splicing 1 GiB cost 0.54 s of CPU time with the kernel's default of 64 KiB, 0.46 s with 256 KiB and 0.37 s with
+/// this (x86-64, medians of five interleaved rounds). All pipes together take an eighth of what an unprivileged user may
+/// have (pipe-user-pages-soft, 16,384 pages).
 const PIPE_BYTES: usize = 1 << 20;
 
 /// A pipe smaller than this is not worth it: what the kernel gives to a user who has had his share of pages.
