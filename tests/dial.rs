@@ -58,7 +58,7 @@ fn what_a_client_has_sent_to_a_server_that_refuses_goes_to_the_next() {
     let port = answering.local_addr().unwrap().port();
     let reactor = Reactor::new().unwrap();
     let any = (V4, 0).into();
-    let listener = Listener::bind_tcp(&reactor, any, false, None).unwrap();
+    let listener = Listener::bind_tcp(&reactor, any, coracle::net::TcpOptions::default()).unwrap();
     let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     peer.write_all(b"first words").unwrap();
     peer.shutdown(std::net::Shutdown::Write).unwrap();

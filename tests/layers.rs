@@ -26,6 +26,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("http_types", &["admin"]),
     ("httparse", &["admin"]),
     ("prometheus", &["admin"]),
+    ("sd_notify", &["proxy"]),
     ("socket2", &["net"]),
     ("strsim", &["config"]),
     ("toml", &["config"]),

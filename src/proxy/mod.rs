@@ -2,6 +2,7 @@
 
 mod accept;
 mod bind;
+mod notify;
 mod sweep;
 
 use std::collections::BTreeSet;
@@ -179,9 +180,14 @@ impl Proxy {
             })
             .collect();
         log::info!(connections_at_most = capacity; "ready");
+        notify::ready();
+        if let Some(living) = notify::signs_of_life(reactor.clone()) {
+            executor.spawn(living).detach();
+        }
 
         let signal = stops.next().await.unwrap_or("the end of the signals");
         shared.start_draining();
+        notify::stopping(self.drain_timeout);
         for task in accepting {
             // Cancelled, not only told to stop: with its future the listener is closed.
             task.cancel().await;

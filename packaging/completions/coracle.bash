@@ -1,0 +1,34 @@
+# bash completion for coracle
+
+_coracle() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} options
+    COMPREPLY=()
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        mapfile -t COMPREPLY < <(compgen -W 'run check audit demo --version --help' -- "$cur")
+        return
+    fi
+    case $prev in
+        -c | --config)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        -L | --forward | --listen) return ;;
+        --admin)
+            mapfile -t COMPREPLY < <(compgen -W 'off 127.0.0.1:2672' -- "$cur")
+            return
+            ;;
+    esac
+    case ${COMP_WORDS[1]} in
+        run) options='-c --config -L --forward --admin --access-log --help' ;;
+        audit) options='--admin --json --watch --help' ;;
+        demo) options='--listen --admin --help' ;;
+        check)
+            options='--help'
+            [[ $cur = -* ]] || mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            ;;
+        *) return ;;
+    esac
+    [[ $cur != -* && ${COMP_WORDS[1]} = check ]] || mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+}
+
+complete -o filenames -F _coracle coracle
