@@ -151,9 +151,9 @@ fn what_one_side_does_not_take_is_not_read_from_the_other() {
     });
     let held = sent as f64 - last.1;
     let in_kernel = unread_by_coracle(coracle.address("e").port());
-    // By then the stream is spliced: what coracle holds is one pipe's worth, which is 1 MiB at most.
+    // By then the stream is spliced, and what is in the pipe counts.
     assert!(
-        held - in_kernel <= f64::from(1 << 20),
+        held - in_kernel <= 64.0 * 1024.0,
         "{held} bytes not passed on, {in_kernel} of them unread"
     );
     // And all of it arrives once it is taken.

@@ -25,8 +25,8 @@ const SPLICE_AFTER_BYTES: usize = 256 * 1024;
 /// Less than this at once is a message, for which copying is cheaper. It ends a long stream, too.
 const SMALL_BYTES: usize = 4 * 1024;
 
-/// The first fill of a pipe. It doubles while the receiver takes all, so that little is held for a slow one.
-const FIRST_FILL_BYTES: usize = 64 * 1024;
+/// What goes into a pipe at once, and so the most that is held in it for a receiver that stops.
+const FILL_BYTES: usize = 64 * 1024;
 
 /// One of the two ends of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,8 +146,6 @@ struct Flow {
     copies_only: bool,
     /// Bytes passed since the last small message, as far as it matters.
     streak: u32,
-    /// How much goes into a pipe at once.
-    fill: u32,
     held: Held,
 }
 
@@ -174,7 +172,6 @@ impl Flow {
             done: false,
             copies_only: false,
             streak: 0,
-            fill: FIRST_FILL_BYTES as u32,
             held: Held::Nothing,
         }
     }
@@ -229,11 +226,7 @@ impl Flow {
             Held::Pipe(pipe) => sink.poll_splice_in(cx, pipe.read_end(), pipe.held()),
         };
         let n = match sent {
-            Poll::Pending => {
-                // Whoever blocks once is likely to block again: the less is held for him, the better.
-                self.fill = FIRST_FILL_BYTES as u32;
-                return Ok(Poll::Pending);
-            }
+            Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(error)) if self.is_in_pipe() && cannot_splice(&error) => {
                 self.copies_only = true;
@@ -349,15 +342,11 @@ impl Flow {
             Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(writable) => writable.map_err(|error| self.sink_broken(error))?,
         }
-        let most = pipe.capacity().min(self.fill as usize).min(budget);
+        let most = pipe.capacity().min(FILL_BYTES).min(budget);
         match source.poll_splice_out(cx, pipe.write_end(), most) {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(n)) => {
                 self.took_in(n);
-                if n == most {
-                    let fill = (self.fill as usize * 2).min(pipe.capacity());
-                    self.fill = fill as u32;
-                }
                 if n > 0 {
                     pipe.filled(n);
                     self.held = Held::Pipe(pipe);
