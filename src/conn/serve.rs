@@ -10,7 +10,7 @@ use smol::future::FutureExt;
 use super::dial;
 use super::route::{Hook, Route};
 use crate::net::{self, Meter, Opening, Side, Stream};
-use crate::state::{CloseReason, Conn, Direction, Guard, Phase};
+use crate::state::{CloseReason, Conn, Direction, Guard, Phase, ServerId};
 
 /// Serves one connection to its end. It is in the set for as long as its sockets are open, however this future ends.
 pub fn serve(guard: Guard, route: Rc<Route>, client: Stream) -> impl Future<Output = ()> {
@@ -60,11 +60,9 @@ async fn carry(served: &Served) -> CloseReason {
     if let Some(Hook(hook)) = &route.hook {
         hook(conn);
     }
-    let opening = Opening::of(client);
     // Boxed, because it is larger than the relay and gone when that begins.
-    let dialled = Box::pin(dial::dial(conn, route, &opening));
-    let gone = async { Err(gone_while_dialling(&opening).await) };
-    let (server_id, server) = match dialled.or(gone).await {
+    let connected = Box::pin(connect(conn, route, client));
+    let (server_id, server, opening) = match connected.await {
         Ok(connected) => connected,
         Err(reason) => return reason,
     };
@@ -82,6 +80,19 @@ async fn carry(served: &Served) -> CloseReason {
         (Side::Server, true) => CloseReason::ServerReset,
         (Side::Server, false) => CloseReason::ServerLost,
     }
+}
+
+/// Dials while the client is there. The client's first bytes may have gone to the server by then, or are kept.
+async fn connect(
+    conn: &Rc<Conn>,
+    route: &Rc<Route>,
+    client: &Stream,
+) -> Result<(ServerId, Stream, net::Read), CloseReason> {
+    let opening = Opening::of(client);
+    let dialled = dial::dial(conn, route, &opening);
+    let gone = async { Err(gone_while_dialling(&opening).await) };
+    let (server_id, server) = dialled.or(gone).await?;
+    Ok((server_id, server, opening.into_read()))
 }
 
 /// Waits until the client's connection fails. That the client has finished sending is no failure: it may wait for an answer.

@@ -15,8 +15,8 @@ use super::stream::Stream;
 /// Bytes that one direction may move before the other tasks get their turn.
 const BUDGET_BYTES: usize = 1 << 20;
 
-/// Bytes after which a direction is spliced: less is moved before a pipe has paid for itself.
-const SPLICE_AFTER_BYTES: usize = 256 * 1024;
+/// KiB after which a direction is spliced: less is moved before a pipe has paid for itself.
+const SPLICE_AFTER_KIB: u16 = 256;
 
 /// Less than this at once is a message, for which copying is cheaper. It ends a long stream, too.
 const SMALL_BYTES: usize = 4 * 1024;
@@ -71,8 +71,8 @@ pub(super) struct Flow {
     copies_only: bool,
     /// The last piece filled all that it might: the sender is ahead.
     is_ahead: bool,
-    /// Bytes passed since the last small message, as far as it matters.
-    streak: u32,
+    /// KiB passed since the last small message, as far as it matters.
+    streak: u16,
     held: Held,
 }
 
@@ -217,7 +217,7 @@ impl Flow {
         budget: usize,
         meter: &impl Meter,
     ) -> Result<Option<usize>, Broken> {
-        let is_long = self.streak >= SPLICE_AFTER_BYTES as u32;
+        let is_long = self.streak >= SPLICE_AFTER_KIB;
         if is_long
             && !self.copies_only
             && source.can_splice()
@@ -306,8 +306,8 @@ impl Flow {
         self.streak = if n < SMALL_BYTES {
             0
         } else {
-            let most = SPLICE_AFTER_BYTES as u32;
-            most.min(self.streak.saturating_add(n as u32))
+            let kib = u16::try_from(n / 1024).unwrap_or(u16::MAX);
+            self.streak.saturating_add(kib).min(SPLICE_AFTER_KIB)
         };
     }
 

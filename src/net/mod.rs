@@ -27,7 +27,7 @@ pub use flow::{Broken, Meter, Side};
 pub use keepalive::Keepalive;
 pub use listener::{Listener, TcpOptions};
 pub use names::Names;
-pub use opening::Opening;
+pub use opening::{Opening, Read};
 pub use reactor::Reactor;
 pub use relay::{Relay, relay};
 pub use sleep::Sleep;

@@ -19,7 +19,7 @@ pub struct Opening<'a> {
 
 /// What has become of the client's first bytes.
 #[derive(Debug, Default)]
-pub(super) struct Read {
+pub struct Read {
     /// Read, and not yet taken by a server.
     pub(super) held: Spill,
     /// How many bytes the server has taken.
@@ -100,7 +100,9 @@ impl<'a> Opening<'a> {
         }
     }
 
-    pub(super) fn into_read(self) -> Read {
+    /// What has become of it, for [`relay`](super::relay()) to go on from.
+    #[must_use]
+    pub fn into_read(self) -> Read {
         self.read.into_inner()
     }
 }

@@ -15,7 +15,7 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with}
 const PIPE_BYTES: usize = 1 << 20;
 
 /// A pipe smaller than this is not worth it: what the kernel gives to a user who has had his share of pages.
-const PIPE_BYTES_MIN: usize = 64 * 1024;
+const PIPE_BYTES_MIN: u32 = 64 * 1024;
 
 /// After the kernel has refused a pipe, streams are copied for so long before it is asked again.
 const REFUSED: Duration = Duration::from_secs(1);
@@ -36,7 +36,8 @@ pub(super) struct Pipes {
 struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
-    capacity: usize,
+    /// In bytes. 32 bits, as each connection has room for two of these; the kernel's own type is no larger.
+    capacity: u32,
 }
 
 impl Pipes {
@@ -99,7 +100,7 @@ impl Pipe {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // EPERM says that the user has had his share of pages; the pipe keeps its size.
         let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
-        let capacity = fcntl_getpipe_size(&write)?;
+        let capacity = fcntl_getpipe_size(&write)? as u32;
         if capacity < PIPE_BYTES_MIN {
             return Err(Errno::PERM);
         }
@@ -116,7 +117,7 @@ impl Pipe {
 pub(super) struct Lent {
     /// Always there; taken by the drop.
     pipe: Option<Pipe>,
-    held: usize,
+    held: u32,
     pool: Rc<Pipes>,
 }
 
@@ -127,12 +128,12 @@ impl Lent {
 
     /// How many bytes it may hold.
     pub(super) fn capacity(&self) -> usize {
-        self.pipe().capacity
+        self.pipe().capacity as usize
     }
 
     /// How many bytes are in it.
     pub(super) fn held(&self) -> usize {
-        self.held
+        self.held as usize
     }
 
     /// Where bytes come out.
@@ -147,22 +148,22 @@ impl Lent {
 
     /// `n` bytes have gone in.
     pub(super) fn filled(&mut self, n: usize) {
-        self.held += n;
+        self.held += n as u32;
     }
 
     /// `n` bytes have come out.
     pub(super) fn drained(&mut self, n: usize) {
-        self.held -= n;
+        self.held -= n as u32;
     }
 
     /// Takes the bytes out by copying, for a receiver that cannot splice.
     pub(super) fn into_bytes(mut self) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; self.held];
+        let mut bytes = vec![0; self.held()];
         while self.held > 0 {
-            let start = bytes.len() - self.held;
+            let start = bytes.len() - self.held();
             match rustix::io::read(&self.pipe().read, &mut bytes[start..]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => self.held -= n,
+                Ok(n) => self.drained(n),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }

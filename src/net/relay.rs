@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::flow::{Broken, Flow, Meter, Pumped, Side};
-use super::opening::Opening;
+use super::opening::Read;
 use super::stream::Stream;
 
 /// Passes bytes both ways until both sides have finished sending. A side that has finished still receives for as long as the other
@@ -15,10 +15,9 @@ use super::stream::Stream;
 pub fn relay<'a, M: Meter>(
     client: &'a Stream,
     server: &'a Stream,
-    opening: Opening<'_>,
+    opening: Read,
     meter: &'a M,
 ) -> Relay<'a, M> {
-    let opening = opening.into_read();
     if opening.taken > 0 {
         meter.moved(Side::Client, opening.taken);
     }
