@@ -337,9 +337,11 @@ impl Reactor {
     }
 }
 
-/// Whole milliseconds, rounded up, so that a timer is due when the wait for it ends.
+/// Whole milliseconds, rounded up, so that a timer is due when the wait for it ends. At most a day: more than 24 of them would be
+/// asked of epoll_pwait2, which Linux has since 5.11. Whoever waits for longer is looked at once a day.
 fn whole_millis(timeout: Duration) -> Timespec {
-    let millis = timeout.as_nanos().div_ceil(1_000_000);
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    let millis = timeout.min(LONGEST).as_nanos().div_ceil(1_000_000);
     Timespec {
         tv_sec: i64::try_from(millis / 1_000).unwrap_or(i64::MAX),
         tv_nsec: (millis % 1_000) as i64 * 1_000_000,
