@@ -75,7 +75,10 @@ impl Listener {
         // Where it is not allowed, binding an absent address fails below, and says so.
         let _ = match address {
             SocketAddr::V4(_) => socket.set_freebind_v4(true),
-            SocketAddr::V6(_) => socket.set_freebind_v6(true),
+            // IPV6_FREEBIND came with Linux 4.19; before it the option of IPv4 held for both.
+            SocketAddr::V6(_) => socket
+                .set_freebind_v6(true)
+                .or_else(|_| socket.set_freebind_v4(true)),
         };
         if address.is_ipv6() {
             socket.set_only_v6(options.v6only || !address.ip().is_unspecified())?;
