@@ -84,6 +84,7 @@ impl Listener {
             socket.set_only_v6(options.v6only || !address.ip().is_unspecified())?;
         }
         socket.bind(&address.into())?;
+        check_accept4(&socket)?;
         socket.listen(BACKLOG)?;
         let local = socket.local_addr()?.as_socket().unwrap_or(address);
         Ok(Self {
@@ -112,6 +113,7 @@ impl Listener {
             bound => bound?,
         }
         let path = UnixPath::new(path)?;
+        check_accept4(&socket)?;
         socket.listen(BACKLOG)?;
         Ok(Self {
             source: Source::listener(reactor, socket.into())?,
@@ -181,6 +183,18 @@ impl Listener {
     /// Only if the kernel has no memory left.
     pub fn set_muted(&self, muted: bool) -> io::Result<()> {
         self.source.set_muted(muted)
+    }
+}
+
+/// Fails where the kernel has no accept4 (before 2.6.28, on ARM 2.6.36) or a sandbox forbids it: such a listener would let clients in and never
+/// serve one. On a socket that does not listen yet the call cannot succeed.
+fn check_accept4(socket: &Socket) -> io::Result<()> {
+    match net::accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        Err(error @ (Errno::NOSYS | Errno::PERM)) => {
+            let kind = io::ErrorKind::Unsupported;
+            Err(io::Error::new(kind, format!("accept4: {error}")))
+        }
+        _ => Ok(()),
     }
 }
 
