@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -130,25 +131,44 @@ fn read_slowly(mut stream: &TcpStream, rng: &mut Rng) -> (usize, Vec<u8>) {
 
 #[test]
 fn what_one_side_does_not_take_is_not_read_from_the_other() {
+    holds_little_for_a_receiver_that_stops_after(0);
+}
+
+/// By then the pieces are as large as the receiver's room, which is gone when it stops.
+#[test]
+fn what_a_fast_receiver_no_longer_takes_is_not_read_from_the_other() {
+    holds_little_for_a_receiver_that_stops_after(64 << 20);
+}
+
+fn holds_little_for_a_receiver_that_stops_after(taken: usize) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let coracle = coracle_to(&listener.local_addr().unwrap().to_string(), "");
     let client = connect(coracle.address("e"));
     let (server, _) = listener.accept().unwrap();
+    let receiver = server.try_clone().unwrap();
+    let receiving = thread::spawn(move || {
+        let copied = std::io::copy(&mut receiver.take(taken as u64), &mut std::io::sink());
+        assert_eq!(copied.unwrap(), taken as u64);
+    });
     client.set_nonblocking(true).unwrap();
     let chunk = vec![7; 64 * 1024];
     let mut sent = 0;
     // The sender is stuck when neither it nor what coracle has passed on moves any more.
     let mut last = (0, -1.0);
     until("the sender is blocked", || {
-        while let Ok(n) = (&client).write(&chunk) {
-            sent += n;
+        let until = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < until {
+            match (&client).write(&chunk) {
+                Ok(n) => sent += n,
+                Err(_) => thread::sleep(Duration::from_micros(100)),
+            }
         }
         let passed = scrape(coracle.admin).sum("coracle_bytes_total");
-        let is_stuck = last == (sent, passed);
+        let is_stuck = last == (sent, passed) && sent >= taken;
         last = (sent, passed);
-        thread::sleep(Duration::from_millis(100));
         is_stuck.then_some(())
     });
+    receiving.join().unwrap();
     let held = sent as f64 - last.1;
     let in_kernel = unread_by_coracle(coracle.address("e").port());
     // By then the stream is spliced, and what is in the pipe counts.
@@ -160,24 +180,28 @@ fn what_one_side_does_not_take_is_not_read_from_the_other() {
     client.set_nonblocking(false).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let n = std::io::copy(&mut &server, &mut std::io::sink()).unwrap();
-    assert_eq!(n as usize, sent);
+    assert_eq!(n as usize + taken, sent);
 }
 
 /// Bytes between the client and coracle's reads: in its receive queue, and in the client's send queue.
 fn unread_by_coracle(port: u16) -> f64 {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let queues = table.lines().skip(1).map(|row| {
+    // By their addresses: while others come and go, the kernel may show a row twice.
+    let mut queues = BTreeMap::new();
+    for row in table.lines().skip(1) {
         let columns: Vec<_> = row.split_whitespace().collect();
         let is = |address: &str| address.ends_with(&format!(":{port:04X}"));
         let (send, receive) = columns[4].split_once(':').unwrap();
         let listens = columns[3] == "0A";
-        match (is(columns[1]) && !listens, is(columns[2])) {
-            (true, _) => u64::from_str_radix(receive, 16).unwrap(),
-            (_, true) => u64::from_str_radix(send, 16).unwrap(),
-            _ => 0,
-        }
-    });
-    queues.sum::<u64>() as f64
+        let queue = match (is(columns[1]) && !listens, is(columns[2])) {
+            (true, _) => receive,
+            (_, true) => send,
+            _ => continue,
+        };
+        let bytes = u64::from_str_radix(queue, 16).unwrap();
+        queues.insert((columns[1].to_owned(), columns[2].to_owned()), bytes);
+    }
+    queues.into_values().sum::<u64>() as f64
 }
 
 #[test]

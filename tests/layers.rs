@@ -25,6 +25,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("blocking", &["net", "admin"]),
     ("http_types", &["admin"]),
     ("httparse", &["admin"]),
+    ("libc", &["sys"]),
     ("prometheus", &["admin"]),
     ("sd_notify", &["proxy"]),
     ("socket2", &["net"]),

@@ -10,10 +10,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::keepalive::Keepalive;
 use super::opening::Opening;
 use super::reactor::Reactor;
 use super::sleep::Sleep;
-use super::stream::{Keepalive, Stream};
+use super::stream::Stream;
 
 /// The head start of one address before the next is tried beside it (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);

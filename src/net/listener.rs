@@ -13,10 +13,12 @@ use rustix::io::Errno;
 use rustix::net::{self, SocketAddrAny, SocketFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::connect::connect_unix;
+use super::keepalive::Keepalive;
 use super::reactor::Reactor;
 use super::ready::Ready;
 use super::source::Source;
-use super::stream::{Keepalive, Kind, Stream, connect_unix};
+use super::stream::{Kind, Stream};
 
 /// Connections that the kernel completes before they are accepted; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;

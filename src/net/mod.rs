@@ -3,11 +3,15 @@
 //! Everything above speaks of [`Stream`], [`Listener`], [`Names`], [`dial_tcp`] and [`relay()`]; how readiness is learnt, and how bytes
 //! get from one socket to the other, is known only here.
 
+mod connect;
 mod dial;
+mod flow;
+mod keepalive;
 mod listener;
 mod names;
 mod opening;
 mod pipes;
+mod place;
 mod reactor;
 mod ready;
 mod relay;
@@ -19,10 +23,12 @@ mod timers;
 mod wake;
 
 pub use dial::{Dial, dial_tcp, dial_unix};
+pub use flow::{Broken, Meter, Side};
+pub use keepalive::Keepalive;
 pub use listener::{Listener, TcpOptions};
 pub use names::Names;
 pub use opening::Opening;
 pub use reactor::Reactor;
-pub use relay::{Broken, Meter, Relay, Side, relay};
+pub use relay::{Relay, relay};
 pub use sleep::Sleep;
-pub use stream::{Keepalive, Stream};
+pub use stream::Stream;

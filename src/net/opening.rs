@@ -57,7 +57,7 @@ impl<'a> Opening<'a> {
         };
         let mut read = self.read.borrow_mut();
         if !read.held.is_empty() {
-            let sent = server.try_send(read.held.bytes())?;
+            let sent = server.send_at_once(read.held.bytes())?;
             let n = sent.unwrap_or(0);
             read.held.consume(n);
             read.taken += n;
@@ -79,7 +79,7 @@ impl<'a> Opening<'a> {
                 read.ended = true;
                 return Ok(false);
             }
-            let sent = server.try_send(bytes);
+            let sent = server.send_at_once(bytes);
             let n = sent.unwrap_or(None).unwrap_or(0);
             if n < bytes.len() {
                 read.held = Spill::new(&bytes[n..]);

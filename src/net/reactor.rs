@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use slab::Slab;
 
 use super::pipes::{Lent, Pipes};
+use super::place::{Age, Place, SourceKey};
 use super::ready::Ready;
 use super::timers::Timers;
 use super::wake::WakeUp;
@@ -44,7 +45,7 @@ const TICK: Duration = Duration::from_secs(5);
 pub struct Reactor {
     epoll: OwnedFd,
     wake: Arc<WakeUp>,
-    sources: RefCell<Slab<Entry>>,
+    places: RefCell<Slab<Rc<Place>>>,
     generation: Cell<u32>,
     timers: Timers,
     now: Cell<Instant>,
@@ -84,7 +85,7 @@ impl Reactor {
         Ok(Rc::new(Self {
             epoll,
             wake,
-            sources: RefCell::default(),
+            places: RefCell::default(),
             generation: Cell::new(0),
             timers: Timers::default(),
             now: Cell::new(Instant::now()),
@@ -170,17 +171,11 @@ impl Reactor {
             return;
         }
         let key = SourceKey::unpack(data);
-        let waker = match self.sources.borrow_mut().get_mut(key.index as usize) {
-            // Otherwise the source was dropped, and perhaps its place taken, after the kernel had reported this.
-            Some(entry) if entry.generation == key.generation => {
-                entry.ready |= Ready::from_epoll(flags);
-                entry.waker.take()
-            }
-            _ => None,
-        };
-        // Outside the borrow: waking may drop a task, and with it a source.
-        if let Some(waker) = waker {
-            waker.wake();
+        // Another generation: the source was dropped, and its place taken, after the kernel had reported this.
+        let place = self.places.borrow().get(key.index as usize).cloned();
+        // Outside the borrow: a waker may do anything, such as drop a source.
+        if let Some(place) = place.filter(|place| place.key() == key) {
+            place.report(Ready::from_epoll(flags));
         }
     }
 
@@ -194,14 +189,13 @@ impl Reactor {
     fn tick(&self, now: Instant) {
         let mut aged = Vec::new();
         if self.young.get() > 0 {
-            for (_, entry) in &mut *self.sources.borrow_mut() {
-                match entry.age {
-                    Age::Young => entry.age = Age::Seen,
+            for (_, place) in &*self.places.borrow() {
+                match place.age() {
+                    Age::Young => place.set_age(Age::Seen),
                     Age::Seen => {
-                        entry.age = Age::Untold;
+                        place.set_age(Age::Untold);
                         self.young.set(self.young.get() - 1);
-                        entry.ready |= Ready::AGED;
-                        aged.extend(entry.waker.take());
+                        aged.push(place.clone());
                     }
                     Age::Untold => {}
                 }
@@ -210,7 +204,9 @@ impl Reactor {
         let has_pipes = self.pipes.shrink();
         let goes_on = has_pipes || self.young.get() > 0;
         self.tick.set(goes_on.then(|| now + TICK));
-        aged.into_iter().for_each(Waker::wake);
+        for place in aged {
+            place.report(Ready::AGED);
+        }
     }
 
     fn start_ticking(&self) {
@@ -257,30 +253,26 @@ impl Reactor {
     }
 
     /// Makes a place for a source. Nothing is reported of it before [`Reactor::watch`].
-    pub(super) fn insert(&self, ready: Ready) -> SourceKey {
+    pub(super) fn insert(&self, ready: Ready) -> Rc<Place> {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
-        let index = self.sources.borrow_mut().insert(Entry {
-            generation,
-            ready,
-            age: Age::Untold,
-            waker: None,
-        });
-        SourceKey {
-            // A process cannot have 2^32 descriptors.
-            index: index as u32,
-            generation,
-        }
+        let mut places = self.places.borrow_mut();
+        let vacant = places.vacant_entry();
+        // A process cannot have 2^32 descriptors.
+        let index = vacant.key() as u32;
+        let place = Rc::new(Place::new(SourceKey { index, generation }, ready));
+        vacant.insert(place.clone());
+        place
     }
 
     /// Has the kernel report a source. What is the case already is reported, too.
     pub(super) fn watch(
         &self,
         fd: impl AsFd,
-        key: SourceKey,
+        place: &Place,
         interest: EventFlags,
     ) -> io::Result<()> {
-        let data = EventData::new_u64(key.pack());
+        let data = EventData::new_u64(place.key().pack());
         Ok(epoll::add(&self.epoll, fd, data, interest)?)
     }
 
@@ -288,52 +280,27 @@ impl Reactor {
     pub(super) fn modify(
         &self,
         fd: impl AsFd,
-        key: SourceKey,
+        place: &Place,
         interest: EventFlags,
     ) -> io::Result<()> {
-        let data = EventData::new_u64(key.pack());
+        let data = EventData::new_u64(place.key().pack());
         Ok(epoll::modify(&self.epoll, fd, data, interest)?)
     }
 
     /// Forgets a source. Its descriptor is about to be closed, which takes it out of the epoll set.
-    pub(super) fn remove(&self, key: SourceKey) {
-        let entry = self.sources.borrow_mut().remove(key.index as usize);
-        debug_assert_eq!(entry.generation, key.generation);
-        if entry.age != Age::Untold {
+    pub(super) fn remove(&self, place: &Place) {
+        let removed = self.places.borrow_mut().remove(place.key().index as usize);
+        debug_assert_eq!(removed.key(), place.key());
+        if place.age() != Age::Untold {
             self.young.set(self.young.get() - 1);
         }
-        drop(entry);
-    }
-
-    pub(super) fn ready(&self, key: SourceKey) -> Ready {
-        self.sources.borrow()[key.index as usize].ready
-    }
-
-    pub(super) fn set_ready(&self, key: SourceKey, ready: Ready) {
-        self.sources.borrow_mut()[key.index as usize].ready |= ready;
-    }
-
-    pub(super) fn clear_ready(&self, key: SourceKey, ready: Ready) {
-        self.sources.borrow_mut()[key.index as usize].ready -= ready;
     }
 
     /// Makes the source [`Ready::AGED`] when it has been there for one tick at least and two at most.
-    pub(super) fn tell_when_aged(&self, key: SourceKey) {
-        self.sources.borrow_mut()[key.index as usize].age = Age::Young;
+    pub(super) fn tell_when_aged(&self, place: &Place) {
+        place.set_age(Age::Young);
         self.young.set(self.young.get() + 1);
         self.start_ticking();
-    }
-
-    /// Has `waker` woken at the source's next event.
-    pub(super) fn wait(&self, key: SourceKey, waker: &Waker) {
-        let mut sources = self.sources.borrow_mut();
-        let slot = &mut sources[key.index as usize].waker;
-        if slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
-            return;
-        }
-        let old = slot.replace(waker.clone());
-        drop(sources);
-        drop(old);
     }
 }
 
@@ -341,48 +308,11 @@ impl Reactor {
 /// asked of epoll_pwait2, which Linux has since 5.11. Whoever waits for longer is looked at once a day.
 fn whole_millis(timeout: Duration) -> Timespec {
     const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-    let millis = timeout.min(LONGEST).as_nanos().div_ceil(1_000_000);
+    let timeout = timeout.min(LONGEST);
+    let millis = timeout.subsec_nanos().div_ceil(1_000_000);
+    let seconds = timeout.as_secs() + u64::from(millis / 1_000);
     Timespec {
-        tv_sec: i64::try_from(millis / 1_000).unwrap_or(i64::MAX),
-        tv_nsec: (millis % 1_000) as i64 * 1_000_000,
-    }
-}
-
-/// What the loop knows of one descriptor: one waker, since a stream belongs to one task.
-struct Entry {
-    generation: u32,
-    ready: Ready,
-    age: Age,
-    waker: Option<Waker>,
-}
-
-/// How long a source has been there that wants to be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Age {
-    /// It does not want to be told, or was.
-    Untold,
-    /// It came after the last tick.
-    Young,
-    /// It has seen a tick.
-    Seen,
-}
-
-/// A source's place, with the generation that tells it from an earlier user of the place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SourceKey {
-    index: u32,
-    generation: u32,
-}
-
-impl SourceKey {
-    fn pack(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.index)
-    }
-
-    fn unpack(data: u64) -> Self {
-        Self {
-            index: data as u32,
-            generation: (data >> 32) as u32,
-        }
+        tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX),
+        tv_nsec: (millis % 1_000 * 1_000_000).into(),
     }
 }

@@ -66,8 +66,9 @@ impl std::ops::BitOrAssign for Ready {
     }
 }
 
-impl std::ops::SubAssign for Ready {
-    fn sub_assign(&mut self, other: Self) {
-        self.0 &= !other.0;
+impl std::ops::Sub for Ready {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 }

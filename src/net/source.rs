@@ -8,14 +8,15 @@ use std::task::{Context, Poll};
 
 use rustix::event::epoll::EventFlags;
 
-use super::reactor::{Reactor, SourceKey};
+use super::place::Place;
+use super::reactor::Reactor;
 use super::ready::Ready;
 
 /// A non-blocking descriptor with its place in the loop. It is used by one task at a time.
 #[derive(Debug)]
 pub(super) struct Source {
     fd: OwnedFd,
-    key: SourceKey,
+    place: Rc<Place>,
     watched: Cell<Watched>,
     reactor: Rc<Reactor>,
 }
@@ -48,7 +49,7 @@ impl Source {
     pub(super) fn stream(reactor: &Rc<Reactor>, fd: OwnedFd, ready: Ready) -> Self {
         Self {
             fd,
-            key: reactor.insert(ready),
+            place: reactor.insert(ready),
             watched: Cell::new(Watched::Nothing),
             reactor: reactor.clone(),
         }
@@ -57,7 +58,7 @@ impl Source {
     /// A listener, level-triggered: it is reported in every turn until nobody waits to be accepted.
     pub(super) fn listener(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
         let source = Self::stream(reactor, fd, Ready::NONE);
-        reactor.watch(&source.fd, source.key, EventFlags::IN)?;
+        reactor.watch(&source.fd, &source.place, EventFlags::IN)?;
         source.watched.set(Watched::Both);
         Ok(source)
     }
@@ -74,7 +75,7 @@ impl Source {
         } else {
             EventFlags::IN
         };
-        self.reactor.modify(&self.fd, self.key, interest)
+        self.reactor.modify(&self.fd, &self.place, interest)
     }
 
     pub(super) fn is(&self, ready: Ready) -> bool {
@@ -82,20 +83,20 @@ impl Source {
     }
 
     pub(super) fn ready(&self) -> Ready {
-        self.reactor.ready(self.key)
+        self.place.ready()
     }
 
     pub(super) fn set(&self, ready: Ready) {
-        self.reactor.set_ready(self.key, ready);
+        self.place.set(ready);
     }
 
     pub(super) fn clear(&self, ready: Ready) {
-        self.reactor.clear_ready(self.key, ready);
+        self.place.clear(ready);
     }
 
     /// Makes it [`Ready::AGED`] and wakes its task, once, some seconds from now.
     pub(super) fn tell_when_aged(&self) {
-        self.reactor.tell_when_aged(self.key);
+        self.reactor.tell_when_aged(&self.place);
     }
 
     /// Ready when the source is; otherwise its next event wakes the task. An error is the kernel's lack of memory for it.
@@ -103,16 +104,22 @@ impl Source {
         if self.is(ready) {
             return Poll::Ready(Ok(()));
         }
-        self.reactor.wait(self.key, cx.waker());
-        let wanted = if ready.contains(Ready::WRITE) {
-            Watched::Both
-        } else {
-            Watched::Reading
-        };
-        match self.watch(wanted) {
+        match self.wait(cx, ready.contains(Ready::WRITE)) {
             Ok(()) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
+    }
+
+    /// Has the task woken by the next event: by bytes, the end and failure, and where `room` is asked for by that, too.
+    ///
+    /// # Errors
+    /// When the kernel has no memory for it.
+    pub(super) fn wait(&self, cx: &mut Context<'_>, room: bool) -> io::Result<()> {
+        self.place.wait(cx.waker());
+        self.watch(match room {
+            true => Watched::Both,
+            false => Watched::Reading,
+        })
     }
 
     fn watch(&self, wanted: Watched) -> io::Result<()> {
@@ -121,9 +128,9 @@ impl Source {
             return Ok(());
         }
         if watched == Watched::Nothing {
-            self.reactor.watch(&self.fd, self.key, wanted.flags())?;
+            self.reactor.watch(&self.fd, &self.place, wanted.flags())?;
         } else {
-            self.reactor.modify(&self.fd, self.key, wanted.flags())?;
+            self.reactor.modify(&self.fd, &self.place, wanted.flags())?;
         }
         self.watched.set(wanted);
         Ok(())
@@ -138,6 +145,6 @@ impl AsFd for Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        self.reactor.remove(self.key);
+        self.reactor.remove(&self.place);
     }
 }

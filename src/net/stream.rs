@@ -2,23 +2,22 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
+use rustix::net::{self, RecvFlags, SendFlags, Shutdown};
 use rustix::pipe::{SpliceFlags, splice};
 use smol::io::{AsyncRead, AsyncWrite};
-use socket2::{SockRef, TcpKeepalive};
 
+use super::keepalive::Keepalive;
 use super::reactor::Reactor;
 use super::ready::Ready;
 use super::source::Source;
+use crate::sys;
 
 /// A stream socket. Until [`Stream::finish`] says that all was passed on, dropping it resets the connection, so that no cut
 /// looks like an end. (A Unix socket has no reset; its peer sees the end.)
@@ -37,7 +36,7 @@ pub struct Stream {
 /// What is known of Nagle's algorithm on a socket. It holds back a small segment only behind another that is under way, so that a
 /// connection that sends once needs no TCP_NODELAY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Delay {
+pub(super) enum Delay {
     /// Nothing has been sent.
     Unsent,
     /// The next bytes to send might be held back.
@@ -53,45 +52,6 @@ pub(super) enum Kind {
     Unix,
 }
 
-/// How the kernel finds out that a silent peer has vanished: after a time of silence, [`Keepalive::PROBES`] probes, one every
-/// [`Keepalive::INTERVAL`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keepalive {
-    idle_seconds: u16,
-}
-
-impl Keepalive {
-    /// Unanswered probes after which the peer is given up.
-    pub const PROBES: u32 = 4;
-    /// The time from one probe to the next.
-    pub const INTERVAL: Duration = Duration::from_secs(15);
-    /// From this time of silence on it may wait until a connection has proved to last.
-    const LATER: Duration = Duration::from_secs(15);
-
-    /// Probes begin after `idle`, which counts in whole seconds, from 1 to 32,767 of them (tcp(7)).
-    #[must_use]
-    pub fn after(idle: Duration) -> Self {
-        let seconds = idle.as_secs().clamp(1, 32_767);
-        Self {
-            idle_seconds: seconds as u16,
-        }
-    }
-
-    fn idle(self) -> Duration {
-        Duration::from_secs(self.idle_seconds.into())
-    }
-
-    pub(super) fn apply(self, fd: impl AsFd) -> io::Result<()> {
-        let keepalive = TcpKeepalive::new()
-            .with_time(self.idle())
-            .with_interval(Self::INTERVAL)
-            .with_retries(Self::PROBES);
-        SockRef::from(&fd).set_tcp_keepalive(&keepalive)
-    }
-}
-
-const NEW_SOCKET: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
-
 impl Stream {
     /// Takes over an accepted, non-blocking socket, which inherits TCP_NODELAY and keep-alive from its listener.
     pub(super) fn accepted(reactor: &Rc<Reactor>, fd: OwnedFd, kind: Kind) -> Self {
@@ -99,52 +59,13 @@ impl Stream {
         Self::new(reactor, fd, kind, Ready::READ | Ready::WRITE, Delay::Off)
     }
 
-    /// Starts to connect to `address`. [`Stream::poll_connected`] says how it ends. Keep-alive of 15 s or more is set some seconds
-    /// later, if the connection still lives: it costs four calls, and most are short.
-    ///
-    /// # Errors
-    /// The kernel's, where it knows at once.
-    pub fn start_tcp(
+    pub(super) fn new(
         reactor: &Rc<Reactor>,
-        address: SocketAddr,
-        keepalive: Option<Keepalive>,
-    ) -> io::Result<Self> {
-        let family = if address.is_ipv4() {
-            AddressFamily::INET
-        } else {
-            AddressFamily::INET6
-        };
-        let fd = net::socket_with(family, SocketType::STREAM, NEW_SOCKET, None)?;
-        let later = keepalive.filter(|keepalive| keepalive.idle() >= Keepalive::LATER);
-        if let Some(keepalive) = keepalive
-            && later.is_none()
-        {
-            keepalive.apply(&fd)?;
-        }
-        match net::connect(&fd, &address) {
-            Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        // Nothing is ready until the kernel says that it is connected.
-        let stream = Self::new(reactor, fd, Kind::Tcp, Ready::NONE, Delay::Unsent);
-        if later.is_some() {
-            stream.keepalive.set(later);
-            stream.source.tell_when_aged();
-        }
-        Ok(stream)
-    }
-
-    /// Connects to the Unix socket at `path`, which the kernel does at once or not at all.
-    ///
-    /// # Errors
-    /// The kernel's: `WouldBlock` when the listener's backlog is full.
-    pub fn connect_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
-        let fd = connect_unix(path)?;
-        let ready = Ready::READ | Ready::WRITE;
-        Ok(Self::new(reactor, fd, Kind::Unix, ready, Delay::Off))
-    }
-
-    fn new(reactor: &Rc<Reactor>, fd: OwnedFd, kind: Kind, ready: Ready, delay: Delay) -> Self {
+        fd: OwnedFd,
+        kind: Kind,
+        ready: Ready,
+        delay: Delay,
+    ) -> Self {
         Self {
             source: Source::stream(reactor, fd, ready),
             kind,
@@ -159,24 +80,18 @@ impl Stream {
         self.source.reactor()
     }
 
-    /// Ready when the connection that [`Stream::start_tcp`] began stands or has failed.
-    pub fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.source.poll_ready(cx, Ready::WRITE))?;
-        let failed = Ready::ERROR | Ready::READ_CLOSED;
-        let error = match self.source.ready().intersects(failed) {
-            true => self.take_error(),
-            // A failed connection is reported with EPOLLERR and EPOLLHUP: there is nothing to ask for.
-            false => None,
-        };
-        match error {
-            None => Poll::Ready(Ok(())),
-            // A refusal is ECONNREFUSED. Only what has been connected is reset.
-            Some(error @ (Errno::CONNRESET | Errno::PIPE)) => {
-                self.broke.set(Some(error));
-                Poll::Ready(Ok(()))
-            }
-            Some(error) => Poll::Ready(Err(error.into())),
-        }
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    pub(super) fn keep_alive_when_aged(&self, keepalive: Keepalive) {
+        self.keepalive.set(Some(keepalive));
+        self.source.tell_when_aged();
+    }
+
+    /// Keeps an error that the kernel has told and will not tell again.
+    pub(super) fn note_broke(&self, error: Errno) {
+        self.broke.set(Some(error));
     }
 
     /// How it broke right after it was connected.
@@ -205,11 +120,14 @@ impl Stream {
         }
     }
 
-    /// Reads what is there; `None` if nothing is.
+    /// Reads what is there; `None` if nothing is, or was when last asked and no event has come since.
     pub(super) fn try_recv(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
         let ready = self.source.ready();
         if ready.contains(Ready::END) {
             return Ok(Some(0));
+        }
+        if !ready.contains(Ready::READ) {
+            return Ok(None);
         }
         let received = retrying(|| net::recv(&self.source, &mut *buffer, RecvFlags::empty()));
         let Some((n, _)) = received? else {
@@ -238,8 +156,16 @@ impl Stream {
         }
     }
 
-    /// Writes what the kernel takes at once; `None` if nothing.
+    /// Writes what the kernel takes at once; `None` if nothing, or if it was full and has told of no room since.
     pub(super) fn try_send(&self, bytes: &[u8]) -> Result<Option<usize>, Errno> {
+        match self.is_writable() {
+            true => self.send_at_once(bytes),
+            false => Ok(None),
+        }
+    }
+
+    /// Like [`Stream::try_send`], but asks the kernel in any case, which has perhaps connected it already.
+    pub(super) fn send_at_once(&self, bytes: &[u8]) -> Result<Option<usize>, Errno> {
         self.before_sending();
         let sent = retrying(|| net::send(&self.source, bytes, SendFlags::NOSIGNAL))?;
         match sent {
@@ -253,40 +179,40 @@ impl Stream {
         Ok(sent)
     }
 
-    /// Moves up to `n` bytes into an empty pipe. 0 is the end, or urgent data.
-    pub(super) fn poll_splice_out(
+    /// Moves up to `n` bytes into an empty pipe; `None` if there are none. 0 is the end, or urgent data.
+    pub(super) fn try_splice_out(
         &self,
-        cx: &mut Context<'_>,
         pipe: BorrowedFd<'_>,
         n: usize,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.source.poll_ready(cx, Ready::READ))?;
-            // The pipe is empty, so that EAGAIN can only come from the socket. A short count may mean that the pipe's slots are full.
-            match retrying(|| splice(&self.source, None, pipe, None, n, SPLICE))? {
-                Some(n) => return Poll::Ready(Ok(n)),
-                None => self.source.clear(Ready::READ),
-            }
+    ) -> Result<Option<usize>, Errno> {
+        if !self.source.is(Ready::READ) {
+            return Ok(None);
         }
+        // The pipe is empty, so that EAGAIN can only come from the socket. A short count may mean that the pipe's slots are full.
+        let spliced = retrying(|| splice(&self.source, None, pipe, None, n, SPLICE))?;
+        if spliced.is_none() {
+            self.source.clear(Ready::READ);
+        }
+        Ok(spliced)
     }
 
-    /// Moves `n` bytes, which are all that is in it, out of a pipe, as far as the kernel takes them.
+    /// Moves `n` bytes, which are all that is in it, out of a pipe, as far as the kernel takes them; `None` if it takes none.
     ///
     /// Splicing into a broken connection raises SIGPIPE, which Rust's runtime ignores.
-    pub(super) fn poll_splice_in(
+    pub(super) fn try_splice_in(
         &self,
-        cx: &mut Context<'_>,
         pipe: BorrowedFd<'_>,
         n: usize,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.source.poll_ready(cx, Ready::WRITE))?;
-            self.before_sending();
-            match retrying(|| splice(pipe, None, &self.source, None, n, SPLICE))? {
-                Some(n) => return Poll::Ready(Ok(n)),
-                None => self.source.clear(Ready::WRITE),
-            }
+    ) -> Result<Option<usize>, Errno> {
+        if !self.is_writable() {
+            return Ok(None);
         }
+        self.before_sending();
+        let spliced = retrying(|| splice(pipe, None, &self.source, None, n, SPLICE))?;
+        if spliced.is_none() {
+            self.source.clear(Ready::WRITE);
+        }
+        Ok(spliced)
     }
 
     /// False once urgent data has come: splice(2) stops at it for ever, or says that the stream has ended.
@@ -302,24 +228,45 @@ impl Stream {
         }
     }
 
-    /// Ready when there is room to write.
-    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.source.poll_ready(cx, Ready::WRITE)
+    /// False once the kernel's buffer was full, until it has room again.
+    pub(super) fn is_writable(&self) -> bool {
+        self.source.is(Ready::WRITE)
+    }
+
+    /// How many bytes the kernel has room for, as far as it says.
+    pub(super) fn room(&self) -> Option<usize> {
+        sys::send_buffer::room(&self.source)
+    }
+
+    /// Has the task woken by the next event; by room to write only if that is asked for.
+    ///
+    /// # Errors
+    /// When the kernel has no memory for it.
+    pub(super) fn wait(&self, cx: &mut Context<'_>, room: bool) -> io::Result<()> {
+        self.source.wait(cx, room)
+    }
+
+    /// Why the connection has failed, once; nobody has to read or write for it.
+    pub(super) fn failure(&self) -> Option<Errno> {
+        if !self.source.is(Ready::ERROR) {
+            return None;
+        }
+        let error = self.take_error();
+        if error.is_none() {
+            // A read or a write has already reported it.
+            self.source.clear(Ready::ERROR);
+        }
+        error
     }
 
     /// Ready when the connection has failed, even while nobody reads or writes.
     pub fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if let Err(error) = ready!(self.source.poll_ready(cx, Ready::ERROR)) {
-            return Poll::Ready(error);
+        if let Some(error) = self.failure() {
+            return Poll::Ready(error.into());
         }
-        match self.take_error() {
-            Some(error) => Poll::Ready(error.into()),
-            None => {
-                // A read or a write has already reported it.
-                self.source.clear(Ready::ERROR);
-                let _ = self.source.poll_ready(cx, Ready::ERROR);
-                Poll::Pending
-            }
+        match self.wait(cx, false) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(error),
         }
     }
 
@@ -336,7 +283,7 @@ impl Stream {
         self.finished.set(true);
     }
 
-    fn take_error(&self) -> Option<Errno> {
+    pub(super) fn take_error(&self) -> Option<Errno> {
         match net::sockopt::socket_error(&self.source) {
             Ok(Ok(())) => None,
             Ok(Err(error)) | Err(error) => Some(error),
@@ -389,12 +336,6 @@ impl AsyncWrite for Stream {
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.shutdown_write())
     }
-}
-
-pub(super) fn connect_unix(path: &Path) -> Result<OwnedFd, Errno> {
-    let fd = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, NEW_SOCKET, None)?;
-    net::connect(&fd, &net::SocketAddrUnix::new(path)?)?;
-    Ok(fd)
 }
 
 impl AsFd for Stream {

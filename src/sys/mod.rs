@@ -2,4 +2,5 @@
 
 pub mod descriptors;
 pub mod process;
+pub mod send_buffer;
 pub mod sockets;

@@ -1,0 +1,335 @@
+//! One direction of a relay.
+//!
+//! Short messages are copied through the loop's one buffer; a stream that keeps moving much is spliced through a lent pipe. What
+//! one side does not take is not read from the other: at most 64 KiB are held, in memory or in a pipe, and only while the
+//! receiver is blocked.
+
+use std::io;
+
+use rustix::io::Errno;
+
+use super::pipes::Lent;
+use super::spill::Spill;
+use super::stream::Stream;
+
+/// Bytes that one direction may move before the other tasks get their turn.
+const BUDGET_BYTES: usize = 1 << 20;
+
+/// Bytes after which a direction is spliced: less is moved before a pipe has paid for itself.
+const SPLICE_AFTER_BYTES: usize = 256 * 1024;
+
+/// Less than this at once is a message, for which copying is cheaper. It ends a long stream, too.
+const SMALL_BYTES: usize = 4 * 1024;
+
+/// The most that is held in a pipe for a receiver that stops.
+const HELD_BYTES: usize = 64 * 1024;
+
+/// One of the two ends of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who connected to us.
+    Client,
+    /// Whom we connected to.
+    Server,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+/// A relay that ended before both sides had finished.
+#[derive(Debug)]
+pub struct Broken {
+    /// The side that failed.
+    pub side: Side,
+    /// How.
+    pub error: io::Error,
+}
+
+/// Is told what passes.
+pub trait Meter {
+    /// `bytes` from side `from` were taken by the other side.
+    fn moved(&self, from: Side, bytes: usize);
+
+    /// Side `from` has finished sending, and the other has been told.
+    fn finished(&self, from: Side);
+}
+
+/// One direction.
+pub(super) struct Flow {
+    from: Side,
+    /// The sender has finished.
+    ended: bool,
+    /// The receiver has been told so.
+    done: bool,
+    /// The kernel cannot splice these streams.
+    copies_only: bool,
+    /// The last piece filled all that it might: the sender is ahead.
+    is_ahead: bool,
+    /// Bytes passed since the last small message, as far as it matters.
+    streak: u32,
+    held: Held,
+}
+
+/// What was read, but not yet taken by the receiver. Nothing, unless the receiver is blocked.
+enum Held {
+    Nothing,
+    Spill(Spill),
+    Pipe(Lent),
+}
+
+/// Why a flow has stopped for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pumped {
+    /// The sender has nothing more at this moment, or for ever.
+    Dry,
+    /// The receiver has no room at this moment.
+    Full,
+    /// There may be more to do; others come first.
+    Budget,
+}
+
+impl Flow {
+    pub(super) fn new(from: Side) -> Self {
+        Self {
+            from,
+            ended: false,
+            done: false,
+            copies_only: false,
+            is_ahead: false,
+            streak: 0,
+            held: Held::Nothing,
+        }
+    }
+
+    /// One of which something was read already: `held` is what the receiver has yet to take.
+    pub(super) fn resumed(from: Side, held: Spill, ended: bool) -> Self {
+        let mut flow = Self::new(from);
+        flow.ended = ended;
+        if !held.is_empty() {
+            flow.held = Held::Spill(held);
+        }
+        flow
+    }
+
+    /// True when the sender has finished and the receiver has been told.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Moves what can be moved at this moment, within the budget.
+    pub(super) fn pump(
+        &mut self,
+        source: &Stream,
+        sink: &Stream,
+        other_done: bool,
+        meter: &impl Meter,
+    ) -> Result<Pumped, Broken> {
+        let reactor = source.reactor();
+        let mut budget = reactor.grant(BUDGET_BYTES);
+        while !self.done {
+            if !matches!(self.held, Held::Nothing) {
+                if !self.release(sink, meter)? {
+                    return Ok(Pumped::Full);
+                }
+            } else if self.ended {
+                // Where this was the last direction, closing says the same.
+                if !other_done {
+                    let told = sink.shutdown_write();
+                    told.map_err(|error| self.sink_broken(error))?;
+                }
+                self.done = true;
+                meter.finished(self.from);
+            } else if !sink.is_writable() {
+                // As long as the receiver has no room, nothing is taken from the sender.
+                return Ok(Pumped::Full);
+            } else if budget < SMALL_BYTES {
+                // A smaller piece would look like a message.
+                return Ok(Pumped::Budget);
+            } else {
+                let Some(n) = self.take_in(source, sink, budget, meter)? else {
+                    return Ok(Pumped::Dry);
+                };
+                budget = budget.saturating_sub(n);
+                reactor.spend(n);
+            }
+        }
+        Ok(Pumped::Dry)
+    }
+
+    /// Offers what is held to the receiver. False if it takes nothing.
+    fn release(&mut self, sink: &Stream, meter: &impl Meter) -> Result<bool, Broken> {
+        let sent = match &self.held {
+            Held::Nothing => return Ok(true),
+            Held::Spill(spill) => sink.try_send(spill.bytes()),
+            Held::Pipe(pipe) => sink.try_splice_in(pipe.read_end(), pipe.held()),
+        };
+        let n = match sent {
+            Ok(None) => return Ok(false),
+            Ok(Some(n)) => n,
+            Err(error) if self.is_in_pipe() && cannot_splice(error) => {
+                self.copies_only = true;
+                self.pipe_to_spill()
+                    .map_err(|error| self.sink_broken(error))?;
+                return Ok(true);
+            }
+            Err(error) => return Err(self.sink_broken(error)),
+        };
+        meter.moved(self.from, n);
+        let left = match &mut self.held {
+            Held::Nothing => 0,
+            Held::Spill(spill) => {
+                spill.consume(n);
+                spill.bytes().len()
+            }
+            Held::Pipe(pipe) => {
+                pipe.drained(n);
+                pipe.held()
+            }
+        };
+        if left == 0 {
+            self.held = Held::Nothing;
+        }
+        Ok(true)
+    }
+
+    fn is_in_pipe(&self) -> bool {
+        matches!(self.held, Held::Pipe(_))
+    }
+
+    fn pipe_to_spill(&mut self) -> io::Result<()> {
+        if let Held::Pipe(pipe) = std::mem::replace(&mut self.held, Held::Nothing) {
+            self.held = Held::Spill(Spill::new(&pipe.into_bytes()?));
+        }
+        Ok(())
+    }
+
+    /// Reads once, and passes on at once what the receiver takes. The number of bytes read; `None` if none are there.
+    fn take_in(
+        &mut self,
+        source: &Stream,
+        sink: &Stream,
+        budget: usize,
+        meter: &impl Meter,
+    ) -> Result<Option<usize>, Broken> {
+        let is_long = self.streak >= SPLICE_AFTER_BYTES as u32;
+        if is_long
+            && !self.copies_only
+            && source.can_splice()
+            && let Some(pipe) = source.reactor().lend_pipe()
+        {
+            return self.splice(source, sink, budget, pipe);
+        }
+        self.copy(source, sink, meter)
+    }
+
+    fn copy(
+        &mut self,
+        source: &Stream,
+        sink: &Stream,
+        meter: &impl Meter,
+    ) -> Result<Option<usize>, Broken> {
+        source.reactor().with_scratch(|scratch| {
+            let received = source.try_recv(scratch);
+            let Some(n) = received.map_err(|error| self.source_broken(error))? else {
+                return Ok(None);
+            };
+            self.took_in(n);
+            self.pass(sink, &scratch[..n], meter)?;
+            Ok(Some(n))
+        })
+    }
+
+    /// Offers what was just read to the receiver and keeps what it does not take. No bytes are the end.
+    fn pass(&mut self, sink: &Stream, bytes: &[u8], meter: &impl Meter) -> Result<(), Broken> {
+        if bytes.is_empty() {
+            self.ended = true;
+            return Ok(());
+        }
+        let sent = sink.try_send(bytes);
+        let n = sent.map_err(|error| self.sink_broken(error))?.unwrap_or(0);
+        if n > 0 {
+            meter.moved(self.from, n);
+        }
+        if n < bytes.len() {
+            self.held = Held::Spill(Spill::new(&bytes[n..]));
+        }
+        Ok(())
+    }
+
+    /// Fills a pipe, which [`Flow::release`] then empties. The pipe goes back at once if nothing was there.
+    fn splice(
+        &mut self,
+        source: &Stream,
+        sink: &Stream,
+        budget: usize,
+        mut pipe: Lent,
+    ) -> Result<Option<usize>, Broken> {
+        let most = self.piece(sink).min(pipe.capacity()).min(budget);
+        match source.try_splice_out(pipe.write_end(), most) {
+            Ok(None) => Ok(None),
+            Ok(Some(n)) => {
+                self.took_in(n);
+                self.is_ahead = n == most;
+                if n > 0 {
+                    pipe.filled(n);
+                    self.held = Held::Pipe(pipe);
+                }
+                // None at all is the end or urgent data; which it is, the next read says.
+                Ok(Some(n))
+            }
+            Err(error) if cannot_splice(error) => {
+                self.copies_only = true;
+                Ok(Some(0))
+            }
+            Err(error) => Err(self.source_broken(error)),
+        }
+    }
+
+    /// How much to put into a pipe: what may be held in it for a receiver that stops, or what the receiver has room for, if that
+    /// is more and the sender has as much.
+    fn piece(&self, sink: &Stream) -> usize {
+        let room = match self.is_ahead {
+            true => sink.room().unwrap_or(0),
+            false => 0,
+        };
+        room.max(HELD_BYTES)
+    }
+
+    /// Notes how much came at once. Small pieces end a long stream.
+    fn took_in(&mut self, n: usize) {
+        self.streak = if n < SMALL_BYTES {
+            0
+        } else {
+            let most = SPLICE_AFTER_BYTES as u32;
+            most.min(self.streak.saturating_add(n as u32))
+        };
+    }
+
+    fn source_broken(&self, error: impl Into<io::Error>) -> Broken {
+        Broken {
+            side: self.from,
+            error: error.into(),
+        }
+    }
+
+    fn sink_broken(&self, error: impl Into<io::Error>) -> Broken {
+        Broken {
+            side: self.from.other(),
+            error: error.into(),
+        }
+    }
+}
+
+/// True for errors that say something of splice(2), not of the stream.
+fn cannot_splice(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOMEM
+    )
+}

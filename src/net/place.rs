@@ -1,0 +1,108 @@
+//! What the loop knows of one descriptor: what it is ready for, and whom to wake. Loop and source share it.
+
+use std::cell::Cell;
+use std::fmt;
+use std::task::Waker;
+
+use super::ready::Ready;
+
+/// A source's place in the loop. It has one waker, since a stream belongs to one task.
+pub(super) struct Place {
+    key: SourceKey,
+    ready: Cell<Ready>,
+    age: Cell<Age>,
+    /// Stays after an event: the same task nearly always waits again.
+    waker: Cell<Option<Waker>>,
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = &mut f.debug_struct("Place");
+        place.field("key", &self.key).field("ready", &self.ready);
+        place.finish_non_exhaustive()
+    }
+}
+
+/// How long a source has been there that wants to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age {
+    /// It does not want to be told, or was.
+    Untold,
+    /// It came after the last tick.
+    Young,
+    /// It has seen a tick.
+    Seen,
+}
+
+impl Place {
+    pub(super) fn new(key: SourceKey, ready: Ready) -> Self {
+        Self {
+            key,
+            ready: Cell::new(ready),
+            age: Cell::new(Age::Untold),
+            waker: Cell::new(None),
+        }
+    }
+
+    pub(super) fn key(&self) -> SourceKey {
+        self.key
+    }
+
+    pub(super) fn ready(&self) -> Ready {
+        self.ready.get()
+    }
+
+    pub(super) fn set(&self, ready: Ready) {
+        self.ready.set(self.ready.get() | ready);
+    }
+
+    pub(super) fn clear(&self, ready: Ready) {
+        self.ready.set(self.ready.get() - ready);
+    }
+
+    pub(super) fn age(&self) -> Age {
+        self.age.get()
+    }
+
+    pub(super) fn set_age(&self, age: Age) {
+        self.age.set(age);
+    }
+
+    /// Has `waker` woken at the next event.
+    pub(super) fn wait(&self, waker: &Waker) {
+        let waker = match self.waker.take() {
+            Some(same) if same.will_wake(waker) => same,
+            _ => waker.clone(),
+        };
+        self.waker.set(Some(waker));
+    }
+
+    /// Notes what has happened, and wakes who waits for it.
+    pub(super) fn report(&self, ready: Ready) {
+        self.set(ready);
+        if let Some(waker) = self.waker.take() {
+            waker.wake_by_ref();
+            self.waker.set(Some(waker));
+        }
+    }
+}
+
+/// A source's place in the loop's slab, with the generation that tells it from an earlier user of the place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SourceKey {
+    pub(super) index: u32,
+    pub(super) generation: u32,
+}
+
+impl SourceKey {
+    pub(super) fn pack(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    pub(super) fn unpack(data: u64) -> Self {
+        Self {
+            index: data as u32,
+            generation: (data >> 32) as u32,
+        }
+    }
+}
