@@ -189,20 +189,36 @@ impl Running {
         passed += answer_after_end(connect(address));
 
         let held: Vec<TcpStream> = (0..HELD).map(|_| hold(address)).collect();
-        let metrics = until("the gauge is right", || {
-            let metrics = scrape(self.coracle.admin);
-            (metrics.sum("coracle_open_connections") == HELD as f64).then_some(metrics)
-        });
+        let metrics = self.with_held_open();
         check(&Metrics::default(), &metrics);
         let counted = metrics.sum("coracle_bytes_total");
         // 9 bytes of request and one of answer.
         assert_eq!(counted, (passed + HELD * 10) as f64);
         self.tells_of_the_kernel(machine, table);
 
+        // A receiver that stops, so that bytes are held for it meanwhile, in a pipe or copied aside.
+        let mut stopped = connect(address);
+        let socket = socket2::SockRef::from(&stopped);
+        socket.set_recv_buffer_size(64 * 1024).unwrap();
+        let request = Script::SendAndClose.request(LONG_BYTES as u64);
+        stopped.write_all(&request).unwrap();
+        let mut last = -1.0;
+        until("nothing moves any more", || {
+            let passed = scrape(self.coracle.admin).sum("coracle_bytes_total");
+            let moves = std::mem::replace(&mut last, passed) != passed;
+            thread::sleep(Duration::from_millis(100));
+            (!moves).then_some(())
+        });
+        assert!(last < counted + LONG_BYTES as f64, "it is not blocked");
         let before = self.coracle.cpu_time();
         thread::sleep(Duration::from_secs(1));
         let used = self.coracle.cpu_time() - before;
         assert!(used < NEXT_TO_NOTHING, "{used:?} of CPU in an idle second");
+        let mut rest = Vec::new();
+        stopped.read_to_end(&mut rest).unwrap();
+        assert!(rest == pattern(LONG_BYTES), "{} bytes came", rest.len());
+        drop(stopped);
+        self.with_held_open();
 
         self.coracle.signal(Signal::TERM);
         self.coracle.logged("draining");
@@ -214,6 +230,14 @@ impl Running {
         let log = self.coracle.log();
         let is_bad = |line: &&String| line.contains("level=error") || line.contains("panic");
         assert_eq!(log.iter().find(is_bad), None);
+    }
+
+    /// The gauge comes to the number of connections that are held.
+    fn with_held_open(&self) -> Metrics {
+        until("the gauge is right", || {
+            let metrics = scrape(self.coracle.admin);
+            (metrics.sum("coracle_open_connections") == HELD as f64).then_some(metrics)
+        })
     }
 
     /// The kernel's count is right, or absent where nothing tells.
