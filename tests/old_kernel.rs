@@ -157,9 +157,11 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Root makes a mount namespace itself; others are root in a user namespace alone.
+/// Root makes a mount namespace itself; others, and root in a container, are root in a user namespace alone.
 fn namespace() -> &'static [&'static str] {
-    match rustix::process::geteuid().is_root() {
+    let mut command = Command::new("unshare");
+    let command = command.args(["--mount", "true"]).stderr(Stdio::null());
+    match command.status().unwrap().success() {
         true => &["--mount"],
         false => &["--mount", "--user", "--map-root-user"],
     }
