@@ -11,7 +11,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -141,10 +141,18 @@ impl<'a> Machine<'a> {
         let mut command = self.command(&binary());
         command.args(arguments).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut child = Killed(command.spawn().unwrap());
         // What it says fits into the pipes.
-        until("the program ends", || child.try_wait().unwrap());
-        child.wait_with_output().unwrap()
+        let status = until("the program ends", || child.0.try_wait().unwrap());
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let said = (child.0.stdout.take(), child.0.stderr.take());
+        said.0.unwrap().read_to_end(&mut stdout).unwrap();
+        said.1.unwrap().read_to_end(&mut stderr).unwrap();
+        Output {
+            status,
+            stdout,
+            stderr,
+        }
     }
 
     /// It cannot start there, and the whole of what it says is one line that contains `why`.
@@ -154,6 +162,16 @@ impl<'a> Machine<'a> {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(said.contains(why), "{said}");
+    }
+}
+
+/// A child that does not outlive a test that fails.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
