@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -69,10 +68,10 @@ impl Style {
     /// systemd names the device and inode of the stream that it reads in JOURNAL_STREAM (systemd.exec(5)).
     fn of_stderr() -> Self {
         let named = std::env::var("JOURNAL_STREAM").ok();
-        let stderr = std::fs::metadata("/proc/self/fd/2").ok();
+        let stderr = rustix::fs::fstat(std::io::stderr()).ok();
         let is_journal = named
             .zip(stderr)
-            .is_some_and(|(named, stderr)| named == format!("{}:{}", stderr.dev(), stderr.ino()));
+            .is_some_and(|(named, stderr)| named == format!("{}:{}", stderr.st_dev, stderr.st_ino));
         if is_journal {
             Self::Journal
         } else {

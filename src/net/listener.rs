@@ -77,12 +77,16 @@ impl Listener {
         // Where it is not allowed, binding an absent address fails below, and says so.
         let _ = match address {
             SocketAddr::V4(_) => socket.set_freebind_v4(true),
-            SocketAddr::V6(_) => socket.set_freebind_v6(true),
+            // IPV6_FREEBIND came with Linux 4.19; before it the option of IPv4 held for both.
+            SocketAddr::V6(_) => socket
+                .set_freebind_v6(true)
+                .or_else(|_| socket.set_freebind_v4(true)),
         };
         if address.is_ipv6() {
             socket.set_only_v6(options.v6only || !address.ip().is_unspecified())?;
         }
         socket.bind(&address.into())?;
+        check_accept4(&socket)?;
         socket.listen(BACKLOG)?;
         let local = socket.local_addr()?.as_socket().unwrap_or(address);
         Ok(Self {
@@ -111,6 +115,7 @@ impl Listener {
             bound => bound?,
         }
         let path = UnixPath::new(path)?;
+        check_accept4(&socket)?;
         socket.listen(BACKLOG)?;
         Ok(Self {
             source: Source::listener(reactor, socket.into())?,
@@ -180,6 +185,18 @@ impl Listener {
     /// Only if the kernel has no memory left.
     pub fn set_muted(&self, muted: bool) -> io::Result<()> {
         self.source.set_muted(muted)
+    }
+}
+
+/// Fails where the kernel has no accept4 (before 2.6.28, on ARM 2.6.36) or a sandbox forbids it: such a listener would let clients in and never
+/// serve one. On a socket that does not listen yet the call cannot succeed.
+fn check_accept4(socket: &Socket) -> io::Result<()> {
+    match net::accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        Err(error @ (Errno::NOSYS | Errno::PERM)) => {
+            let kind = io::ErrorKind::Unsupported;
+            Err(io::Error::new(kind, format!("accept4: {error}")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -304,10 +304,13 @@ impl Reactor {
     }
 }
 
-/// Whole milliseconds, rounded up, so that a timer is due when the wait for it ends.
+/// Whole milliseconds, rounded up, so that a timer is due when the wait for it ends. At most a day: more than 24 of them would be
+/// asked of epoll_pwait2, which Linux has since 5.11. Whoever waits for longer is looked at once a day.
 fn whole_millis(timeout: Duration) -> Timespec {
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    let timeout = timeout.min(LONGEST);
     let millis = timeout.subsec_nanos().div_ceil(1_000_000);
-    let seconds = timeout.as_secs().saturating_add((millis / 1_000).into());
+    let seconds = timeout.as_secs() + u64::from(millis / 1_000);
     Timespec {
         tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX),
         tv_nsec: (millis % 1_000 * 1_000_000).into(),

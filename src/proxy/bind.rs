@@ -42,7 +42,7 @@ impl BindError {
     }
 
     fn listen(who: &str, address: &dyn fmt::Display, reuse: bool, error: &io::Error) -> Self {
-        use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied};
+        use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied, Unsupported};
         let address_text = address.to_string();
         let is_unix = address_text.starts_with("unix:");
         let remedy = match error.kind() {
@@ -61,6 +61,12 @@ impl BindError {
             }
             NotFound => "the directory does not exist; create it",
             AddrNotAvailable => "this machine has no such address; `ip addr` lists those it has",
+            _ if is_no_ipv6(error) && !is_unix => {
+                "this machine has no IPv6; give an IPv4 address, or `*` for all"
+            }
+            Unsupported => {
+                "the kernel lacks this call, or a sandbox forbids it; Linux 3.10 or later has it"
+            }
             _ => "check the address",
         };
         let error = match error.kind() {
@@ -118,13 +124,22 @@ fn bind_tcp(
     address: SocketAddr,
     options: TcpOptions,
 ) -> io::Result<Listener> {
-    let bound = Listener::bind_tcp(reactor, address, options);
-    let is_any = address.is_ipv6() && address.ip().is_unspecified() && !options.v6only;
-    match bound {
-        // A kernel without IPv6: all its addresses are IPv4 ones.
+    let bind = |address| Listener::bind_tcp(reactor, address, options);
+    match options.v6only {
+        true => bind(address),
+        false => with_or_without_ipv6(address, bind),
+    }
+}
+
+/// Binds `[::]` as `0.0.0.0` on a machine without IPv6: all addresses it has are IPv4 ones.
+fn with_or_without_ipv6<T>(
+    address: SocketAddr,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let is_any = address.is_ipv6() && address.ip().is_unspecified();
+    match bind(address) {
         Err(error) if is_any && is_no_ipv6(&error) => {
-            let any = SocketAddr::from(([0, 0, 0, 0], address.port()));
-            Listener::bind_tcp(reactor, any, options)
+            bind(SocketAddr::from(([0, 0, 0, 0], address.port())))
         }
         bound => bound,
     }
@@ -137,7 +152,7 @@ fn is_no_ipv6(error: &io::Error) -> bool {
 }
 
 pub(super) fn admin(address: SocketAddr) -> Result<admin::Listener, BindError> {
-    let bound = admin::Listener::bind(address);
+    let bound = with_or_without_ipv6(address, admin::Listener::bind);
     let listener = bound.map_err(|error| BindError::listen("admin", &address, false, &error))?;
     let address = listener.local_addr().unwrap_or(address);
     log::info!(address:% = address; "admin endpoint listening");

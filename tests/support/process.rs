@@ -41,13 +41,7 @@ impl Coracle {
     }
 
     pub fn start_with(start: &Start<'_>) -> Self {
-        let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-        file.write_all(start.config.as_bytes()).unwrap();
-        if !start.config.contains("[admin]") {
-            file.write_all(b"\n[admin]\nlisten = \"127.0.0.1:0\"\n")
-                .unwrap();
-        }
-        let mut command = match start.descriptors {
+        let command = match start.descriptors {
             None => Command::new(binary()),
             Some(limit) => {
                 let mut shell = Command::new("sh");
@@ -56,6 +50,17 @@ impl Coracle {
                 shell
             }
         };
+        Self::start_by(command, start.config)
+    }
+
+    /// Starts it by a command that ends with the binary and becomes it: another program that keeps the process would take its signals.
+    pub fn start_by(mut command: Command, config: &str) -> Self {
+        let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+        file.write_all(config.as_bytes()).unwrap();
+        if !config.contains("[admin]") {
+            file.write_all(b"\n[admin]\nlisten = \"127.0.0.1:0\"\n")
+                .unwrap();
+        }
         command.arg("run").arg("-c").arg(file.path());
         command.stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -1,0 +1,263 @@
+//! Nothing is written to disk in routine running: a busy while under `strace`, and no call in it that could have written to a file.
+//!
+//! Five seconds by default; CORACLE_BUSY_SECONDS asks for more, as `.ci/run` does.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::backend::{self, Script, pattern};
+use support::http::get;
+use support::metrics::{Scraper, scrape};
+use support::process::{Coracle, binary};
+use support::rng::Rng;
+use support::until;
+
+/// Every call that takes a path, binds a name, or can write. A question mark: not every machine has it.
+const TRACED: &str = "trace=%file,bind,write,?writev,?pwrite64,?pwritev,?pwritev2,?sendfile,?sendfile64,?splice,?tee,\
+    ?vmsplice,?copy_file_range,?ftruncate,?ftruncate64,?fallocate,?fchmod,?fchown,?fchown32,?fsetxattr,?futimesat,?utimensat,\
+    ?fsync,?fdatasync,?sync,?syncfs,?sync_file_range,?sync_file_range2,?memfd_create,?io_uring_setup,?io_setup,\
+    ?open_by_handle_at,?name_to_handle_at";
+
+/// Calls that take a path and only look.
+const LOOKING: [&str; 14] = [
+    "execve",
+    "access",
+    "faccessat",
+    "faccessat2",
+    "stat",
+    "stat64",
+    "lstat",
+    "lstat64",
+    "newfstatat",
+    "fstatat64",
+    "statx",
+    "readlink",
+    "readlinkat",
+    "getcwd",
+];
+
+const LONG_BYTES: usize = 8 << 20;
+const WORKERS: usize = 4;
+
+#[test]
+fn a_busy_while_writes_to_no_file() {
+    if !can_trace() {
+        return;
+    }
+    let seconds = std::env::var("CORACLE_BUSY_SECONDS").map_or(5, |text| text.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let (trace, front) = (dir.path().join("trace"), dir.path().join("front.sock"));
+    let front_name = front.to_str().unwrap();
+    let to = backend::start();
+    let refusing = backend::bound_but_not_listening();
+    let nowhere = refusing.local_addr().unwrap().as_socket().unwrap();
+    // -D: the tracer is no parent, so that the process is the test's own child. -y: descriptors with what they are.
+    let mut command = Command::new("strace");
+    command.args("-D -f -y -s 0 -e signal=none -e".split(' '));
+    command.arg(TRACED);
+    command.arg("-o").arg(&trace).arg(binary());
+    let mut coracle = Coracle::start_by(
+        command,
+        &format!(
+            "[log]\naccess = true\n\
+             [entrypoints.e]\nlisten = [\"127.0.0.1:0\", \"unix:{front_name}\"]\nto = \"localhost:{}\"\n\
+             [entrypoints.nowhere]\nlisten = \"127.0.0.1:0\"\nto = \"{nowhere}\"\n",
+            to.port()
+        ),
+    );
+    // Making its socket's file has written a little, and reading the hosts' names may have been noted as the time of access.
+    TcpStream::connect(coracle.address("e")).unwrap();
+    coracle.logged("reason=done");
+    let before = written_bytes(&coracle);
+    let connections = be_busy(&coracle, &front, Duration::from_secs(seconds));
+    let metrics = scrape(coracle.admin);
+    let refused = metrics.sum_where("coracle_connect_errors_total", "reason=\"refused\"");
+    assert!(refused > 0.0);
+    assert_eq!(written_bytes(&coracle), before, "bytes written to disk");
+    coracle.signal(Signal::TERM);
+    assert_eq!(coracle.wait().code(), Some(0));
+    assert!(!front.exists(), "the socket's file is removed");
+    let pid = coracle.pid().to_string();
+    let trace = until("the trace is whole", || {
+        let trace = std::fs::read_to_string(&trace).unwrap();
+        let ended = trace.lines().next_back().map(|line| line.split_once(' '));
+        let ended = ended.flatten().filter(|(who, _)| *who == pid);
+        ended
+            .is_some_and(|(_, what)| what.contains("+++ exited with 0 +++"))
+            .then_some(trace)
+    });
+
+    let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
+    for line in trace.lines() {
+        if let Some(call) = Call::parse(line) {
+            *calls.entry(call.name).or_default() += 1;
+            assert!(
+                call.leaves_disks_alone(front_name),
+                "it made this call: {line}"
+            );
+        }
+    }
+    println!("{connections} connections in {seconds} s; traced: {calls:?}");
+    // It was busy, all of it was seen, and what was to be seen is in it.
+    let n = |name: &str| calls.get(name).copied().unwrap_or(0);
+    assert!(calls.values().sum::<u64>() > 2_000, "{calls:?}");
+    for (name, least) in [("splice", 500), ("write", 200), ("writev", 50)] {
+        assert!(n(name) > least, "{calls:?}");
+    }
+    assert!(n("openat") + n("open") > 3, "{calls:?}");
+    assert_eq!(n("unlink") + n("unlinkat"), 1, "the socket's file");
+}
+
+/// A container may forbid tracing.
+fn can_trace() -> bool {
+    if !support::has_tool("strace") {
+        return false;
+    }
+    let tried = Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .output();
+    let traces = tried.unwrap().status.success();
+    if !traces {
+        let required = std::env::var_os("CORACLE_REQUIRE_TOOLS").is_some();
+        assert!(!required, "strace may not trace here");
+        eprintln!("skipped: strace may not trace here");
+    }
+    traces
+}
+
+/// The kernel's own account of what the process has had written to a disk, or would have; `None` where it keeps none.
+fn written_bytes(coracle: &Coracle) -> Option<String> {
+    let account = std::fs::read_to_string(format!("/proc/{}/io", coracle.pid())).ok()?;
+    let line = account
+        .lines()
+        .find(|line| line.starts_with("write_bytes:"));
+    line.map(str::to_owned)
+}
+
+/// One line of the trace: a call as it begins. What it returned does not matter.
+struct Call<'a> {
+    name: &'a str,
+    arguments: &'a str,
+}
+
+impl<'a> Call<'a> {
+    /// `123  write(2<pipe:[45]>, ""..., 80) = 80`; nothing for ends of processes and second halves of calls.
+    fn parse(line: &'a str) -> Option<Self> {
+        let (_, call) = line.split_once(' ')?;
+        let (name, arguments) = call.trim_start().split_once('(')?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        (!name.is_empty() && name.chars().all(is_name)).then_some(Self { name, arguments })
+    }
+
+    /// `front` is the one file that it makes, a socket's.
+    fn leaves_disks_alone(&self, front: &str) -> bool {
+        let begin = |n| self.arguments.split(", ").nth(n).unwrap_or_default();
+        match self.name {
+            name if LOOKING.contains(&name) => true,
+            "open" | "openat" => !["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC"]
+                .iter()
+                .any(|flag| self.arguments.contains(flag)),
+            "write" | "writev" => is_no_file(begin(0)),
+            "splice" => is_no_file(begin(2)),
+            "bind" => !self.arguments.contains("AF_UNIX") || self.arguments.contains(front),
+            "unlink" | "unlinkat" => self.arguments.contains(&format!("\"{front}\"")),
+            _ => false,
+        }
+    }
+}
+
+/// `7<socket:[123]>` and the like. Standard error is a pipe here.
+fn is_no_file(descriptor: &str) -> bool {
+    let Some((_, what)) = descriptor.split_once('<') else {
+        return false;
+    };
+    ["socket:[", "pipe:[", "anon_inode:[eventfd"]
+        .iter()
+        .any(|kind| what.starts_with(kind))
+}
+
+/// Short and long connections over TCP and a Unix socket, refused ones, scrapes and audits. Returns how many connections there were.
+fn be_busy(coracle: &Coracle, front: &Path, time: Duration) -> u64 {
+    let end = Instant::now() + time;
+    let mut rng = Rng::from_env();
+    let (address, nowhere) = (coracle.address("e"), coracle.address("nowhere"));
+    let scraper = Scraper::start(coracle.admin);
+    let held = TcpStream::connect(address).unwrap();
+    let made = thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|_| {
+                let mut rng = rng.split();
+                scope.spawn(move || {
+                    let mut made = 0;
+                    while Instant::now() < end {
+                        live(address, nowhere, front, &mut rng);
+                        made += 1;
+                    }
+                    made
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while Instant::now() < end {
+                let (status, _, body) = get(coracle.admin, "/audit");
+                assert_eq!(status, 200, "{body}");
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .sum()
+    });
+    drop(held);
+    assert!(scraper.stop() > 0);
+    made
+}
+
+fn live(address: SocketAddr, nowhere: SocketAddr, front: &Path, rng: &mut Rng) {
+    let tcp = |address| {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+        stream
+    };
+    let read_all = |stream: &mut dyn Read| std::io::copy(stream, &mut std::io::sink()).unwrap();
+    let n = rng.below(30_000) as usize;
+    match rng.below(16) {
+        0 => {
+            let mut stream = tcp(address);
+            stream
+                .write_all(&Script::SendAndClose.request(LONG_BYTES as u64))
+                .unwrap();
+            assert_eq!(read_all(&mut stream), LONG_BYTES as u64);
+        }
+        1..=3 => {
+            let mut stream = UnixStream::connect(front).unwrap();
+            stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+            stream
+                .write_all(&Script::SendAndClose.request(n as u64))
+                .unwrap();
+            assert_eq!(read_all(&mut stream), n as u64);
+        }
+        4..=6 => assert!(tcp(nowhere).read(&mut [0]).is_err(), "no server is there"),
+        _ => {
+            let mut stream = tcp(address);
+            stream
+                .write_all(&Script::AnswerAfterEnd.request(n as u64))
+                .unwrap();
+            stream.write_all(&pattern(n)).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(read_all(&mut stream), n as u64);
+        }
+    }
+}
