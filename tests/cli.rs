@@ -1,6 +1,8 @@
 //! The program from outside: exit codes and what is printed.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -128,7 +130,7 @@ fn run_tells_the_mistakes_of_the_file_it_found() {
 }
 
 fn coracle(directory: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
+    let mut command = Command::new(support::process::binary());
     command.current_dir(directory).args(arguments);
     command.output().unwrap()
 }
