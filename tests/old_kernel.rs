@@ -23,12 +23,14 @@ use support::process::{Coracle, binary};
 use support::rng::Rng;
 use support::until;
 
-/// What Linux 3.10 has not: every later call, PR_GET_AUXV (6.4), SO_RCVTIMEO_NEW and SO_SNDTIMEO_NEW (5.1), IPV6_FREEBIND (4.19).
-const NEWER_THAN_3_10: [&str; 5] = [
+/// What Linux 3.10 has not: every later call, PR_GET_AUXV (6.4), SO_RCVTIMEO_NEW and SO_SNDTIMEO_NEW (5.1), SO_MEMINFO (4.12),
+/// IPV6_FREEBIND (4.19).
+const NEWER_THAN_3_10: [&str; 6] = [
     "newer-than-3.10=ENOSYS",
     "prctl[0=1096112214]=EINVAL",
     "setsockopt[1=1,2=66]=ENOPROTOOPT",
     "setsockopt[1=1,2=67]=ENOPROTOOPT",
+    "getsockopt[1=1,2=55]=ENOPROTOOPT",
     "setsockopt[1=41,2=78]=ENOPROTOOPT",
 ];
 const NO_IP_FREEBIND: &str = "setsockopt[1=0,2=15]=ENOPROTOOPT";
@@ -560,6 +562,7 @@ fn the_calls_that_are_withheld_are_made() {
     for in_a_long_stream in [
         "splice=KILL",
         "pipe2=KILL",
+        "getsockopt[1=1,2=55]=KILL",
         "fcntl[1=1031]=KILL",
         "fcntl[1=1032]=KILL",
     ] {

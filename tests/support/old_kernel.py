@@ -29,6 +29,7 @@ NUMBERS = {
         "newer-than-3.10": 314,
         "socket": 41,
         "setsockopt": 54,
+        "getsockopt": 55,
         "fcntl": 72,
         "prctl": 157,
         "splice": 275,
@@ -44,6 +45,7 @@ NUMBERS = {
         "prctl": 167,
         "socket": 198,
         "setsockopt": 208,
+        "getsockopt": 209,
         "accept4": 242,
     },
 }
@@ -94,7 +96,7 @@ class Rule:
         """Makes the call as the rule has it. Without the filter a descriptor of -1 would give EBADF."""
         if self.kills:
             return
-        values = [-1 if self.text.startswith(("splice", "setsockopt", "fcntl", "accept4")) else 0] + [0] * 5
+        values = [-1 if self.text.startswith(("splice", "setsockopt", "getsockopt", "fcntl", "accept4")) else 0] + [0] * 5
         for n, value in self.conditions:
             values[n] = value
         ctypes.set_errno(0)
