@@ -12,7 +12,7 @@ use coracle::net::{Listener, Names, Reactor};
 use coracle::state::{Conn, Entrypoint, Guard, Peer, Protocol, Service, Shared};
 
 /// The task, allocated once per connection.
-const TASK_BYTES: usize = 320;
+const TASK_BYTES: usize = 256;
 /// The entry, allocated once per connection.
 const ENTRY_BYTES: usize = 160;
 

@@ -73,14 +73,33 @@ pub(super) struct Flow {
     is_ahead: bool,
     /// KiB passed since the last small message, as far as it matters.
     streak: u16,
-    held: Held,
+    /// What was read, but not yet taken by the receiver. Boxed, since an idle flow has nothing.
+    held: Option<Box<Held>>,
 }
 
-/// What was read, but not yet taken by the receiver. Nothing, unless the receiver is blocked.
 enum Held {
-    Nothing,
     Spill(Spill),
     Pipe(Lent),
+}
+
+impl Held {
+    fn is_in_pipe(&self) -> bool {
+        matches!(self, Self::Pipe(_))
+    }
+
+    /// Forgets `n` bytes that the receiver has taken. True if they were the last.
+    fn taken(&mut self, n: usize) -> bool {
+        match self {
+            Self::Spill(spill) => {
+                spill.consume(n);
+                spill.is_empty()
+            }
+            Self::Pipe(pipe) => {
+                pipe.drained(n);
+                pipe.held() == 0
+            }
+        }
+    }
 }
 
 /// Why a flow has stopped for now.
@@ -103,7 +122,7 @@ impl Flow {
             copies_only: false,
             is_ahead: false,
             streak: 0,
-            held: Held::Nothing,
+            held: None,
         }
     }
 
@@ -112,7 +131,7 @@ impl Flow {
         let mut flow = Self::new(from);
         flow.ended = ended;
         if !held.is_empty() {
-            flow.held = Held::Spill(held);
+            flow.hold(Held::Spill(held));
         }
         flow
     }
@@ -133,7 +152,7 @@ impl Flow {
         let reactor = source.reactor();
         let mut budget = reactor.grant(BUDGET_BYTES);
         while !self.done {
-            if !matches!(self.held, Held::Nothing) {
+            if self.held.is_some() {
                 if !self.release(sink, meter)? {
                     return Ok(Pumped::Full);
                 }
@@ -164,15 +183,17 @@ impl Flow {
 
     /// Offers what is held to the receiver. False if it takes nothing.
     fn release(&mut self, sink: &Stream, meter: &impl Meter) -> Result<bool, Broken> {
-        let sent = match &self.held {
-            Held::Nothing => return Ok(true),
+        let Some(held) = &mut self.held else {
+            return Ok(true);
+        };
+        let sent = match &**held {
             Held::Spill(spill) => sink.try_send(spill.bytes()),
             Held::Pipe(pipe) => sink.try_splice_in(pipe.read_end(), pipe.held()),
         };
         let n = match sent {
             Ok(None) => return Ok(false),
             Ok(Some(n)) => n,
-            Err(error) if self.is_in_pipe() && cannot_splice(error) => {
+            Err(error) if held.is_in_pipe() && cannot_splice(error) => {
                 self.copies_only = true;
                 self.pipe_to_spill()
                     .map_err(|error| self.sink_broken(error))?;
@@ -180,31 +201,22 @@ impl Flow {
             }
             Err(error) => return Err(self.sink_broken(error)),
         };
-        meter.moved(self.from, n);
-        let left = match &mut self.held {
-            Held::Nothing => 0,
-            Held::Spill(spill) => {
-                spill.consume(n);
-                spill.bytes().len()
-            }
-            Held::Pipe(pipe) => {
-                pipe.drained(n);
-                pipe.held()
-            }
-        };
-        if left == 0 {
-            self.held = Held::Nothing;
+        if held.taken(n) {
+            self.held = None;
         }
+        meter.moved(self.from, n);
         Ok(true)
     }
 
-    fn is_in_pipe(&self) -> bool {
-        matches!(self.held, Held::Pipe(_))
+    fn hold(&mut self, held: Held) {
+        self.held = Some(Box::new(held));
     }
 
     fn pipe_to_spill(&mut self) -> io::Result<()> {
-        if let Held::Pipe(pipe) = std::mem::replace(&mut self.held, Held::Nothing) {
-            self.held = Held::Spill(Spill::new(&pipe.into_bytes()?));
+        if let Some(held) = self.held.take()
+            && let Held::Pipe(pipe) = *held
+        {
+            self.hold(Held::Spill(Spill::new(&pipe.into_bytes()?)));
         }
         Ok(())
     }
@@ -257,7 +269,7 @@ impl Flow {
             meter.moved(self.from, n);
         }
         if n < bytes.len() {
-            self.held = Held::Spill(Spill::new(&bytes[n..]));
+            self.hold(Held::Spill(Spill::new(&bytes[n..])));
         }
         Ok(())
     }
@@ -278,7 +290,7 @@ impl Flow {
                 self.is_ahead = n == most;
                 if n > 0 {
                     pipe.filled(n);
-                    self.held = Held::Pipe(pipe);
+                    self.hold(Held::Pipe(pipe));
                 }
                 // None at all is the end or urgent data; which it is, the next read says.
                 Ok(Some(n))
