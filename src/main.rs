@@ -3,10 +3,12 @@
 mod cli;
 mod load;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use argh::FromArgs;
 use async_io::Timer;
 use async_signal::{Signal, Signals};
 use coracle::audit::Audit;
@@ -32,12 +34,12 @@ coracle: no command given. The two most useful ones:
 All of them: coracle --help";
 
 fn main() -> ExitCode {
-    let arguments: Arguments = argh::from_env();
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(exit) => return exit,
+    };
     match arguments.command {
-        _ if arguments.version => {
-            println!("{}", version());
-            ExitCode::SUCCESS
-        }
+        _ if arguments.version => say(&version(), true),
         Some(Command::Check(arguments)) => check(arguments),
         Some(Command::Run(arguments)) => run(arguments),
         Some(Command::Demo(arguments)) => demo(arguments),
@@ -46,11 +48,28 @@ fn main() -> ExitCode {
     }
 }
 
+/// Those of the command line, or how the program ends without them: help was asked for, or they are wrong.
+fn arguments() -> Result<Arguments, ExitCode> {
+    let words = std::env::args_os().skip(1).map(OsString::into_string);
+    let words: Vec<String> = words.collect::<Result<_, _>>().map_err(|word| {
+        let word = word.display();
+        fail(&format!("coracle: the argument {word} is not UTF-8 text"))
+    })?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    Arguments::from_args(&["coracle"], &words).map_err(|early| match early.status {
+        Ok(()) => say(&early.output, true),
+        Err(()) => fail(&format!(
+            "{}\nRun coracle --help for more information.",
+            early.output
+        )),
+    })
+}
+
 fn check(Check { file }: Check) -> ExitCode {
     match load::file(&file, &Overrides::default()) {
         Ok(config) => {
-            println!("{}: good: {}", file.display(), load::summary(&config));
-            ExitCode::SUCCESS
+            let summary = load::summary(&config);
+            say(&format!("{}: good: {summary}", file.display()), true)
         }
         Err(why) => fail(&why),
     }
@@ -150,13 +169,14 @@ fn watch(arguments: &cli::Audit) -> ExitCode {
     say(&verdict, largest == 0)
 }
 
-/// Prints to stdout; the exit code says whether all is well.
+/// Prints to stdout; the exit code says whether all is well. That the reader has gone away, such as `head`, is no failure.
 fn say(text: &str, well: bool) -> ExitCode {
-    let _ = writeln!(io::stdout(), "{text}");
-    if well {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            fail(&format!("coracle: stdout: {error}"))
+        }
+        _ if well => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 

@@ -93,6 +93,33 @@ fn help_ends_with_an_example() {
 }
 
 #[test]
+fn an_answer_that_nobody_reads_is_no_panic() {
+    for (arguments, code) in [
+        (&["--help"][..], 0),
+        (&["--version"], 0),
+        (&["--nonsense"], 1),
+    ] {
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(support::process::binary());
+        let output = command.args(arguments).stdout(closed).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(!said.contains("panic"), "{said}");
+    }
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let mut command = Command::new(support::process::binary());
+    let output = command.arg("--help").stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.starts_with("coracle: stdout: No space left on device"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
 fn without_arguments_the_useful_commands_are_told() {
     let dir = TempDir::new().unwrap();
     let output = coracle(dir.path(), &[]);

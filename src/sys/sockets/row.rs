@@ -57,10 +57,13 @@ pub struct Listening {
 }
 
 impl Table {
-    /// Leaves out what is not among these inodes. What is not accepted yet, or closed already, has inode 0.
+    /// Leaves out what is not among these inodes. What is not accepted yet, or closed already, has inode 0. A row that came twice,
+    /// as the kernel does where others come and go while the table is read, stays once.
     pub(super) fn retain_owned(&mut self, inodes: &HashSet<u64>) {
-        self.accepted.retain(|row| inodes.contains(&row.inode));
-        self.listening.retain(|row| inodes.contains(&row.inode));
+        let mut seen = HashSet::new();
+        let mut is_owned = |inode| inodes.contains(&inode) && seen.insert(inode);
+        self.accepted.retain(|row| is_owned(row.inode));
+        self.listening.retain(|row| is_owned(row.inode));
     }
 }
 
