@@ -117,3 +117,33 @@ impl fmt::Display for TcpState {
 pub(super) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Accepted, Listening, Name, Table, TcpState};
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_row_that_came_twice_counts_once_and_a_strangers_not_at_all() {
+        let local = Name::Tcp(([127, 0, 0, 1], 80).into());
+        let accepted = [7, 8, 7, 0].map(|inode| Accepted {
+            local: local.clone(),
+            peer: None,
+            state: TcpState::ESTABLISHED,
+            inode,
+        });
+        let listening = [9, 9].map(|inode| Listening {
+            local: local.clone(),
+            backlog: None,
+            inode,
+        });
+        let mut table = Table {
+            accepted: accepted.into(),
+            listening: listening.into(),
+        };
+        table.retain_owned(&HashSet::from([7, 9]));
+        let inodes: Vec<_> = table.accepted.iter().map(|row| row.inode).collect();
+        assert_eq!(inodes, [7]);
+        assert_eq!(table.listening.len(), 1);
+    }
+}
