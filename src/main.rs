@@ -21,12 +21,6 @@ use smol::stream::{Stream, StreamExt};
 
 use cli::{Arguments, Check, Command, Run};
 
-/// What a C library's own allocator costs differs from one static build to the next: zig's rounds up to powers of two, which makes
-/// an idle connection a third larger.
-#[cfg(target_env = "musl")]
-#[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
-
 const SHORT_HELP: &str = "\
 coracle: no command given. The two most useful ones:
   coracle demo                            shows the proxy at work
