@@ -296,7 +296,7 @@ fn relayed(reactor: &Rc<Reactor>, act: impl FnOnce(TcpStream, TcpStream) + Send)
         let acting = scope.spawn(|| act(client_peer, server_peer));
         run(
             reactor,
-            relay(&client, &server, Opening::of(&client).into_read(), &count),
+            relay(&client, &server, Opening::of(&client).into_read(), &count).unwrap(),
         )
         .unwrap();
         drop((client, server));
@@ -412,6 +412,7 @@ fn two_fast_streams_do_not_starve_a_slow_one() {
                 Opening::of(&client).into_read(),
                 &Count::default(),
             )
+            .unwrap()
             .await;
         };
         executor.spawn(fast).detach();
@@ -449,7 +450,7 @@ fn a_pipe_with_bytes_left_in_it_is_never_used_again() {
         });
         run(&reactor, async {
             let count = Count::default();
-            let stuck = relay(&client, &server, Opening::of(&client).into_read(), &count);
+            let stuck = relay(&client, &server, Opening::of(&client).into_read(), &count).unwrap();
             let stuck = async { drop(stuck.await) };
             stuck.or(reactor.sleep(Duration::from_millis(100))).await;
         });
@@ -508,7 +509,9 @@ fn a_fast_stream_stops_after_its_share_of_a_turn() {
         most: most.clone(),
     };
     let task = executor.spawn(async move {
-        let _ = relay(&client, &server, Opening::of(&client).into_read(), &meter).await;
+        let _ = relay(&client, &server, Opening::of(&client).into_read(), &meter)
+            .unwrap()
+            .await;
     });
     run(&reactor, executor.run(task));
     sending.join().unwrap();

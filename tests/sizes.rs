@@ -11,10 +11,11 @@ use coracle::conn::{self, Route};
 use coracle::net::{Listener, Names, Reactor};
 use coracle::state::{Conn, Entrypoint, Guard, Peer, Protocol, Service, Shared};
 
-/// The task, allocated once per connection.
-const TASK_BYTES: usize = 256;
-/// The entry, allocated once per connection.
-const ENTRY_BYTES: usize = 160;
+/// The task, allocated once per connection. The executor adds 64 bytes, and the allocator of the static builds rounds up to powers
+/// of two: one byte more is 256 more.
+const TASK_BYTES: usize = 192;
+/// The entry, allocated once per connection, with 16 bytes of its reference counts: likewise.
+const ENTRY_BYTES: usize = 112;
 
 #[test]
 fn a_connections_task_and_entry_stay_small() {

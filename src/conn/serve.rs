@@ -9,8 +9,8 @@ use smol::future::FutureExt;
 
 use super::dial;
 use super::route::{Hook, Route};
-use crate::net::{self, Meter, Opening, Side, Stream};
-use crate::state::{CloseReason, Conn, Direction, Guard, Phase, ServerId};
+use crate::net::{self, Broken, Meter, Opening, Side, Stream};
+use crate::state::{CloseReason, Conn, Direction, Guard, Phase};
 
 /// Serves one connection to its end. It is in the set for as long as its sockets are open, however this future ends.
 pub fn serve(guard: Guard, route: Rc<Route>, client: Stream) -> impl Future<Output = ()> {
@@ -21,10 +21,9 @@ pub fn serve(guard: Guard, route: Rc<Route>, client: Stream) -> impl Future<Outp
     };
     // Not an async function, which would keep its arguments twice.
     async move {
-        let whole = &served;
-        let carried = AssertUnwindSafe(carry(whole));
-        let reason = carried.catch_unwind().await.unwrap_or_else(|_| {
-            let conn = whole.guard.conn();
+        let carried = AssertUnwindSafe(carry(&served)).catch_unwind();
+        let reason = carried.await.unwrap_or_else(|_| {
+            let conn = served.guard.conn();
             log::error!(entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer, id:% = conn.id;
                 "a bug ended this connection; the others go on; please report it");
             CloseReason::Panic
@@ -51,48 +50,33 @@ struct Served {
 }
 
 async fn carry(served: &Served) -> CloseReason {
-    let Served {
-        client,
-        route,
-        guard,
-    } = served;
-    let conn = guard.conn();
-    if let Some(Hook(hook)) = &route.hook {
-        hook(conn);
+    if let Some(Hook(hook)) = &served.route.hook {
+        hook(served.guard.conn());
     }
     // Boxed, because it is larger than the relay and gone when that begins.
-    let connected = Box::pin(connect(conn, route, client));
-    let (server_id, server, opening) = match connected.await {
+    let (server, opening) = match Box::pin(connect(served)).await {
         Ok(connected) => connected,
         Err(reason) => return reason,
     };
-    conn.relaying(server_id, route.reactor.now());
-    let meter = Counting { conn, route };
-    let Err(broken) = net::relay(client, &server, opening, &meter).await else {
-        return CloseReason::Done;
+    let relay = match net::relay(&served.client, &server, opening, served) {
+        Ok(relay) => relay,
+        Err(broken) => return broken_for(served, &broken),
     };
-    log::debug!(
-        entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer, id:% = conn.id,
-        side:? = broken.side, error:% = broken.error; "broken");
-    match (broken.side, is_reset(&broken.error)) {
-        (Side::Client, true) => CloseReason::ClientReset,
-        (Side::Client, false) => CloseReason::ClientLost,
-        (Side::Server, true) => CloseReason::ServerReset,
-        (Side::Server, false) => CloseReason::ServerLost,
+    match relay.await {
+        Ok(()) => CloseReason::Done,
+        Err(broken) => broken_for(served, &broken),
     }
 }
 
 /// Dials while the client is there. The client's first bytes may have gone to the server by then, or are kept.
-async fn connect(
-    conn: &Rc<Conn>,
-    route: &Rc<Route>,
-    client: &Stream,
-) -> Result<(ServerId, Stream, net::Read), CloseReason> {
-    let opening = Opening::of(client);
+async fn connect(served: &Served) -> Result<(Stream, net::Read), CloseReason> {
+    let (conn, route) = (served.guard.conn(), &served.route);
+    let opening = Opening::of(&served.client);
     let dialled = dial::dial(conn, route, &opening);
     let gone = async { Err(gone_while_dialling(&opening).await) };
     let (server_id, server) = dialled.or(gone).await?;
-    Ok((server_id, server, opening.into_read()))
+    conn.relaying(server_id, route.reactor.now());
+    Ok((server, opening.into_read()))
 }
 
 /// Waits until the client's connection fails. That the client has finished sending is no failure: it may wait for an answer.
@@ -115,24 +99,34 @@ fn is_reset(error: &io::Error) -> bool {
 }
 
 /// Counts what passes in the connection's entry.
-struct Counting<'a> {
-    conn: &'a Conn,
-    route: &'a Route,
-}
-
-impl Meter for Counting<'_> {
+impl Meter for Served {
     fn moved(&self, from: Side, bytes: usize) {
         let direction = match from {
             Side::Client => Direction::ToServer,
             Side::Server => Direction::ToClient,
         };
-        self.conn.moved(direction, bytes, self.route.reactor.now());
+        let now = self.route.reactor.now();
+        self.guard.conn().moved(direction, bytes, now);
     }
 
     fn finished(&self, _from: Side) {
-        if self.conn.phase() == Phase::Relaying {
-            self.conn.half_closed(self.route.reactor.now());
+        let conn = self.guard.conn();
+        if conn.phase() == Phase::Relaying {
+            conn.half_closed(self.route.reactor.now());
         }
+    }
+}
+
+fn broken_for(served: &Served, broken: &Broken) -> CloseReason {
+    let conn = served.guard.conn();
+    log::debug!(
+        entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer, id:% = conn.id,
+        side:? = broken.side, error:% = broken.error; "broken");
+    match (broken.side, is_reset(&broken.error)) {
+        (Side::Client, true) => CloseReason::ClientReset,
+        (Side::Client, false) => CloseReason::ClientLost,
+        (Side::Server, true) => CloseReason::ServerReset,
+        (Side::Server, false) => CloseReason::ServerLost,
     }
 }
 

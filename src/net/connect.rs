@@ -74,8 +74,8 @@ impl Stream {
         match error {
             None => Poll::Ready(Ok(())),
             // A refusal is ECONNREFUSED. Only what has been connected is reset.
-            Some(error @ (Errno::CONNRESET | Errno::PIPE)) => {
-                self.note_broke(error);
+            Some(Errno::CONNRESET | Errno::PIPE) => {
+                self.source().set(Ready::RESET);
                 Poll::Ready(Ok(()))
             }
             Some(error) => Poll::Ready(Err(error.into())),

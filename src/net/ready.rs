@@ -22,6 +22,8 @@ impl Ready {
     pub(super) const END: Self = Self(32);
     /// The source has been there for a while.
     pub(super) const AGED: Self = Self(64);
+    /// The peer has reset the connection, which the kernel tells once, and nobody has been told yet.
+    pub(super) const RESET: Self = Self(128);
 
     pub(super) fn from_epoll(flags: EventFlags) -> Self {
         let mut ready = Self::NONE;

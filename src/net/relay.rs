@@ -1,9 +1,10 @@
 //! Passing bytes both ways between two streams until both have finished, or one breaks. An idle relay holds nothing.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+
+use rustix::io::Errno;
 
 use super::flow::{Broken, Flow, Meter, Pumped, Side};
 use super::opening::Read;
@@ -12,25 +13,33 @@ use super::stream::Stream;
 /// Passes bytes both ways until both sides have finished sending. A side that has finished still receives for as long as the other
 /// sends. The streams are then marked finished; otherwise dropping them resets both. `opening` is what has happened to the
 /// client's first bytes.
+///
+/// # Errors
+/// When a side has broken before this begins.
 pub fn relay<'a, M: Meter>(
     client: &'a Stream,
     server: &'a Stream,
     opening: Read,
     meter: &'a M,
-) -> Relay<'a, M> {
+) -> Result<Relay<'a, M>, Broken> {
     if opening.taken > 0 {
         meter.moved(Side::Client, opening.taken);
     }
-    let client_broke = opening.error.map(|error| (Side::Client, error));
-    let server_broke = server.take_broke().map(|error| (Side::Server, error));
-    Relay {
+    if let Some(error) = opening.error {
+        let side = Side::Client;
+        return Err(Broken { side, error });
+    }
+    if server.was_reset() {
+        let (side, error) = (Side::Server, Errno::CONNRESET.into());
+        return Err(Broken { side, error });
+    }
+    Ok(Relay {
         client,
         server,
         meter,
-        broke: client_broke.or(server_broke),
         upload: Flow::resumed(Side::Client, opening.held, opening.ended),
         download: Flow::new(Side::Server),
-    }
+    })
 }
 
 /// The future of [`relay`]. It is most of what an idle connection is made of, hence a struct: an async function keeps its arguments
@@ -39,8 +48,6 @@ pub struct Relay<'a, M> {
     client: &'a Stream,
     server: &'a Stream,
     meter: &'a M,
-    /// The side that broke before this began.
-    broke: Option<(Side, io::Error)>,
     upload: Flow,
     download: Flow,
 }
@@ -59,9 +66,6 @@ impl<M: Meter> Future for Relay<'_, M> {
         let this = self.get_mut();
         let (client, server) = (this.client, this.server);
         let (upload, download) = (&mut this.upload, &mut this.download);
-        if let Some((side, error)) = this.broke.take() {
-            return Poll::Ready(Err(Broken { side, error }));
-        }
         server.upkeep();
         let up = upload.pump(client, server, download.is_done(), this.meter)?;
         let down = download.pump(server, client, upload.is_done(), this.meter)?;

@@ -29,8 +29,6 @@ pub struct Stream {
     delay: Cell<Delay>,
     /// The keep-alive that it gets when it has aged.
     keepalive: Cell<Option<Keepalive>>,
-    /// How it broke between being connected and anybody's knowing it. The kernel tells an error once.
-    broke: Cell<Option<Errno>>,
 }
 
 /// What is known of Nagle's algorithm on a socket. It holds back a small segment only behind another that is under way, so that a
@@ -72,7 +70,6 @@ impl Stream {
             finished: Cell::new(false),
             delay: Cell::new(delay),
             keepalive: Cell::new(None),
-            broke: Cell::new(None),
         }
     }
 
@@ -89,14 +86,9 @@ impl Stream {
         self.source.tell_when_aged();
     }
 
-    /// Keeps an error that the kernel has told and will not tell again.
-    pub(super) fn note_broke(&self, error: Errno) {
-        self.broke.set(Some(error));
-    }
-
-    /// How it broke right after it was connected.
-    pub(super) fn take_broke(&self) -> Option<io::Error> {
-        self.broke.take().map(Into::into)
+    /// True if the peer has reset it right after it was connected.
+    pub(super) fn was_reset(&self) -> bool {
+        self.source.is(Ready::RESET)
     }
 
     /// Does what waits until a connection has proved to last. Its task is woken for it once.

@@ -58,7 +58,6 @@ pub enum Phase {
 }
 
 /// One entry of the set: what is known of one connection, kept up to date in cells while the connection lives.
-#[derive(Debug)]
 pub struct Conn {
     /// Its identity.
     pub id: ConnId,
@@ -73,9 +72,18 @@ pub struct Conn {
     server: Cell<Option<ServerId>>,
     phase: Cell<Phase>,
     bytes: [Cell<u64>; 2],
-    last_activity: Cell<Instant>,
-    end: Cell<Option<(CloseReason, Instant)>>,
-    task: RefCell<Option<Task<()>>>,
+    /// When a byte last passed, the phase last changed, or it ended: in nanoseconds after `opened`, of which 64 bits hold 584 years.
+    active: Cell<u64>,
+    end: Cell<Option<CloseReason>>,
+    task: Cell<Option<Task<()>>>,
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut conn = f.debug_struct("Conn");
+        conn.field("id", &self.id).field("peer", &self.peer);
+        conn.finish_non_exhaustive()
+    }
 }
 
 impl Conn {
@@ -100,14 +108,24 @@ impl Conn {
     /// When a byte last passed, or the phase last changed.
     #[must_use]
     pub fn last_activity(&self) -> Instant {
-        self.last_activity.get()
+        self.opened + Duration::from_nanos(self.active.get())
+    }
+
+    fn active_at(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.opened);
+        self.active.set(since.as_nanos() as u64);
+    }
+
+    fn ends(&self, reason: CloseReason, now: Instant) {
+        self.end.set(Some(reason));
+        self.active_at(now);
     }
 
     /// Notes that it is connected to `server` and relays from now on.
     pub fn relaying(&self, server: ServerId, now: Instant) {
         self.server.set(Some(server));
         self.phase.set(Phase::Relaying);
-        self.last_activity.set(now);
+        self.active_at(now);
     }
 
     /// Counts `n` bytes passed on.
@@ -115,13 +133,13 @@ impl Conn {
         let bytes = &self.bytes[direction as usize];
         bytes.set(bytes.get() + n as u64);
         self.entrypoint.bytes.of(direction).add(n as u64);
-        self.last_activity.set(now);
+        self.active_at(now);
     }
 
     /// Notes that one side has finished sending.
     pub fn half_closed(&self, now: Instant) {
         self.phase.set(Phase::HalfClosed);
-        self.last_activity.set(now);
+        self.active_at(now);
     }
 }
 
@@ -157,10 +175,9 @@ impl Conns {
         let Some(conn) = self.map.borrow().get(&id).cloned() else {
             return false;
         };
-        conn.end.set(Some((reason, now)));
-        // Taken in a statement of its own: dropping the task re-enters the set through the guard.
-        let task = conn.task.borrow_mut().take();
-        drop(task);
+        conn.ends(reason, now);
+        // Outside of any borrow: dropping the task re-enters the set through the guard.
+        drop(conn.task.take());
         true
     }
 
@@ -237,9 +254,9 @@ impl Guard {
             server: Cell::new(None),
             phase: Cell::new(Phase::Dialling),
             bytes: [Cell::new(0), Cell::new(0)],
-            last_activity: Cell::new(now),
+            active: Cell::new(0),
             end: Cell::new(None),
-            task: RefCell::new(None),
+            task: Cell::new(None),
         });
         conns.map.borrow_mut().insert(id, conn.clone());
         entrypoint.opened.increment();
@@ -257,7 +274,7 @@ impl Guard {
 
     /// Takes the connection out of the set, with the reason for which it ended. Returns how long it was open.
     pub fn close(self, reason: CloseReason, now: Instant) -> Duration {
-        self.conn.end.set(Some((reason, now)));
+        self.conn.ends(reason, now);
         now.saturating_duration_since(self.conn.opened)
     }
 }
@@ -265,7 +282,7 @@ impl Guard {
 impl Conn {
     /// Hands over the task that serves this connection, so that the set can end it.
     pub fn owned_by(&self, task: Task<()>) {
-        *self.task.borrow_mut() = Some(task);
+        self.task.set(Some(task));
     }
 }
 
@@ -275,17 +292,14 @@ impl Drop for Guard {
         let removed = conns.map.borrow_mut().remove(&self.conn.id);
         debug_assert!(removed.is_some(), "an entry leaves only by its guard");
         // A task that ends by itself drops this guard while it runs: it is let go, not cancelled.
-        let task = self.conn.task.borrow_mut().take();
-        if let Some(task) = task {
+        if let Some(task) = self.conn.task.take() {
             task.detach();
         }
         let entrypoint = &self.conn.entrypoint;
-        let (reason, at) = self.conn.end.get().unwrap_or_else(|| {
-            let last_seen = self.conn.last_activity.get();
-            (CloseReason::Dropped, last_seen)
-        });
+        // Without a reason nobody knew that it would end, and what was last seen of it has to do.
+        let reason = self.conn.end.get().unwrap_or(CloseReason::Dropped);
         entrypoint.closed.of(reason).increment();
-        let open = at.saturating_duration_since(self.conn.opened);
+        let open = Duration::from_nanos(self.conn.active.get());
         entrypoint.duration.observe(open);
         for waker in conns.waiting.borrow_mut().drain(..) {
             waker.wake();
