@@ -164,6 +164,8 @@ impl Flow {
                 }
                 self.done = true;
                 meter.finished(self.from);
+            } else if !source.is_readable() {
+                return Ok(Pumped::Dry);
             } else if !sink.is_writable() {
                 // As long as the receiver has no room, nothing is taken from the sender.
                 return Ok(Pumped::Full);

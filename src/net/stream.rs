@@ -220,6 +220,11 @@ impl Stream {
         }
     }
 
+    /// False once all was read, until there is more, or the end.
+    pub(super) fn is_readable(&self) -> bool {
+        self.source.ready().intersects(Ready::READ | Ready::END)
+    }
+
     /// False once the kernel's buffer was full, until it has room again.
     pub(super) fn is_writable(&self) -> bool {
         self.source.is(Ready::WRITE)
