@@ -13,6 +13,10 @@ from pathlib import Path
 from harness.process import Failure
 from harness.rows import Row
 
+ROOT = Path(__file__).resolve().parents[2]
+REALM = ROOT / "target" / "bench" / "realm"
+BUILD_REALM = "cargo build --release --manifest-path benches/realm/Cargo.toml --target-dir target/bench/realm"
+
 HAPROXY = """\
 global
     nbthread 1
@@ -82,7 +86,8 @@ def find(name: str) -> Peer | str:
     program, make = KNOWN[name]
     path = shutil.which(program, path=_search_path())
     if path is None:
-        return f"there is no `{program}` on PATH"
+        remedy = f"; to build it: {BUILD_REALM}" if program == "realm" else ""
+        return f"there is no `{program}` on PATH{remedy}"
     try:
         return make(path)
     except Failure as why:
@@ -144,8 +149,8 @@ KNOWN: dict[str, tuple[str, Callable[[str], Peer]]] = {
 
 
 def _search_path() -> str:
-    """PATH, and where daemons are."""
-    return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
+    """PATH, and where daemons and our build of realm are."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", str(REALM / "release")])
 
 
 def _version(command: list[str]) -> str:
