@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -62,6 +63,8 @@ class Peer:
     environment: dict[str, str] = field(default_factory=dict)
     forks: bool = False
     """One process per connection: no figures of threads and memory, and no rows of many connections."""
+    descriptors: int = 2
+    """How many of them a connection takes."""
 
     def why_not(self, row: Row) -> str | None:
         """Why the row is not run for it, or nothing."""
@@ -69,6 +72,9 @@ class Peer:
             return "a row of coracle alone"
         if self.forks and row.connections > 64:
             return "it starts a process per connection"
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if self.descriptors * row.connections >= limit:
+            return f"it takes {self.descriptors} descriptors per connection, and the limit here is {limit}"
         return None
 
 
@@ -128,7 +134,7 @@ def _realm(path: str) -> Peer:
     def command(port: int, backend: int, _: Path) -> list[str]:
         return [path, "-l", f"127.0.0.1:{port}", "-r", f"127.0.0.1:{backend}"]
 
-    return Peer("realm", path, _version([path, "--version"]), command, {"TOKIO_WORKER_THREADS": "1"})
+    return Peer("realm", path, _version([path, "--version"]), command, {"TOKIO_WORKER_THREADS": "1"}, descriptors=6)
 
 
 def _socat(path: str) -> Peer:
