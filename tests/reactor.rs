@@ -574,3 +574,21 @@ fn nothing_is_connected_before_the_kernel_says_so() {
     let error = run(&reactor, poll_fn(|cx| refused.poll_connected(cx))).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }
+
+#[test]
+fn a_server_that_resets_as_soon_as_it_is_connected_is_reset_and_not_refused() {
+    let reactor = Reactor::new().unwrap();
+    let (client, _client_peer) = pair(&reactor);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Stream::start_tcp(&reactor, address, None).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    reset_on_close(&accepted);
+    drop(accepted);
+    run(&reactor, poll_fn(|cx| server.poll_connected(cx))).unwrap();
+    let count = Count::default();
+    let relay = relay(&client, &server, Opening::of(&client).into_read(), &count);
+    let broken = relay.err().unwrap();
+    assert_eq!(broken.side, Side::Server);
+    assert_eq!(broken.error.kind(), std::io::ErrorKind::ConnectionReset);
+}

@@ -14,9 +14,8 @@ from pathlib import Path
 from harness.process import Failure
 from harness.rows import Row
 
-ROOT = Path(__file__).resolve().parents[2]
-REALM = ROOT / "target" / "bench" / "realm"
 BUILD_REALM = "cargo build --release --manifest-path benches/realm/Cargo.toml --target-dir target/bench/realm"
+OUR_REALM = Path(__file__).resolve().parents[2] / "target" / "bench" / "realm" / "release"
 
 HAPROXY = """\
 global
@@ -156,7 +155,7 @@ KNOWN: dict[str, tuple[str, Callable[[str], Peer]]] = {
 
 def _search_path() -> str:
     """PATH, and where daemons and our build of realm are."""
-    return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", str(REALM / "release")])
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", str(OUR_REALM)])
 
 
 def _version(command: list[str]) -> str:

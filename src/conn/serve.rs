@@ -60,11 +60,11 @@ async fn carry(served: &Served) -> CloseReason {
     };
     let relay = match net::relay(&served.client, &server, opening, served) {
         Ok(relay) => relay,
-        Err(broken) => return broken_for(served, &broken),
+        Err(broken) => return reason_for(served, &broken),
     };
     match relay.await {
         Ok(()) => CloseReason::Done,
-        Err(broken) => broken_for(served, &broken),
+        Err(broken) => reason_for(served, &broken),
     }
 }
 
@@ -117,7 +117,7 @@ impl Meter for Served {
     }
 }
 
-fn broken_for(served: &Served, broken: &Broken) -> CloseReason {
+fn reason_for(served: &Served, broken: &Broken) -> CloseReason {
     let conn = served.guard.conn();
     log::debug!(
         entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer, id:% = conn.id,

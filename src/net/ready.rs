@@ -22,7 +22,7 @@ impl Ready {
     pub(super) const END: Self = Self(32);
     /// The source has been there for a while.
     pub(super) const AGED: Self = Self(64);
-    /// The peer has reset the connection, which the kernel tells once, and nobody has been told yet.
+    /// The peer has reset it right after it was connected. Kept: the kernel tells that once.
     pub(super) const RESET: Self = Self(128);
 
     pub(super) fn from_epoll(flags: EventFlags) -> Self {
