@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use support::backend::{self, LATE_BYTES, Script, pattern, reset_on_close};
+use support::kernel::{TcpSocket, tcp_sockets};
 use support::metrics::scrape;
 use support::process::Coracle;
 use support::rng::Rng;
@@ -409,25 +410,20 @@ fn names_are_resolved_and_one_that_cannot_be_is_no_reason_not_to_start() {
 
 #[test]
 fn keep_alive_runs_on_both_sides() {
-    const KEEPALIVE_TIMER: &str = "02";
+    const KEEPALIVE_TIMER: u8 = 2;
     let to = backend::start();
     let coracle = coracle_to(&to.to_string(), "");
     let held = hold(coracle.address("e"));
-    let client_side = (
-        coracle.address("e").port(),
-        held.local_addr().unwrap().port(),
-    );
-    // The server's side gets it some seconds after it has connected.
-    until("keep-alive on both sockets", || {
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let rows = table.lines().skip(1).filter_map(|row| {
-            let columns: Vec<_> = row.split_whitespace().collect();
-            let port = |i: usize| u16::from_str_radix(columns[i].rsplit(':').next()?, 16).ok();
-            let (local, remote) = (port(1)?, port(2)?);
-            let is_ours = (local, remote) == client_side || remote == to.port();
-            is_ours.then(|| columns[5][..2].to_owned())
-        });
-        let timers: Vec<_> = rows.collect();
-        (timers == [KEEPALIVE_TIMER, KEEPALIVE_TIMER]).then_some(())
+    let client_port = held.local_addr().unwrap().port();
+    let has_keep_alive = |is: &dyn Fn(&TcpSocket) -> bool| {
+        let socket = tcp_sockets().into_iter().find(is)?;
+        (socket.timer == KEEPALIVE_TIMER).then_some(())
+    };
+    until("keep-alive on the client's side", || {
+        has_keep_alive(&|socket| socket.remote_port == client_port)
+    });
+    // Some seconds after it has connected.
+    until("keep-alive on the server's side", || {
+        has_keep_alive(&|socket| socket.remote_port == to.port())
     });
 }

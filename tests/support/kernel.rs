@@ -2,29 +2,45 @@
 
 use std::process::Command;
 
-/// Sockets on local port `port` that some process owns: neither listening nor without an inode, which is not accepted yet or
-/// already closed.
-pub fn connections(port: u16) -> usize {
-    ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .map(|path| std::fs::read_to_string(path).unwrap_or_default())
-        .map(|table| {
-            table
-                .lines()
-                .skip(1)
-                .filter(|row| is_owned(row, port))
-                .count()
-        })
-        .sum()
+/// A row of /proc/net/tcp or tcp6 (proc(5)): a socket that some process owns. Those without an inode are not among them, which
+/// are not accepted yet or already closed.
+#[derive(Clone, Debug)]
+pub struct TcpSocket {
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub listens: bool,
+    /// What its timer is for: 2 is keep-alive.
+    pub timer: u8,
 }
 
-fn is_owned(row: &str, port: u16) -> bool {
-    const LISTEN: &str = "0A";
-    let columns: Vec<_> = row.split_whitespace().collect();
-    let local_port = columns[1].rsplit(':').next().unwrap();
-    u16::from_str_radix(local_port, 16).unwrap() == port
-        && columns[3] != LISTEN
-        && columns[9] != "0"
+impl TcpSocket {
+    fn parse(row: &str) -> Option<Self> {
+        const LISTEN: &str = "0A";
+        let columns: Vec<_> = row.split_whitespace().collect();
+        let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+        let (timer, _) = columns[5].split_once(':')?;
+        let socket = Self {
+            local_port: port(columns[1])?,
+            remote_port: port(columns[2])?,
+            listens: columns[3] == LISTEN,
+            timer: u8::from_str_radix(timer, 16).ok()?,
+        };
+        (columns[9] != "0").then_some(socket)
+    }
+}
+
+/// All TCP sockets that some process owns.
+pub fn tcp_sockets() -> Vec<TcpSocket> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let rows = tables.iter().flat_map(|table| table.lines().skip(1));
+    rows.filter_map(TcpSocket::parse).collect()
+}
+
+/// Connected sockets on local port `port` that some process owns.
+pub fn connections(port: u16) -> usize {
+    let is_ours = |socket: &&TcpSocket| socket.local_port == port && !socket.listens;
+    tcp_sockets().iter().filter(is_ours).count()
 }
 
 /// Connected Unix sockets that were accepted at `path`: the kernel names them by their listener's path.

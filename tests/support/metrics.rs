@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 /// The samples of one scrape, by series: `name{labels}`.
@@ -67,33 +67,44 @@ pub fn scrape(admin: SocketAddr) -> Metrics {
 
 /// Scrapes without a pause, and checks every scrape.
 pub struct Scraper {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    checked: AtomicU64,
 }
 
 impl Scraper {
     pub fn start(admin: SocketAddr) -> Self {
-        let stop = Arc::<AtomicBool>::default();
-        let stopped = stop.clone();
+        let shared = Arc::<Shared>::default();
+        let own = shared.clone();
         let thread = std::thread::spawn(move || {
             let mut last = Metrics::default();
-            let mut scrapes = 0;
             let mut client = super::http::Client::connect(admin);
-            while !stopped.load(Ordering::Relaxed) {
+            while !own.stop.load(Ordering::Relaxed) {
                 let metrics = Metrics::parse(&client.get("/metrics").body);
                 check(&last, &metrics);
                 last = metrics;
-                scrapes += 1;
+                own.checked.fetch_add(1, Ordering::Relaxed);
             }
-            scrapes
         });
-        Self { stop, thread }
+        Self { shared, thread }
+    }
+
+    /// How many scrapes have been checked so far. Panics if one was wrong.
+    pub fn checked(&self) -> u64 {
+        assert!(!self.thread.is_finished(), "a scrape was wrong");
+        self.shared.checked.load(Ordering::Relaxed)
     }
 
     /// Stops, and returns how many scrapes were checked. Panics if one was wrong.
     pub fn stop(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+        self.shared.checked.load(Ordering::Relaxed)
     }
 }
 
