@@ -1,5 +1,6 @@
 //! What the kernel says: sockets that a process owns, read from /proc/net/tcp and tcp6, and from `ss`.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 /// A row of /proc/net/tcp or tcp6 (proc(5)): a socket that some process owns. Those without an inode are not among them, which
@@ -14,7 +15,8 @@ pub struct TcpSocket {
 }
 
 impl TcpSocket {
-    fn parse(row: &str) -> Option<Self> {
+    /// The socket of a row, with its inode.
+    fn parse(row: &str) -> Option<(String, Self)> {
         const LISTEN: &str = "0A";
         let columns: Vec<_> = row.split_whitespace().collect();
         let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
@@ -25,7 +27,8 @@ impl TcpSocket {
             listens: columns[3] == LISTEN,
             timer: u8::from_str_radix(timer, 16).ok()?,
         };
-        (columns[9] != "0").then_some(socket)
+        let inode = columns[9];
+        (inode != "0").then(|| (inode.to_owned(), socket))
     }
 }
 
@@ -34,7 +37,9 @@ pub fn tcp_sockets() -> Vec<TcpSocket> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"]
         .map(|path| std::fs::read_to_string(path).unwrap_or_default());
     let rows = tables.iter().flat_map(|table| table.lines().skip(1));
-    rows.filter_map(TcpSocket::parse).collect()
+    // By their inodes: while others come and go, the kernel may show a row twice.
+    let sockets: BTreeMap<_, _> = rows.filter_map(TcpSocket::parse).collect();
+    sockets.into_values().collect()
 }
 
 /// Connected sockets on local port `port` that some process owns.
