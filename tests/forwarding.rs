@@ -151,18 +151,15 @@ fn holds_little_for_a_receiver_that_stops_after(taken: usize) {
         let copied = std::io::copy(&mut receiver.take(taken as u64), &mut std::io::sink());
         assert_eq!(copied.unwrap(), taken as u64);
     });
-    client.set_nonblocking(true).unwrap();
+    let a_while = Duration::from_millis(100);
+    client.set_write_timeout(Some(a_while)).unwrap();
     let chunk = vec![7; 64 * 1024];
     let mut sent = 0;
     // The sender is stuck when neither it nor what coracle has passed on moves any more.
     let mut last = (0, -1.0);
     until("the sender is blocked", || {
-        let until = Instant::now() + Duration::from_millis(100);
-        while Instant::now() < until {
-            match (&client).write(&chunk) {
-                Ok(n) => sent += n,
-                Err(_) => thread::sleep(Duration::from_micros(100)),
-            }
+        while let Ok(n) = (&client).write(&chunk) {
+            sent += n;
         }
         let passed = scrape(coracle.admin).sum("coracle_bytes_total");
         let is_stuck = last == (sent, passed) && sent >= taken;
@@ -178,7 +175,6 @@ fn holds_little_for_a_receiver_that_stops_after(taken: usize) {
         "{held} bytes not passed on, {in_kernel} of them unread"
     );
     // And all of it arrives once it is taken.
-    client.set_nonblocking(false).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let n = std::io::copy(&mut &server, &mut std::io::sink()).unwrap();
     assert_eq!(n as usize + taken, sent);
@@ -414,13 +410,16 @@ fn keep_alive_runs_on_both_sides() {
     let to = backend::start();
     let coracle = coracle_to(&to.to_string(), "");
     let held = hold(coracle.address("e"));
-    let client_port = held.local_addr().unwrap().port();
+    let client_side = (
+        coracle.address("e").port(),
+        held.local_addr().unwrap().port(),
+    );
     let has_keep_alive = |is: &dyn Fn(&TcpSocket) -> bool| {
         let socket = tcp_sockets().into_iter().find(is)?;
         (socket.timer == KEEPALIVE_TIMER).then_some(())
     };
     until("keep-alive on the client's side", || {
-        has_keep_alive(&|socket| socket.remote_port == client_port)
+        has_keep_alive(&|socket| (socket.local_port, socket.remote_port) == client_side)
     });
     // Some seconds after it has connected.
     until("keep-alive on the server's side", || {
