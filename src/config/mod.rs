@@ -5,6 +5,7 @@ mod diagnostic;
 mod forward;
 mod host;
 mod model;
+mod origin;
 mod parse;
 mod read;
 mod resolve;

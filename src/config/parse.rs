@@ -5,7 +5,8 @@ use toml::de::DeTable;
 use super::diagnostic::{Collector, Diagnostics};
 use super::forward::Forward;
 use super::model::{Admin, Config};
-use super::read::{Draft, Origin};
+use super::origin::Origin;
+use super::read::Draft;
 use super::{read, resolve, syntax};
 
 /// What the command line adds to a file or says instead of it.

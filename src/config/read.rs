@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::address::{Address, Listen};
 use super::diagnostic::{Collector, Span, nearest, shown};
 use super::model::{Admin, Log, Metrics, Service, defaults};
+use super::origin::Origin;
 use super::table::{Key, Reader, Value};
 use super::value;
 
@@ -22,17 +23,6 @@ pub(super) struct Draft {
     pub(super) services: Vec<Service>,
     /// Whether there was an attempt at entrypoints; what is wrong with it has been told.
     pub(super) meant_entrypoints: bool,
-}
-
-/// Where something was written.
-#[derive(Clone)]
-pub(super) enum Origin {
-    /// In the file.
-    File(Span),
-    /// On the command line, by this flag.
-    Flag(String),
-    /// Nowhere.
-    Default,
 }
 
 pub(super) struct DraftEntrypoint {

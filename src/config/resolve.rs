@@ -8,7 +8,8 @@ use super::address::Listen;
 use super::diagnostic::{Collector, did_you_mean, shown};
 use super::forward::Forward;
 use super::model::{Config, Entrypoint, Service, defaults};
-use super::read::{Draft, DraftEntrypoint, DraftListen, Origin, Target};
+use super::origin::{Origin, report, told_place};
+use super::read::{Draft, DraftEntrypoint, DraftListen, Target};
 
 /// Adds what the command line asks for. Its entrypoints get names that no other has.
 pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
@@ -225,22 +226,5 @@ impl Bound {
         let entry = self.any.entry(family);
         entry.or_insert_with(|| listener.clone());
         self.exact.entry(address).or_insert(listener);
-    }
-}
-
-/// Where the other one of two is, to be put behind its name.
-fn told_place(origin: &Origin, out: &Collector<'_>) -> String {
-    match origin {
-        Origin::File(span) => format!(" (line {})", out.line(span.start)),
-        Origin::Flag(flag) => format!(" ({})", shown(flag)),
-        Origin::Default => " (by default)".to_owned(),
-    }
-}
-
-fn report(out: &mut Collector<'_>, origin: &Origin, why: &str) {
-    match origin {
-        Origin::File(span) => out.report(Some(span.clone()), why),
-        Origin::Flag(flag) => out.report(None, format!("{}: {why}", shown(flag))),
-        Origin::Default => out.report(None, why),
     }
 }
