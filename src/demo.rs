@@ -111,6 +111,7 @@ fn config(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Config 
             }],
             connect_timeout: defaults::CONNECT_TIMEOUT,
         }],
+        warnings: None,
     }
 }
 

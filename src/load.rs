@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use coracle::config::{Config, Overrides, count};
+use coracle::config::{Config, Diagnostic, Overrides, Place, count};
 
 /// Far beyond any configuration that is meant.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -59,6 +59,19 @@ pub fn summary(config: &Config) -> String {
         count(config.entrypoints.len(), "entrypoint"),
         count(config.services.len(), "service")
     )
+}
+
+/// Logs what is allowed, but probably not meant.
+pub fn log_warnings(config: &Config) {
+    let Some(warnings) = &config.warnings else {
+        return;
+    };
+    for Diagnostic { place, message } in &warnings.told {
+        match place {
+            Some(Place { line, .. }) => log::warn!("{}:{line}: {message}", warnings.file),
+            None => log::warn!("{}: {message}", warnings.file),
+        }
+    }
 }
 
 fn text(path: &Path) -> Result<String, String> {

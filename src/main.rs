@@ -63,7 +63,11 @@ fn check(Check { file }: Check) -> ExitCode {
     match load::file(&file, &Overrides::default()) {
         Ok(config) => {
             let summary = load::summary(&config);
-            say(&format!("{}: good: {summary}", file.display()), true)
+            let good = format!("{}: good: {summary}", file.display());
+            match config.warnings {
+                Some(warnings) => say(&format!("{warnings}\n\n{good}"), true),
+                None => say(&good, true),
+            }
         }
         Err(why) => fail(&why),
     }
@@ -83,6 +87,7 @@ fn run(arguments: Run) -> ExitCode {
     if let Some(file) = file {
         log::info!(file:% = file.display(); "configuration read");
     }
+    load::log_warnings(&config);
     match Proxy::bind(&config, None) {
         Ok(proxy) => drive(proxy),
         Err(why) => fail(&format!("coracle: {why}")),

@@ -26,6 +26,37 @@ fn check_accepts_a_good_file() {
 }
 
 #[test]
+fn check_warns_and_succeeds() {
+    let dir = TempDir::new().unwrap();
+    let text = format!("{GOOD}[services.web]\nservers = [\"h:2\"]\n");
+    let line = 1 + GOOD.lines().count();
+    fs::write(dir.path().join("c.toml"), text).unwrap();
+    let output = coracle(dir.path(), &["check", "c.toml"]);
+    let expected = format!(
+        "c.toml:{line}:11: warning: no entrypoint uses service `web`; remove it, or write service = \"web\" in an entrypoint\n  \
+         |\n{line} | [services.web]\n  |           ^^^\n\n1 warning\n\nc.toml: good: 1 entrypoint, 2 services\n"
+    );
+    assert_eq!(told(&output), (Some(0), expected.as_str(), ""));
+}
+
+#[test]
+fn check_refuses_an_entrypoint_that_leads_to_itself() {
+    let dir = TempDir::new().unwrap();
+    fs::write(
+        dir.path().join("c.toml"),
+        "[entrypoints.a]\nlisten = \"*:8080\"\nto = \"localhost:8080\"\n",
+    )
+    .unwrap();
+    let output = coracle(dir.path(), &["check", "c.toml"]);
+    let (code, out, err) = told(&output);
+    assert_eq!((code, out), (Some(1), ""));
+    assert!(
+        err.starts_with("c.toml:3:6: entrypoint `a` listens on `localhost:8080` itself"),
+        "{err}"
+    );
+}
+
+#[test]
 fn check_tells_every_mistake() {
     let dir = TempDir::new().unwrap();
     fs::write(

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use coracle::config::{Admin, Config, Diagnostics, Forward, Listen, Overrides};
+use coracle::config::{Admin, Config, Diagnostic, Diagnostics, Forward, Listen, Overrides, Place};
 
 /// Texts with the mistakes in them: line, column and message, as they are told.
 const WRONG: &[(&str, &[&str])] = &[
@@ -453,6 +453,53 @@ const WRONG: &[(&str, &[&str])] = &[
         "[entrypoints.nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn]\nlisten = \":80\"\nto = \"h:1\"\n",
         &["1:14: the name has 65 characters; the most is 64"],
     ),
+    // Entrypoints that lead back to themselves.
+    (
+        "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"127.0.0.1:80\"\n",
+        &[
+            "3:6: entrypoint `a` listens on `127.0.0.1:80` itself, so it would forward to itself without end; name another server",
+        ],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \"*:80\"\nto = \"localhost:80\"\n",
+        &[
+            "3:6: entrypoint `a` listens on `localhost:80` itself, so it would forward to itself without end; name another server",
+        ],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"0.0.0.0:80\"\n",
+        &[
+            "3:6: entrypoint `a` listens on `0.0.0.0:80` itself, so it would forward to itself without end; name another server",
+        ],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \"*:80\"\nservice = \"s\"\n[entrypoints.b]\nlisten = \"10.0.0.1:81\"\nto = \"h:1\"\n\
+         [services.s]\nservers = [\"h:80\", \"10.0.0.1:80\"]\n",
+        &[
+            "8:20: entrypoint `a` listens on `10.0.0.1:80` itself, so it would forward to itself without end; name another server",
+        ],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \"unix:/run/a\"\nto = \"unix:/run/a\"\n",
+        &[
+            "3:6: entrypoint `a` listens on `unix:/run/a` itself, so it would forward to itself without end; name another server",
+        ],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"[::1]:81\"\n[entrypoints.b]\nlisten = \"[::]:81\"\nto = \"127.0.0.1:80\"\n",
+        &[
+            "3:6: `[::1]:81` is entrypoint `b`, which leads back to entrypoint `a` without end; name another server",
+            "6:6: `127.0.0.1:80` is entrypoint `a`, which leads back to entrypoint `b` without end; name another server",
+        ],
+    ),
+    // The same server, once an end and once a circle: the circle counts.
+    (
+        "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nservice = \"s\"\n[entrypoints.b]\nlisten = \"127.0.0.1:81\"\nservice = \"s\"\n\
+         [services.s]\nservers = [\"127.0.0.1:81\"]\n",
+        &[
+            "8:12: entrypoint `b` listens on `127.0.0.1:81` itself, so it would forward to itself without end; name another server",
+        ],
+    ),
     // Syntax.
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = 0.0.0.0:80\n",
@@ -557,14 +604,96 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Each message with its line and column.
+fn messages(diagnostics: &Diagnostics) -> Vec<String> {
+    let told = diagnostics.told.iter();
+    told.map(|Diagnostic { place, message }| match place {
+        Some(Place { line, column, .. }) => format!("{line}:{column}: {message}"),
+        None => message.clone(),
+    })
+    .collect()
+}
+
+/// Texts that are allowed, with what is warned of.
+const ODD: &[(&str, &[&str])] = &[
+    (
+        "[entrypoints.a]\nlisten = \":80\"\nto = \"h:80\"\n[services.s]\nservers = [\"h:1\"]\n",
+        &[
+            "4:11: no entrypoint uses service `s`; remove it, or write service = \"s\" in an entrypoint",
+        ],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \":80\"\nto = \"127.0.0.1:2672\"\n",
+        &[
+            "3:6: `127.0.0.1:2672` is the admin endpoint; whoever reaches the entrypoint can read it",
+        ],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \":80\"\nto = \"127.0.0.1:81\"\n[entrypoints.b]\nlisten = \"127.0.0.1:81\"\nto = \"h:1\"\n",
+        &["3:6: `127.0.0.1:81` is entrypoint `b`, so these connections pass through coracle twice"],
+    ),
+    (
+        "[entrypoints.a]\nlisten = [\"224.0.0.1:80\", \"[ff02::1]:80\", \"255.255.255.255:81\", \"0.1.2.3:80\"]\nto = \"240.0.0.1:1\"\n",
+        &[
+            "2:11: `224.0.0.1:80` is a multicast address, which no client can connect to; listen on an address of this machine, or on all with `*:80`",
+            "2:27: `[ff02::1]:80` is a multicast address, which no client can connect to; listen on an address of this machine, or on all with `*:80`",
+            "2:43: `255.255.255.255:81` is the broadcast address, which no client can connect to; listen on an address of this machine, or on all with `*:81`",
+            "2:65: `0.1.2.3:80` is a reserved address, which no client can connect to; listen on an address of this machine, or on all with `*:80`",
+            "3:6: `240.0.0.1:1` is a reserved address, which no server can have",
+        ],
+    ),
+    // Not circles: another port, another family, another path, and a wildcard that leaves IPv4 to another entrypoint.
+    (
+        "[entrypoints.a]\nlisten = [\"127.0.0.1:80\", \"0.0.0.0:81\", \"unix:/a\"]\nservice = \"s\"\n\
+         [services.s]\nservers = [\"127.0.0.1:82\", \"[::1]:81\", \"unix:/b\", \"192.168.1.1:81\"]\n",
+        &[],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \"[::]:80\"\nto = \"127.0.0.1:80\"\n[entrypoints.b]\nlisten = \"0.0.0.0:80\"\nto = \"h:1\"\n",
+        &["3:6: `127.0.0.1:80` is entrypoint `b`, so these connections pass through coracle twice"],
+    ),
+];
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning_with_its_place() {
+    for (text, expected) in ODD {
+        let config = Config::parse("c.toml", text, &[]).unwrap();
+        let told = config.warnings.as_ref().map_or_else(Vec::new, messages);
+        assert_eq!(told, *expected, "{text}");
+    }
+}
+
+#[test]
+fn warnings_of_the_command_line_name_the_flag() {
+    let forward: Forward = "80:127.0.0.1:2672".parse().unwrap();
+    let overrides = Overrides {
+        forwards: vec![forward],
+        ..Overrides::default()
+    };
+    let config = Config::with_overrides(None, &overrides).unwrap();
+    assert_eq!(
+        config.warnings.unwrap().to_string(),
+        "command line: warning: -L 80:127.0.0.1:2672: `127.0.0.1:2672` is the admin endpoint; whoever reaches the entrypoint can read it\n\n1 warning"
+    );
+    let forward: Forward = "80:127.0.0.1:80".parse().unwrap();
+    let overrides = Overrides {
+        forwards: vec![forward],
+        ..Overrides::default()
+    };
+    let mistakes = Config::with_overrides(None, &overrides).unwrap_err();
+    assert_eq!(
+        messages(&mistakes),
+        [
+            "-L 80:127.0.0.1:80: entrypoint `127.0.0.1:80` listens on `127.0.0.1:80` itself, so it would forward to itself without end; name another server"
+        ]
+    );
+}
+
 #[test]
 fn every_mistake_is_told_with_its_place() {
     for (text, expected) in WRONG {
         let mistakes = Config::parse("t.toml", text, &[]).unwrap_err();
-        let told = mistakes.to_string();
-        let told = told.lines().filter_map(|line| line.strip_prefix("t.toml:"));
-        let told: Vec<_> = told.map(str::trim_start).collect();
-        assert_eq!(told, *expected, "in\n{text}");
+        assert_eq!(messages(&mistakes), *expected, "in\n{text}");
     }
 }
 

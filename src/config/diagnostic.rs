@@ -20,23 +20,51 @@ impl fmt::Display for Mistake {
 
 impl std::error::Error for Mistake {}
 
-/// Every mistake of a configuration, in the order of the text.
+/// Every mistake of a configuration, or every warning about it, in the order of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics {
+    /// What they are.
+    pub severity: Severity,
     /// The file's name as it was given, or `command line`.
     pub file: String,
-    /// The mistakes, at least one and at most [`Diagnostics::MAX_TOLD`].
+    /// At least one and at most [`Diagnostics::MAX_TOLD`].
     pub told: Vec<Diagnostic>,
-    /// How many further mistakes there are.
+    /// How many further ones there are.
     pub untold: usize,
 }
 
+/// Whether a configuration can be used as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It cannot.
+    Mistake,
+    /// It can, but it is probably not what its author wants.
+    Warning,
+}
+
+impl Severity {
+    /// What stands before each message.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Mistake => "",
+            Self::Warning => "warning: ",
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Mistake => "mistake",
+            Self::Warning => "warning",
+        }
+    }
+}
+
 impl Diagnostics {
-    /// The most mistakes that are told one by one.
+    /// The most that are reported one by one.
     pub const MAX_TOLD: usize = 100;
 }
 
-/// One mistake.
+/// One mistake or warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Where it is; `None` for what is wrong with the whole, or on the command line.
@@ -60,16 +88,17 @@ pub struct Place {
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prefix = self.severity.prefix();
         for diagnostic in &self.told {
             let Diagnostic { place, message } = diagnostic;
             let Some(place) = place else {
-                writeln!(f, "{}: {message}\n", self.file)?;
+                writeln!(f, "{}: {prefix}{message}\n", self.file)?;
                 continue;
             };
             let Place { line, column, .. } = place;
             let (indent, length) = place.underline;
             let gutter = line.to_string().len();
-            writeln!(f, "{}:{line}:{column}: {message}", self.file)?;
+            writeln!(f, "{}:{line}:{column}: {prefix}{message}", self.file)?;
             writeln!(f, "{:gutter$} |", "")?;
             writeln!(f, "{line} | {}", place.excerpt)?;
             writeln!(f, "{:gutter$} | {:indent$}{:^<length$}\n", "", "", "")?;
@@ -77,7 +106,7 @@ impl fmt::Display for Diagnostics {
         if self.untold > 0 {
             writeln!(f, "and {} more\n", self.untold)?;
         }
-        f.write_str(&count(self.told.len() + self.untold, "mistake"))
+        f.write_str(&count(self.told.len() + self.untold, self.severity.noun()))
     }
 }
 
@@ -92,12 +121,16 @@ pub fn count(n: usize, noun: &str) -> String {
 /// A range of bytes in the text.
 pub(super) type Span = Range<usize>;
 
-/// Gathers mistakes while a text is read.
+/// Gathers mistakes and warnings while a text is read.
 pub(super) struct Collector<'t> {
     text: &'t str,
     line_starts: Vec<usize>,
-    mistakes: Vec<(Option<Span>, String)>,
+    mistakes: Vec<Found>,
+    warnings: Vec<Found>,
 }
+
+/// A message and where it belongs.
+type Found = (Option<Span>, String);
 
 impl<'t> Collector<'t> {
     pub(super) fn new(text: &'t str) -> Self {
@@ -106,6 +139,7 @@ impl<'t> Collector<'t> {
             text,
             line_starts: std::iter::once(0).chain(newlines).collect(),
             mistakes: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -114,6 +148,12 @@ impl<'t> Collector<'t> {
         self.mistakes.push((span, message.into()));
     }
 
+    /// Notes something that is allowed, but probably not meant.
+    pub(super) fn warn(&mut self, span: Option<Span>, message: impl Into<String>) {
+        self.warnings.push((span, message.into()));
+    }
+
+    /// True if there is no mistake.
     pub(super) fn is_empty(&self) -> bool {
         self.mistakes.is_empty()
     }
@@ -144,17 +184,27 @@ impl<'t> Collector<'t> {
 
     /// The mistakes in the order of the text; those without a place last.
     pub(super) fn finish(mut self, file: &str) -> Diagnostics {
+        let found = std::mem::take(&mut self.mistakes);
+        self.diagnostics(Severity::Mistake, file, found)
+    }
+
+    /// The warnings in the order of the text, if there are any.
+    pub(super) fn into_warnings(mut self, file: &str) -> Option<Diagnostics> {
+        let found = std::mem::take(&mut self.warnings);
+        (!found.is_empty()).then(|| self.diagnostics(Severity::Warning, file, found))
+    }
+
+    fn diagnostics(&self, severity: Severity, file: &str, mut found: Vec<Found>) -> Diagnostics {
         let last = self.text.len() + 1;
-        self.mistakes
-            .sort_by_key(|(span, _)| span.as_ref().map_or(last, |span| span.start));
-        let untold = self.mistakes.len().saturating_sub(Diagnostics::MAX_TOLD);
-        self.mistakes.truncate(Diagnostics::MAX_TOLD);
-        let mistakes = std::mem::take(&mut self.mistakes);
-        let told = mistakes.into_iter().map(|(span, message)| Diagnostic {
+        found.sort_by_key(|(span, _)| span.as_ref().map_or(last, |span| span.start));
+        let untold = found.len().saturating_sub(Diagnostics::MAX_TOLD);
+        found.truncate(Diagnostics::MAX_TOLD);
+        let told = found.into_iter().map(|(span, message)| Diagnostic {
             place: span.map(|span| self.place(span)),
             message,
         });
         Diagnostics {
+            severity,
             file: shown(file),
             told: told.collect(),
             untold,

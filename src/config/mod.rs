@@ -4,6 +4,7 @@ mod address;
 mod diagnostic;
 mod forward;
 mod host;
+mod lint;
 mod model;
 mod origin;
 mod parse;
@@ -14,7 +15,7 @@ mod table;
 mod value;
 
 pub use address::{Address, Listen};
-pub use diagnostic::{Diagnostic, Diagnostics, Mistake, Place, count};
+pub use diagnostic::{Diagnostic, Diagnostics, Mistake, Place, Severity, count};
 pub use forward::Forward;
 pub use host::Host;
 pub use model::{Admin, Config, Entrypoint, Log, Metrics, Service, defaults};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::address::{Address, Listen};
+use super::diagnostic::Diagnostics;
 
 /// A valid configuration: names are unique and not empty, every reference leads somewhere, no address is listened on twice.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +20,8 @@ pub struct Config {
     pub entrypoints: Vec<Entrypoint>,
     /// Where connections go.
     pub services: Vec<Service>,
+    /// What is allowed, but probably not meant; `None` if there is nothing of the kind.
+    pub warnings: Option<Diagnostics>,
 }
 
 /// The admin endpoint.

@@ -24,9 +24,21 @@ pub(super) fn told_place(origin: &Origin, out: &Collector<'_>) -> String {
 
 /// Reports a mistake at its origin.
 pub(super) fn report(out: &mut Collector<'_>, origin: &Origin, why: &str) {
+    let (span, why) = at(origin, why);
+    out.report(span, why);
+}
+
+/// Warns of something at its origin.
+pub(super) fn warn(out: &mut Collector<'_>, origin: &Origin, why: &str) {
+    let (span, why) = at(origin, why);
+    out.warn(span, why);
+}
+
+/// The place in the file, or the flag in front of the message.
+fn at(origin: &Origin, why: &str) -> (Option<Span>, String) {
     match origin {
-        Origin::File(span) => out.report(Some(span.clone()), why),
-        Origin::Flag(flag) => out.report(None, format!("{}: {why}", shown(flag))),
-        Origin::Default => out.report(None, why),
+        Origin::File(span) => (Some(span.clone()), why.to_owned()),
+        Origin::Flag(flag) => (None, format!("{}: {why}", shown(flag))),
+        Origin::Default => (None, why.to_owned()),
     }
 }

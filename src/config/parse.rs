@@ -72,11 +72,12 @@ impl Config {
             return Err(out.finish(file));
         }
         overrides.add_to(&mut draft);
-        let config = resolve::resolve(draft, &mut out);
-        match out.is_empty() {
-            true => Ok(config),
-            false => Err(out.finish(file)),
+        let mut config = resolve::resolve(draft, &mut out);
+        if !out.is_empty() {
+            return Err(out.finish(file));
         }
+        config.warnings = out.into_warnings(file);
+        Ok(config)
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Draft {
     pub(super) log: Log,
     pub(super) metrics: Metrics,
     pub(super) entrypoints: Vec<DraftEntrypoint>,
-    pub(super) services: Vec<Service>,
+    pub(super) services: Vec<DraftService>,
     /// Whether there was an attempt at entrypoints; what is wrong with it has been told.
     pub(super) meant_entrypoints: bool,
 }
@@ -42,9 +42,17 @@ pub(super) struct DraftListen {
     pub(super) origin: Origin,
 }
 
+pub(super) struct DraftService {
+    pub(super) service: Service,
+    /// Where its name was written, or what stands for it.
+    pub(super) origin: Origin,
+    /// Where each of its servers was written.
+    pub(super) servers: Vec<Origin>,
+}
+
 pub(super) enum Target {
     /// A service of its own, by `to`.
-    Own(Service, Origin),
+    Own(DraftService),
     /// The name of a service.
     Named(String, Span),
     /// None that could be read.
@@ -197,13 +205,17 @@ impl Reader<'_, '_> {
                 );
                 Target::Unread
             }
-            (Some((at, _)), None) => to.map_or(Target::Unread, |to| {
+            (Some((at, value)), None) => to.map_or(Target::Unread, |to| {
                 let service = Service {
                     name: key.get_ref().to_string(),
                     servers: vec![to],
                     connect_timeout: connect_timeout.unwrap_or(defaults::CONNECT_TIMEOUT),
                 };
-                Target::Own(service, Origin::File(at.span()))
+                Target::Own(DraftService {
+                    service,
+                    origin: Origin::File(at.span()),
+                    servers: vec![Origin::File(value.span())],
+                })
             }),
             (None, Some(_)) => {
                 if let Some((key, _)) = table.get_key_value("connect_timeout") {
@@ -273,10 +285,10 @@ impl Reader<'_, '_> {
         values.into_iter().filter_map(read).collect()
     }
 
-    fn service(&mut self, key: Key<'_>, table: &DeTable<'_>) -> Service {
+    fn service(&mut self, key: Key<'_>, table: &DeTable<'_>) -> DraftService {
         self.known(table, &["servers", "connect_timeout"]);
         let name = shown(key.get_ref());
-        let servers = match table.get("servers") {
+        let (servers, origins) = match table.get("servers") {
             Some(value) => self.servers(value),
             None => {
                 let example = "servers = [\"192.168.1.10:80\"]";
@@ -286,21 +298,26 @@ impl Reader<'_, '_> {
                     &["servers"],
                     format!("service `{name}` has no `servers`; add some, such as {example}"),
                 );
-                Vec::new()
+                (Vec::new(), Vec::new())
             }
         };
         let connect_timeout = self.parsed(table, "connect_timeout", value::connect_timeout);
-        Service {
-            name: key.get_ref().to_string(),
-            servers,
-            connect_timeout: connect_timeout.unwrap_or(defaults::CONNECT_TIMEOUT),
+        DraftService {
+            service: Service {
+                name: key.get_ref().to_string(),
+                servers,
+                connect_timeout: connect_timeout.unwrap_or(defaults::CONNECT_TIMEOUT),
+            },
+            origin: Origin::File(key.span()),
+            servers: origins,
         }
     }
 
-    fn servers(&mut self, value: &Value<'_>) -> Vec<Address> {
+    /// The servers, and where each was written.
+    fn servers(&mut self, value: &Value<'_>) -> (Vec<Address>, Vec<Origin>) {
         let DeValue::Array(array) = value.get_ref() else {
             self.wrong_type(value, "an array of strings", "; write it in [ ]");
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         };
         let most = Service::MAX_SERVERS;
         if array.is_empty() {
@@ -311,7 +328,7 @@ impl Reader<'_, '_> {
             let why = format!("the list has {n} servers; the most is {most}");
             self.out.report(Some(value.span()), why);
         }
-        let mut servers = Vec::new();
+        let (mut servers, mut origins) = (Vec::new(), Vec::new());
         for value in array.iter().take(most) {
             let Some(text) = self.string(value, "servers") else {
                 continue;
@@ -324,7 +341,8 @@ impl Reader<'_, '_> {
                 self.out.report(Some(value.span()), why);
             }
             servers.push(server);
+            origins.push(Origin::File(value.span()));
         }
-        servers
+        (servers, origins)
     }
 }

@@ -7,13 +7,15 @@ use std::path::PathBuf;
 use super::address::Listen;
 use super::diagnostic::{Collector, did_you_mean, shown};
 use super::forward::Forward;
+use super::lint::{self, OfService, Origins};
 use super::model::{Config, Entrypoint, Service, defaults};
 use super::origin::{Origin, report, told_place};
-use super::read::{Draft, DraftEntrypoint, DraftListen, Target};
+use super::read::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 
 /// Adds what the command line asks for. Its entrypoints get names that no other has.
 pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
-    let services = draft.services.iter().map(|service| service.name.clone());
+    let services = draft.services.iter();
+    let services = services.map(|draft| draft.service.name.clone());
     let entrypoints = draft.entrypoints.iter().map(|entry| entry.name.clone());
     let mut taken: HashSet<String> = services.chain(entrypoints).collect();
     for forward in forwards {
@@ -38,7 +40,11 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
                 origin: origin.clone(),
             }],
             reuse_port: false,
-            target: Target::Own(service, origin),
+            target: Target::Own(DraftService {
+                service,
+                origin: origin.clone(),
+                servers: vec![origin],
+            }),
             idle_timeout: None,
             half_close_timeout: None,
             keepalive: Some(defaults::KEEPALIVE),
@@ -60,27 +66,28 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
     let named: HashMap<String, usize> = services
         .iter()
         .enumerate()
-        .map(|(index, service)| (service.name.clone(), index))
+        .map(|(index, draft)| (draft.service.name.clone(), index))
         .collect();
     let mut entrypoints = Vec::new();
+    let mut listens = Vec::new();
     for entry in draft.entrypoints {
         let service = match entry.target {
-            Target::Own(service, origin) => {
-                if named.contains_key(&service.name) {
-                    let name = shown(&service.name);
+            Target::Own(draft) => {
+                if named.contains_key(&draft.service.name) {
+                    let name = shown(&draft.service.name);
                     report(
                         out,
-                        &origin,
+                        &draft.origin,
                         &format!(
                             "`to` makes a service `{name}`, but there is a table [services.{name}] too; rename one, or write service = \"{name}\" instead"
                         ),
                     );
                 }
-                services.push(service);
+                services.push(draft);
                 services.len() - 1
             }
             Target::Named(name, span) => *named.get(&name).unwrap_or_else(|| {
-                let known = services.iter().map(|service| service.name.as_str());
+                let known = services.iter().map(|draft| draft.service.name.as_str());
                 let mut advice = did_you_mean(&name, known.take(named.len()));
                 if advice.is_empty() {
                     advice = format!("; add a table [services.{}] with `servers`", shown(&name));
@@ -91,9 +98,12 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
             }),
             Target::Unread => 0,
         };
+        let listen = entry.listen.into_iter().map(|it| (it.listen, it.origin));
+        let (listen, origins) = listen.unzip();
+        listens.push(origins);
         entrypoints.push(Entrypoint {
             name: entry.name,
-            listen: entry.listen.into_iter().map(|it| it.listen).collect(),
+            listen,
             reuse_port: entry.reuse_port,
             service,
             idle_timeout: entry.idle_timeout,
@@ -101,14 +111,28 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
             keepalive: entry.keepalive,
         });
     }
-    Config {
+    let origins = services.iter_mut().map(|draft| OfService {
+        name: draft.origin.clone(),
+        servers: std::mem::take(&mut draft.servers),
+    });
+    let origins = Origins {
+        services: origins.collect(),
+        listens,
+    };
+    let config = Config {
         drain_timeout: draft.drain_timeout,
         admin: draft.admin,
         log: draft.log,
         metrics: draft.metrics,
         entrypoints,
-        services,
+        services: services.into_iter().map(|draft| draft.service).collect(),
+        warnings: None,
+    };
+    // Where something is wrong already, what follows from it would only confuse.
+    if out.is_empty() {
+        lint::check(&config, &origins, out);
     }
+    config
 }
 
 /// Reports listeners that could not be bound side by side. A `[::]` leaves IPv4 to another listener of its port.

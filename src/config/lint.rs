@@ -1,0 +1,287 @@
+//! What is wrong or odd with a configuration as a whole: circles that lead back into it, and what cannot be of use.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::address::{Address, Listen};
+use super::diagnostic::{Collector, shown};
+use super::host::Host;
+use super::model::Config;
+use super::origin::{Origin, report, warn};
+
+/// Where the parts of a configuration were written, in the order of the parts.
+pub(super) struct Origins {
+    pub(super) services: Vec<OfService>,
+    /// Of each entrypoint, each address that it listens on.
+    pub(super) listens: Vec<Vec<Origin>>,
+}
+
+/// Where a service was written.
+pub(super) struct OfService {
+    pub(super) name: Origin,
+    pub(super) servers: Vec<Origin>,
+}
+
+/// Reports circles as mistakes, and warns of all else.
+pub(super) fn check(config: &Config, origins: &Origins, out: &mut Collector<'_>) {
+    unused_services(config, origins, out);
+    unreachable_listeners(config, origins, out);
+    unreachable_servers(config, origins, out);
+    admin_as_server(config, origins, out);
+    entrypoints_as_servers(config, origins, out);
+}
+
+fn unused_services(config: &Config, origins: &Origins, out: &mut Collector<'_>) {
+    let entrypoints = config.entrypoints.iter();
+    let used: HashSet<usize> = entrypoints.map(|entrypoint| entrypoint.service).collect();
+    for (index, service) in config.services.iter().enumerate() {
+        if !used.contains(&index) {
+            let name = shown(&service.name);
+            let why = format!(
+                "no entrypoint uses service `{name}`; remove it, or write service = \"{name}\" in an entrypoint"
+            );
+            warn(out, &origins.services[index].name, &why);
+        }
+    }
+}
+
+fn unreachable_listeners(config: &Config, origins: &Origins, out: &mut Collector<'_>) {
+    for (entrypoint, origins) in config.entrypoints.iter().zip(&origins.listens) {
+        for (listen, origin) in entrypoint.listen.iter().zip(origins) {
+            if let Listen::Tcp { address, .. } = listen
+                && let Some(kind) = no_host(address.ip())
+            {
+                let why = format!(
+                    "`{listen}` is {kind}, which no client can connect to; listen on an address of this machine, or on all with `*:{}`",
+                    address.port()
+                );
+                warn(out, origin, &why);
+            }
+        }
+    }
+}
+
+fn unreachable_servers(config: &Config, origins: &Origins, out: &mut Collector<'_>) {
+    for_each_server(config, |service, index, server| {
+        if let Address::Tcp {
+            host: Host::Ip(ip), ..
+        } = server
+            && let Some(kind) = no_host(*ip)
+        {
+            let origin = &origins.services[service].servers[index];
+            let why = format!("`{server}` is {kind}, which no server can have");
+            warn(out, origin, &why);
+        }
+    });
+}
+
+fn admin_as_server(config: &Config, origins: &Origins, out: &mut Collector<'_>) {
+    let Some(address) = config.admin.listen else {
+        return;
+    };
+    let admin = Listen::Tcp {
+        address,
+        v6only: false,
+    };
+    let ours = Ours::of(config);
+    for_each_server(config, |service, index, server| {
+        if ours.is_at(server, &admin) {
+            let origin = &origins.services[service].servers[index];
+            let why = format!(
+                "`{server}` is the admin endpoint; whoever reaches the entrypoint can read it"
+            );
+            warn(out, origin, &why);
+        }
+    });
+}
+
+/// Entrypoints that lead to entrypoints: a circle never ends, and a chain is probably not meant.
+fn entrypoints_as_servers(config: &Config, origins: &Origins, out: &mut Collector<'_>) {
+    let steps = steps(config);
+    let mut onward: HashMap<usize, Vec<usize>> = HashMap::new();
+    for step in &steps {
+        onward.entry(step.from).or_default().push(step.to);
+    }
+    // Each server is reported once, for the worst that it leads to.
+    let mut worst: BTreeMap<(usize, usize), (Leads, &Step)> = BTreeMap::new();
+    for step in &steps {
+        let leads = step.leads(&onward);
+        let entry = worst.entry((step.service, step.server));
+        let known = entry.or_insert((leads, step));
+        if leads > known.0 {
+            *known = (leads, step);
+        }
+    }
+    for ((service, index), (leads, step)) in worst {
+        let server = &config.services[service].servers[index];
+        let origin = &origins.services[service].servers[index];
+        let name = |index: usize| shown(&config.entrypoints[index].name);
+        let (from, to) = (name(step.from), name(step.to));
+        match leads {
+            Leads::Onward => {
+                let why = format!(
+                    "`{server}` is entrypoint `{to}`, so these connections pass through coracle twice"
+                );
+                warn(out, origin, &why);
+            }
+            Leads::Back => {
+                let why = format!(
+                    "`{server}` is entrypoint `{to}`, which leads back to entrypoint `{from}` without end; name another server"
+                );
+                report(out, origin, &why);
+            }
+            Leads::ToItself => {
+                let why = format!(
+                    "entrypoint `{from}` listens on `{server}` itself, so it would forward to itself without end; name another server"
+                );
+                report(out, origin, &why);
+            }
+        }
+    }
+}
+
+fn for_each_server(config: &Config, mut visit: impl FnMut(usize, usize, &Address)) {
+    for (service, configured) in config.services.iter().enumerate() {
+        for (index, server) in configured.servers.iter().enumerate() {
+            visit(service, index, server);
+        }
+    }
+}
+
+/// One entrypoint whose service has a server that is another entrypoint, all by their positions.
+struct Step {
+    from: usize,
+    service: usize,
+    server: usize,
+    to: usize,
+}
+
+/// Where a step leads, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Leads {
+    Onward,
+    Back,
+    ToItself,
+}
+
+impl Step {
+    /// `onward` has the ends of all steps by their beginnings.
+    fn leads(&self, onward: &HashMap<usize, Vec<usize>>) -> Leads {
+        if self.from == self.to {
+            return Leads::ToItself;
+        }
+        let mut seen = HashSet::from([self.to]);
+        let mut ends = vec![self.to];
+        while let Some(at) = ends.pop() {
+            if at == self.from {
+                return Leads::Back;
+            }
+            let next = onward.get(&at).into_iter().flatten().copied();
+            ends.extend(next.filter(|to| seen.insert(*to)));
+        }
+        Leads::Onward
+    }
+}
+
+fn steps(config: &Config) -> Vec<Step> {
+    let ours = Ours::of(config);
+    let mut by_port: HashMap<u16, Vec<(usize, &Listen)>> = HashMap::new();
+    for (index, entrypoint) in config.entrypoints.iter().enumerate() {
+        for listen in &entrypoint.listen {
+            by_port
+                .entry(port(listen))
+                .or_default()
+                .push((index, listen));
+        }
+    }
+    let mut steps = Vec::new();
+    for (from, entrypoint) in config.entrypoints.iter().enumerate() {
+        let service = entrypoint.service;
+        for (server, address) in config.services[service].servers.iter().enumerate() {
+            let port = match address {
+                Address::Tcp { port, .. } => *port,
+                Address::Unix(_) => UNIX,
+            };
+            let candidates = by_port.get(&port).into_iter().flatten();
+            let leads_to = candidates.filter(|(_, listen)| ours.is_at(address, listen));
+            steps.extend(leads_to.map(|(to, _)| Step {
+                from,
+                service,
+                server,
+                to: *to,
+            }));
+        }
+    }
+    steps
+}
+
+/// No server has port 0, so it stands for Unix sockets.
+const UNIX: u16 = 0;
+
+fn port(listen: &Listen) -> u16 {
+    match listen {
+        Listen::Tcp { address, .. } => address.port(),
+        Listen::Unix(_) => UNIX,
+    }
+}
+
+/// The addresses of this machine, as far as the configuration tells.
+struct Ours(HashSet<IpAddr>);
+
+impl Ours {
+    fn of(config: &Config) -> Self {
+        let listens = config.entrypoints.iter().flat_map(|it| &it.listen);
+        let ips = listens.filter_map(|listen| match listen {
+            Listen::Tcp { address, .. } => Some(address.ip()),
+            Listen::Unix(_) => None,
+        });
+        Self(ips.collect())
+    }
+
+    /// Whether connecting to `server` arrives at `listen`. Names other than `localhost` are looked up when they are dialled.
+    fn is_at(&self, server: &Address, listen: &Listen) -> bool {
+        match (server, listen) {
+            (Address::Unix(path), Listen::Unix(own)) => path == own,
+            (Address::Tcp { host, port }, Listen::Tcp { address, v6only }) => {
+                let ips = ips(host);
+                let mut ips = ips.into_iter();
+                *port == address.port() && ips.any(|ip| self.accepts(address.ip(), *v6only, ip))
+            }
+            _ => false,
+        }
+    }
+
+    fn accepts(&self, own: IpAddr, v6only: bool, ip: IpAddr) -> bool {
+        let has_family = own.is_ipv4() == ip.is_ipv4() || (own.is_ipv6() && !v6only);
+        let is_here = ip.is_loopback() || self.0.contains(&ip);
+        own == ip || (own.is_unspecified() && has_family && is_here)
+    }
+}
+
+/// The addresses of a host, as far as they are known without asking. Connecting to `0.0.0.0` or `[::]` is connecting to loopback.
+fn ips(host: &Host) -> Vec<IpAddr> {
+    let loopback = [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+    ];
+    match host {
+        Host::Ip(ip) => match ip.to_canonical() {
+            ip if ip.is_unspecified() => vec![loopback[usize::from(ip.is_ipv6())]],
+            ip => vec![ip],
+        },
+        Host::Name(name) if name.eq_ignore_ascii_case("localhost") => loopback.to_vec(),
+        Host::Name(_) => Vec::new(),
+    }
+}
+
+/// What an address is that no host can have.
+fn no_host(ip: IpAddr) -> Option<&'static str> {
+    match ip.to_canonical() {
+        ip if ip.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(ip) if ip.is_broadcast() => Some("the broadcast address"),
+        // RFC 1122, section 3.2.1.3, and RFC 1112, section 4.
+        IpAddr::V4(ip) if ip.octets()[0] >= 240 => Some("a reserved address"),
+        IpAddr::V4(ip) if ip.octets()[0] == 0 && !ip.is_unspecified() => Some("a reserved address"),
+        _ => None,
+    }
+}
