@@ -10,7 +10,11 @@ pub struct TcpSocket {
     pub local_port: u16,
     pub remote_port: u16,
     pub listens: bool,
-    /// What its timer is for: 2 is keep-alive.
+    /// Bytes that the other side has not acknowledged.
+    pub send_queue: u64,
+    /// Bytes that its process has not read; of a listener, the connections that wait to be accepted.
+    pub receive_queue: u64,
+    /// What its timer is for: 2 is keep-alive, 4 asks whether a closed window has opened.
     pub timer: u8,
 }
 
@@ -21,10 +25,13 @@ impl TcpSocket {
         let columns: Vec<_> = row.split_whitespace().collect();
         let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
         let (timer, _) = columns[5].split_once(':')?;
+        let (send, receive) = columns[4].split_once(':')?;
         let socket = Self {
             local_port: port(columns[1])?,
             remote_port: port(columns[2])?,
             listens: columns[3] == LISTEN,
+            send_queue: u64::from_str_radix(send, 16).ok()?,
+            receive_queue: u64::from_str_radix(receive, 16).ok()?,
             timer: u8::from_str_radix(timer, 16).ok()?,
         };
         let inode = columns[9];
@@ -46,6 +53,18 @@ pub fn tcp_sockets() -> Vec<TcpSocket> {
 pub fn connections(port: u16) -> usize {
     let is_ours = |socket: &&TcpSocket| socket.local_port == port && !socket.listens;
     tcp_sockets().iter().filter(is_ours).count()
+}
+
+/// The socket at one end of a connection: on `local` port, connected to `remote` port.
+pub fn end(local: u16, remote: u16) -> Option<TcpSocket> {
+    let is_it = |socket: &TcpSocket| (socket.local_port, socket.remote_port) == (local, remote);
+    tcp_sockets().into_iter().find(is_it)
+}
+
+/// Whether the socket on `local` port has bytes for `remote`, whose process reads so little that its kernel takes no more.
+pub fn has_closed_window(local: u16, remote: u16) -> bool {
+    const WINDOW_PROBE: u8 = 4;
+    end(local, remote).is_some_and(|socket| socket.timer == WINDOW_PROBE)
 }
 
 /// Connected Unix sockets that were accepted at `path`: the kernel names them by their listener's path.

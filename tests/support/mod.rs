@@ -14,23 +14,33 @@ pub mod process;
 pub mod prometheus;
 pub mod rng;
 
+use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// No event that a test waits for takes longer, even on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// The one deadline of all tests. It only ends a test that hangs, so it leaves time for an emulated program on a slow and busy
+/// machine: nothing may pass or fail because of it otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Waits until `probe` has a value: the one place where tests wait, for what announces itself by no event of its own.
 pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
+    until_ok(what, || probe().ok_or(""))
+}
+
+/// The same for a probe that can say what it still misses, which is shown if it never gets it.
+pub fn until_ok<T, E: Display>(what: &str, mut probe: impl FnMut() -> Result<T, E>) -> T {
+    let end = Instant::now() + DEADLINE;
     loop {
-        if let Some(value) = probe() {
-            return value;
-        }
+        let missing = match probe() {
+            Ok(value) => return value,
+            Err(missing) => missing,
+        };
         assert!(
-            start.elapsed() < DEADLINE,
-            "waited {DEADLINE:?} in vain: {what}"
+            Instant::now() < end,
+            "waited {DEADLINE:?} in vain: {what} {missing}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -52,11 +62,14 @@ pub fn has_tool(name: &str) -> bool {
     found
 }
 
-/// A free address that the kernel gives to no client in the meantime: its port is below the ephemeral ones.
+/// A free address that the kernel gives to no client in the meantime: its port is below the ephemeral ones. Each is given out once,
+/// so that tests of one process never share one, whatever their seeds are.
 pub fn lasting_address(rng: &mut rng::Rng) -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     until("a free port below the ephemeral ones", || {
         let port = 20_000 + rng.below(10_000) as u16;
         let listener = TcpListener::bind(("127.0.0.1", port)).ok()?;
-        listener.local_addr().ok()
+        let is_new = GIVEN.lock().unwrap().insert(port);
+        is_new.then(|| listener.local_addr().unwrap())
     })
 }

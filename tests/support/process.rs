@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::until;
+use super::{DEADLINE, until};
 
 /// A running coracle.
 pub struct Coracle {
@@ -69,7 +69,7 @@ impl Coracle {
         let mut addresses: HashMap<String, Vec<String>> = HashMap::new();
         let mut admin = None;
         loop {
-            let Ok(line) = lines.recv_timeout(Duration::from_secs(20)) else {
+            let Ok(line) = lines.recv_timeout(DEADLINE) else {
                 let _ = child.kill();
                 panic!(
                     "it did not become ready; it said: {:#?}",
@@ -146,6 +146,23 @@ impl Coracle {
         until("the admin clients have gone", || {
             (super::kernel::connections(self.admin.port()) == 0).then(|| self.descriptors())
         })
+    }
+
+    /// Checks that it uses next to no CPU while nothing is to be done: it rests or backs off, and no loop of it spins.
+    ///
+    /// Rest is no event to wait for, so this is the one check over a span of time. It compares CPU time, of which load takes some away
+    /// from a loop that spins (all of the span on an idle machine) and adds none to one that rests (a few milliseconds), so that a slow
+    /// or busy machine may let a mistake pass but finds none that is not there.
+    pub fn assert_calm(&self) {
+        const WATCHED: Duration = Duration::from_secs(2);
+        const NEXT_TO_NOTHING: Duration = Duration::from_millis(500);
+        let before = self.cpu_time();
+        std::thread::sleep(WATCHED);
+        let used = self.cpu_time() - before;
+        assert!(
+            used < NEXT_TO_NOTHING,
+            "{used:?} of CPU while nothing is to be done, for {WATCHED:?} or somewhat longer"
+        );
     }
 
     /// The CPU time that all its threads have used, those that have ended too, in steps of one tick (10 ms).
