@@ -227,10 +227,8 @@ fn both_sources_tell_the_same() {
 
 #[test]
 fn audit_says_plainly_when_nobody_or_somebody_else_answers() {
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let refusing = backend::bound_but_not_listening();
+    let closed = refusing.local_addr().unwrap().as_socket().unwrap();
     let output = audit(closed, &[]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);

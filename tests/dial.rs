@@ -13,7 +13,7 @@ use std::time::Duration;
 use coracle::net::{Dial, Listener, Meter, Names, Opening, Reactor, Side, dial_tcp, relay};
 use smol::LocalExecutor;
 use smol::future::FutureExt;
-use support::backend::Silent;
+use support::backend::{Silent, bound_but_not_listening};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -105,11 +105,9 @@ fn the_deadline_ends_what_does_not_answer() {
 
 #[test]
 fn refused_by_all_is_refused_and_no_address_is_an_error() {
-    let port = TcpListener::bind((V4, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let refusing = bound_but_not_listening();
+    let address = refusing.local_addr().unwrap().as_socket().unwrap();
+    let port = address.port();
     let reactor = Reactor::new().unwrap();
     for (ips, expected) in [
         (&[V4][..], ErrorKind::ConnectionRefused),

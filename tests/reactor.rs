@@ -19,7 +19,9 @@ use rustix::net::{SendFlags, send};
 use smol::LocalExecutor;
 use smol::future::FutureExt;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use support::backend::{pattern, reset_on_close};
+use support::backend::{bound_but_not_listening, pattern, reset_on_close};
+use support::kernel::{end, has_closed_window};
+use support::until;
 
 /// A stream of the loop and the other end of it, which blocks.
 fn pair(reactor: &Rc<Reactor>) -> (Stream, TcpStream) {
@@ -153,6 +155,12 @@ fn one_event_serves_both_directions() {
     peer.write_all(b"x").unwrap();
     let mut left = vec![0; sent];
     peer.read_exact(&mut left).unwrap();
+    // Both have happened when the loop looks next.
+    let peer_port = peer.local_addr().unwrap().port();
+    until("its bytes are taken and the byte has come", || {
+        let own = end(peer.peer_addr().unwrap().port(), peer_port)?;
+        ((own.send_queue, own.receive_queue) == (0, 1)).then_some(())
+    });
     let mut wakes = 0;
     run(
         &reactor,
@@ -229,8 +237,10 @@ fn an_event_of_a_dropped_stream_does_not_reach_the_next_one_in_its_place() {
         assert!(first.poll_recv(&mut cx, &mut [0; 8]).is_pending());
         first_peer.write_all(b"1").unwrap();
         drop(victim_peer);
-        run(&reactor, reactor.sleep(Duration::from_millis(5)));
-        let next = next.take().expect("the first was woken");
+        let next = until("the first is woken", || {
+            run(&reactor, reactor.sleep(Duration::from_millis(1)));
+            next.take()
+        });
         let (mut peer, _) = listener.accept().unwrap();
         peer.write_all(b"abc").unwrap();
         let mut buffer = [0; 8];
@@ -452,7 +462,16 @@ fn a_pipe_with_bytes_left_in_it_is_never_used_again() {
             let count = Count::default();
             let stuck = relay(&client, &server, Opening::of(&client).into_read(), &count).unwrap();
             let stuck = async { drop(stuck.await) };
-            stuck.or(reactor.sleep(Duration::from_millis(100))).await;
+            let port = receiver.local_addr().unwrap().port();
+            let own_port = receiver.peer_addr().unwrap().port();
+            let blocked = async {
+                while !has_closed_window(own_port, port) {
+                    reactor.sleep(Duration::from_millis(5)).await;
+                }
+                // What has come until now is dealt with in the next turns.
+                reactor.sleep(Duration::from_millis(5)).await;
+            };
+            stuck.or(blocked).await;
         });
         drop((client, server, receiver));
         sending.join().unwrap();
@@ -543,21 +562,24 @@ fn timers_fire_in_the_order_of_their_deadlines_and_not_before() {
     let executor = LocalExecutor::new();
     let order = Rc::new(RefCell::new(Vec::new()));
     let begun = reactor.now();
-    for millis in [30, 10, 20, 10, 0, 25] {
+    let sleepers = [30, 10, 20, 10, 0, 25].map(|millis| {
         let (order, reactor) = (order.clone(), reactor.clone());
-        let sleeping = async move {
+        executor.spawn(async move {
             let deadline = begun + Duration::from_millis(millis);
             reactor.sleep_until(deadline).await;
             assert!(reactor.now() >= deadline);
             order.borrow_mut().push(millis);
-        };
-        executor.spawn(sleeping).detach();
-    }
+        })
+    });
     // Disarmed: it never fires.
     drop(reactor.sleep(Duration::from_millis(1)));
     run(
         &reactor,
-        executor.run(reactor.sleep(Duration::from_millis(60))),
+        executor.run(async {
+            for sleeper in sleepers {
+                sleeper.await;
+            }
+        }),
     );
     assert_eq!(*order.borrow(), [0, 10, 10, 20, 25, 30]);
 }
@@ -569,7 +591,8 @@ fn nothing_is_connected_before_the_kernel_says_so() {
     let address = listener.local_addr().unwrap();
     let stream = Stream::start_tcp(&reactor, address, None).unwrap();
     run(&reactor, poll_fn(|cx| stream.poll_connected(cx))).unwrap();
-    drop(listener);
+    let refusing = bound_but_not_listening();
+    let address = refusing.local_addr().unwrap().as_socket().unwrap();
     let refused = Stream::start_tcp(&reactor, address, None).unwrap();
     let error = run(&reactor, poll_fn(|cx| refused.poll_connected(cx))).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
