@@ -5,13 +5,12 @@ mod support;
 
 use std::net::Shutdown;
 
-use coracle::admin::Limits;
 use support::admin::{Admin, PATIENT};
 use support::http::{Client, get, http};
 
 #[test]
 fn each_path_has_its_answer() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     let cases = [
         ("/", 200, "text/plain; charset=utf-8", "/metrics"),
         ("/healthz", 200, "text/plain; charset=utf-8", "ok\n"),
@@ -53,7 +52,7 @@ fn each_path_has_its_answer() {
 
 #[test]
 fn draining_is_not_ready_but_alive() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     admin.with(|world| world.shared.start_draining());
     let (status, _, body) = get(admin.address, "/readyz");
     assert_eq!((status, body.as_str()), (503, "draining\n"));
@@ -62,7 +61,7 @@ fn draining_is_not_ready_but_alive() {
 
 #[test]
 fn head_has_the_headers_of_get_and_no_body() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     for (path, status) in [("/healthz", 200), ("/metrics", 200), ("/nothing", 404)] {
         let mut client = Client::connect(admin.address);
         let request = format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -86,7 +85,7 @@ fn head_has_the_headers_of_get_and_no_body() {
 
 #[test]
 fn other_methods_are_not_allowed_and_leave_the_connection_usable() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
     for request in [
         "POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
@@ -111,7 +110,7 @@ fn other_methods_are_not_allowed_and_leave_the_connection_usable() {
 
 #[test]
 fn what_cannot_be_framed_is_refused_and_ends_the_connection_in_order() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     let long = "x".repeat(9000);
     let many = "x: y\r\n".repeat(65);
     let after_host: &[(u16, &str)] = &[
@@ -168,7 +167,7 @@ fn what_cannot_be_framed_is_refused_and_ends_the_connection_in_order() {
 
 #[test]
 fn bodies_are_thrown_away_up_to_their_limit() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
     let body = "z".repeat(8192);
     client.send(format!(
@@ -187,7 +186,7 @@ fn bodies_are_thrown_away_up_to_their_limit() {
 
 #[test]
 fn the_longest_head_is_served() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
     let rest = "GET /healthz HTTP/1.1\r\nHost: a\r\nx: \r\n\r\n".len();
     let fill = "x".repeat(8192 - rest);
@@ -203,7 +202,7 @@ fn the_longest_head_is_served() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
     let paths = ["/healthz", "/readyz", "/metrics", "/nothing", "/"].repeat(40);
     let requests: String = paths
@@ -237,7 +236,7 @@ fn a_request_may_come_byte_by_byte() {
 
 #[test]
 fn the_connection_ends_where_the_client_says_so() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     let ends = |request: &str| {
         let mut client = Client::connect(admin.address);
         client.send(request);
@@ -264,7 +263,7 @@ fn the_connection_ends_where_the_client_says_so() {
 
 #[test]
 fn a_half_closed_client_gets_its_answers() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
     client.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3));
     client.stream().shutdown(Shutdown::Write).unwrap();

@@ -7,9 +7,8 @@ use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use coracle::admin::Limits;
 use coracle::state::{CloseReason, ConnectError, Direction, Label};
-use support::admin::Admin;
+use support::admin::{Admin, PATIENT};
 use support::http::{get, http};
 use support::metrics::{Metrics, scrape};
 use support::openmetrics;
@@ -19,7 +18,7 @@ const OPENMETRICS: &str = "GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: applicati
 
 #[test]
 fn every_series_is_there_from_the_start_at_zero() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     let series = scrape(admin.address);
     for entrypoint in ["ssh", "web"] {
         let of = format!("entrypoint=\"{entrypoint}\",protocol=\"TCP\"");
@@ -61,7 +60,7 @@ fn every_series_is_there_from_the_start_at_zero() {
 
 #[test]
 fn the_gauge_is_the_set_and_opened_less_closed() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     let check = |open: [f64; 2], at: [f64; 2]| {
         let (_, _, body) = http(admin.address, OPENMETRICS);
         for series in [
@@ -127,7 +126,7 @@ fn the_gauge_is_the_set_and_opened_less_closed() {
 #[test]
 fn openmetrics_says_the_same_as_text() {
     let admin = Admin::with_entrypoints(
-        Limits::default(),
+        PATIENT,
         vec!["a \"quoted\" \\ name\nof two lines".into(), "größe".into()],
     );
     admin.with(|world| {
@@ -158,7 +157,7 @@ fn openmetrics_says_the_same_as_text() {
 
 #[test]
 fn promtool_finds_nothing_to_complain_about() {
-    let admin = Admin::start(Limits::default());
+    let admin = Admin::start(PATIENT);
     admin.with(|world| {
         world.insert(0, 0);
     });

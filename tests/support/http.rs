@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use super::DEADLINE;
 
@@ -110,13 +109,12 @@ impl Client {
         assert!(self.received.is_empty(), "more came");
     }
 
-    /// True when nothing has come for a moment. Proves nothing, but would catch who answers too early.
-    pub fn is_silent(&mut self) -> bool {
-        let moment = Some(Duration::from_millis(100));
-        self.stream.set_read_timeout(moment).unwrap();
+    /// Whether something has come that was not asked for here yet.
+    pub fn has_received(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
         let read = self.stream.peek(&mut [0]);
-        self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        self.stream.set_nonblocking(false).unwrap();
+        !read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Receives some more bytes; false at the end.
