@@ -40,7 +40,7 @@ fn status_of(coracle: &Coracle, path: &str) -> String {
 #[test]
 fn open_connections_end_by_themselves_and_the_exit_code_is_0() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut coracle = start("60s");
+        let mut coracle = start("1h");
         assert_eq!(status_of(&coracle, "/readyz"), "200");
         let held = hold(&coracle);
         coracle.signal(signal);

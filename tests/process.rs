@@ -45,7 +45,8 @@ fn readings_agree_with_the_kernel() {
 
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let age = now.unwrap().as_secs_f64() - before.started.unwrap().as_secs_f64();
-    assert!((-2.0..60.0).contains(&age), "started {age} s ago");
+    // Just now, by the deadline of all tests (it is the only thing of theirs that is needed here).
+    assert!((-2.0..180.0).contains(&age), "started {age} s ago");
 
     let spent = before.cpu.unwrap();
     while process.usage().cpu.unwrap() < spent + Duration::from_millis(20) {}

@@ -9,14 +9,15 @@ use std::process::{Command, Stdio};
 
 /// Runs coracle with its own admin endpoint as the server, holds one connection, and audits. $0 is the binary.
 const SCRIPT: &str = r#"
-"$0" run --admin 127.0.0.1:2672 -L 127.0.0.1:8080:127.0.0.1:2672 &
+exec 4< <(exec "$0" run --admin 127.0.0.1:2672 -L 127.0.0.1:8080:127.0.0.1:2672 2>&1)
 pid=$!
-for _ in $(seq 200); do
-    exec 3<>/dev/tcp/127.0.0.1/8080 && break
-    sleep 0.05
-done 2>/dev/null
+while read -t 180 -r line <&4; do
+    echo "$line" >&2
+    case $line in *msg=ready*) break;; esac
+done
+exec 3<>/dev/tcp/127.0.0.1/8080
 printf 'GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n' >&3
-while read -t 10 -r line <&3; do
+while read -t 180 -r line <&3; do
     case $line in coracle_kernel_connections*|coracle_connection_mismatch*) echo "$line";; esac
     case $line in coracle_service_open_connections*) break;; esac
 done
