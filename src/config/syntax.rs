@@ -15,24 +15,88 @@ pub(super) struct Damage {
     torn_from: Option<usize>,
 }
 
+/// What the parser complains of, as far as it is told here in other words than its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Open,
+    OpenBasic,
+    OpenLiteral,
+    OpenMultiline(&'static str),
+    Unquoted,
+    /// A value that may be bare text.
+    Bare,
+    Twice,
+    LongKey,
+    Deep,
+    NoComma,
+    NoValue,
+    BadKey,
+    Escape,
+    /// Whatever else: its own words are passed on, and what follows is not relied upon.
+    Other,
+}
+
+/// How the parser's messages begin. Its words are not part of its interface, and a later version may choose others: such a
+/// message is [`Kind::Other`]. A test below says which texts of this table have gone.
+const TEXTS: &[(&str, Kind)] = &[
+    ("unclosed array, ", Kind::Open),
+    ("unclosed inline table", Kind::Open),
+    ("invalid basic string, expected `\"`", Kind::OpenBasic),
+    ("invalid literal string, expected `'`", Kind::OpenLiteral),
+    ("invalid multi-line basic", Kind::OpenMultiline("\"\"\"")),
+    ("invalid multi-line literal", Kind::OpenMultiline("'''")),
+    ("string values must", Kind::Unquoted),
+    ("invalid float", Kind::Bare),
+    ("invalid integer", Kind::Bare),
+    ("invalid boolean", Kind::Bare),
+    ("invalid date", Kind::Bare),
+    ("invalid time", Kind::Bare),
+    ("duplicate key", Kind::Twice),
+    ("recursion limit", Kind::LongKey),
+    ("cannot recurse", Kind::Deep),
+    ("missing comma between array", Kind::NoComma),
+    ("key with no value", Kind::NoValue),
+    ("invalid unquoted key", Kind::BadKey),
+    ("missing escaped value", Kind::Escape),
+];
+
+impl Kind {
+    fn of(message: &str) -> Self {
+        let known = TEXTS.iter().find(|(text, _)| message.starts_with(text));
+        known.map_or(Self::Other, |(_, kind)| *kind)
+    }
+
+    /// Whether the value may be bare text that needs quotes.
+    fn is_bare(self) -> bool {
+        matches!(self, Self::Bare | Self::Unquoted)
+    }
+}
+
 impl Damage {
     /// Reports every mistake in the syntax, the first one of each line: further ones follow from it.
     pub(super) fn report(errors: &[Error], text: &str, out: &mut Collector<'_>) -> Self {
+        let errors = errors.iter().map(|error| (error.message(), error.span()));
+        Self::report_all(errors, text, out)
+    }
+
+    fn report_all<'e>(
+        errors: impl Iterator<Item = (&'e str, Option<Span>)>,
+        text: &str,
+        out: &mut Collector<'_>,
+    ) -> Self {
         let mut damage = Self::default();
         let mut errors: Vec<_> = errors
-            .iter()
-            .map(|error| (error.message(), span_of(error, text)))
+            .map(|(message, span)| (message, place(Kind::of(message), span, text)))
             .collect();
         // What never closes takes the rest of the text in, where nothing is as it should be then.
-        let never_closes = |(message, _): &(&str, Span)| {
-            message.starts_with("unclosed array, ") || message.starts_with("unclosed inline table")
-        };
-        let is_open = errors.iter().any(never_closes);
+        let is_open = errors
+            .iter()
+            .any(|(message, _)| Kind::of(message) == Kind::Open);
         // What needs quotes explains the other mistakes of its line.
         errors.sort_by_key(|(message, span)| {
             (
                 out.line(span.start),
-                is_open || !is_bare(message),
+                is_open || !Kind::of(message).is_bare(),
                 span.start,
             )
         });
@@ -67,27 +131,22 @@ impl Damage {
     }
 }
 
-fn span_of(error: &Error, text: &str) -> Span {
-    match error.span() {
+fn place(kind: Kind, span: Option<Span>, text: &str) -> Span {
+    match (span, kind) {
         // The end of the text is not where it was forgotten, but its start.
-        Some(span) if error.message().starts_with("invalid multi-line") => {
-            let quotes = if error.message().contains("basic") {
-                "\"\"\""
-            } else {
-                "'''"
-            };
+        (Some(span), Kind::OpenMultiline(quotes)) => {
             let before = text.get(..span.start).unwrap_or(text);
             let start = before.rfind(quotes).unwrap_or(span.start);
             start..start + quotes.len()
         }
         // Something is missing at the end: point behind the last text, not to the empty line after it.
-        Some(span) if span.start >= text.len() => {
+        (Some(span), _) if span.start >= text.len() => {
             let end = text.trim_end().len();
             end..end
         }
-        Some(span) => span,
+        (Some(span), _) => span,
         // Only a key of too many parts comes without a place.
-        None => {
+        (None, _) => {
             let dots = |line: &&str| line.matches('.').count() >= 80;
             let line = text.lines().find(dots).unwrap_or_default();
             let start = line.as_ptr() as usize - text.as_ptr() as usize;
@@ -98,19 +157,6 @@ fn span_of(error: &Error, text: &str) -> Span {
             }
         }
     }
-}
-
-/// Whether a value may be bare text that needs quotes.
-fn is_bare(message: &str) -> bool {
-    const BARE: [&str; 6] = [
-        "string values must be quoted",
-        "invalid float",
-        "invalid integer",
-        "invalid boolean",
-        "invalid date",
-        "invalid time",
-    ];
-    BARE.iter().any(|bare| message.starts_with(bare))
 }
 
 /// A mistake in the words of a person who writes configurations.
@@ -130,39 +176,29 @@ impl Told {
         let whole_line = text[line.clone()].trim();
         let is_header = whole_line.starts_with('[') || whole_line.ends_with(']');
         let is_key_value = whole_line.contains('=') || is_header;
-        let is_key =
-            message.starts_with("key with no") || message.starts_with("invalid unquoted key");
         let kept = |why: String| (why, span.clone(), false);
         let tears = |why: &str| (why.to_owned(), span.clone(), true);
-        let (why, at, tears) = match message {
-            "duplicate key" => kept(format!("`{says}` is set twice; keep one of them")),
-            "recursion limit" => tears("this key has too many parts"),
-            "invalid basic string, expected `\"`" => {
-                kept("the text is not closed; add `\"`".into())
-            }
-            "invalid literal string, expected `'`" => {
-                kept("the text is not closed; add `'`".into())
-            }
-            _ if message.starts_with("string values must") => {
-                kept(format!("text stands in quotes; write \"{says}\""))
-            }
-            _ if message.starts_with("invalid multi-line") => {
+        let (why, at, tears) = match Kind::of(message) {
+            Kind::Twice => kept(format!("`{says}` is set twice; keep one of them")),
+            Kind::LongKey => tears("this key has too many parts"),
+            Kind::OpenBasic => kept("the text is not closed; add `\"`".into()),
+            Kind::OpenLiteral => kept("the text is not closed; add `'`".into()),
+            Kind::Unquoted => kept(format!("text stands in quotes; write \"{says}\"")),
+            Kind::OpenMultiline(_) => {
                 tears("the text is not closed; add the same three quotes behind it")
             }
-            _ if message.starts_with("cannot recurse") => {
-                tears("arrays or tables are nested too deeply")
-            }
-            _ if message.starts_with("missing comma between array") => {
-                tears("expected `,` or `]` before this")
-            }
-            _ if message.starts_with("key with no value") && is_header => {
+            Kind::Deep => tears("arrays or tables are nested too deeply"),
+            Kind::NoComma => tears("expected `,` or `]` before this"),
+            Kind::NoValue if is_header => {
                 let name = shown(whole_line.trim_matches(['[', ']']));
                 let why = format!("the name of a table stands in brackets; write [{name}]");
                 (why, line, true)
             }
-            _ if is_key && !is_key_value => ("expected KEY = VALUE".into(), line, false),
-            _ if is_bare(message) || message.contains("escape") => kept(message.to_owned()),
-            _ => tears(message),
+            Kind::NoValue | Kind::BadKey if !is_key_value => {
+                ("expected KEY = VALUE".into(), line, false)
+            }
+            Kind::Bare | Kind::Escape => kept(message.to_owned()),
+            Kind::Open | Kind::NoValue | Kind::BadKey | Kind::Other => tears(message),
         };
         Self { why, at, tears }
     }
@@ -188,5 +224,76 @@ impl Told {
         };
         let tears = false;
         Some(Self { why, at, tears })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toml::de::DeTable;
+
+    /// For each text of the table, a configuration that provokes it.
+    const SAMPLES: &[&str] = &[
+        "a = [1\n",
+        "a = { b = 1\n",
+        "a = \"b\n",
+        "a = 'b\n",
+        "a = \"\"\"b\n",
+        "a = '''b\n",
+        "a = b\n",
+        "a = 1.5x\n",
+        "a = 0d1x\n",
+        "a = trux\n",
+        "a = 2026-01-01x\n",
+        "a = 25:00:00\n",
+        "a = 1\na = 2\n",
+        LONG_KEY,
+        DEEP,
+        "a = [\"1\" \"2\"]\n",
+        "a\n",
+        "a&b = 1\n",
+        "a = \"\\q\"\n",
+    ];
+    const LONG_KEY: &str = "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.\
+        a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a = 1\n";
+    const DEEP: &str = "a = [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\n";
+
+    #[test]
+    fn the_parser_still_uses_every_text_that_is_relied_upon() {
+        assert_eq!(SAMPLES.len(), TEXTS.len());
+        let mut gone = Vec::new();
+        for (sample, (text, _)) in SAMPLES.iter().zip(TEXTS) {
+            let (_, errors) = DeTable::parse_recoverable(sample);
+            let messages: Vec<_> = errors.iter().map(Error::message).collect();
+            if !messages.iter().any(|message| message.starts_with(text)) {
+                gone.push(format!("{text:?} is not among {messages:?}, of {sample:?}"));
+            }
+        }
+        assert!(gone.is_empty(), "{gone:#?}");
+    }
+
+    /// As by a later version of the parser.
+    #[test]
+    fn a_message_in_unknown_words_is_told_in_those_words_at_its_place() {
+        for sample in SAMPLES {
+            let (_, errors) = DeTable::parse_recoverable(sample);
+            for error in &errors {
+                let message = format!("in other words: {}", error.message());
+                let mut out = Collector::new(sample);
+                let error = std::iter::once((message.as_str(), error.span()));
+                let damage = Damage::report_all(error, sample, &mut out);
+                assert!(!damage.is_none(), "{sample:?}");
+                let told = out.finish("t").told.remove(0);
+                // A value without quotes or none at all is found without the parser's words.
+                let is_own = ["text stands in quotes", "`a` has no value"];
+                let is_own = is_own.iter().any(|own| told.message.starts_with(own));
+                assert!(
+                    told.message == message || is_own,
+                    "{sample:?}: {}",
+                    told.message
+                );
+                assert!(told.place.is_some(), "{sample:?}");
+            }
+        }
     }
 }
