@@ -5,9 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::{
-    Address, Admin, Config, Entrypoint, Host, Listen, Log, Metrics, Service, defaults,
-};
+use crate::config::Config;
 use crate::proxy::{BindError, Proxy};
 
 /// Connections that the client holds at most.
@@ -37,9 +35,9 @@ impl Demo {
     /// # Errors
     /// When an address cannot be listened on.
     pub fn start(listen: SocketAddr, admin: SocketAddr) -> Result<Self, BindError> {
-        let backend = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(BindError::demo)?;
-        let backend_address = backend.local_addr().map_err(BindError::demo)?;
-        let proxy = Proxy::bind(&config(listen, admin, backend_address), None)?;
+        let backend = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(no_web_server)?;
+        let backend_address = backend.local_addr().map_err(no_web_server)?;
+        let proxy = Proxy::bind(&config(listen, admin, backend_address)?, None)?;
         let admin = proxy.admin_address().unwrap_or(admin);
         let page = PAGE.replace("ADMIN", &admin.to_string());
         thread::spawn(move || serve(&backend, &page));
@@ -79,40 +77,29 @@ impl Demo {
     }
 }
 
-fn config(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Config {
-    let name = "demo".to_owned();
-    Config {
-        drain_timeout: Duration::from_secs(1),
-        admin: Admin {
-            listen: Some(admin),
-        },
-        log: Log {
-            level: log::LevelFilter::Warn,
-            access: false,
-        },
-        metrics: Metrics::default(),
-        entrypoints: vec![Entrypoint {
-            name: name.clone(),
-            listen: vec![Listen::Tcp {
-                address: listen,
-                v6only: false,
-            }],
-            reuse_port: false,
-            service: 0,
-            idle_timeout: None,
-            half_close_timeout: None,
-            keepalive: Some(defaults::KEEPALIVE),
-        }],
-        services: vec![Service {
-            name,
-            servers: vec![Address::Tcp {
-                host: Host::Ip(backend.ip()),
-                port: backend.port(),
-            }],
-            connect_timeout: defaults::CONNECT_TIMEOUT,
-        }],
-        warnings: None,
-    }
+/// Read from a text as any other configuration, so that it is checked and has the same defaults.
+fn config(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Result<Config, BindError> {
+    let text = format!(
+        "drain_timeout = \"1s\"
+[admin]
+listen = \"{admin}\"
+[log]
+level = \"warn\"
+[entrypoints.demo]
+listen = \"{listen}\"
+to = \"{backend}\"
+"
+    );
+    Config::parse("demo", &text, &[]).map_err(|mistakes| {
+        let messages = mistakes.told.into_iter().map(|told| told.message);
+        BindError::demo(messages.collect::<Vec<_>>().join("; "))
+    })
+}
+
+fn no_web_server(error: io::Error) -> BindError {
+    BindError::demo(format!(
+        "the web server cannot listen on 127.0.0.1: {error}"
+    ))
 }
 
 /// A thread per connection will do for a demo.

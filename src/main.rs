@@ -220,17 +220,6 @@ fn fail(why: &str) -> ExitCode {
 
 /// The version and what it was built for, such as `coracle 0.1.0 (x86_64-linux-gnu)`.
 fn version() -> String {
-    use std::env::consts::{ARCH, OS};
-    const ENV: &str = if cfg!(target_env = "musl") {
-        "musl"
-    } else {
-        "gnu"
-    };
-    const ABI: &str = match () {
-        () if cfg!(target_abi = "eabihf") => "eabihf",
-        () if cfg!(target_abi = "eabi") => "eabi",
-        () => "",
-    };
-    let version = env!("CARGO_PKG_VERSION");
-    format!("coracle {version} ({ARCH}-{OS}-{ENV}{ABI})")
+    let target = coracle::sys::target();
+    format!("coracle {} ({target})", env!("CARGO_PKG_VERSION"))
 }

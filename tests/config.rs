@@ -1010,9 +1010,15 @@ fn forwards_join_the_file() {
 
 #[test]
 fn forwards_do_without_a_file() {
-    let config = Config::from_forwards(&["8080:h:80".parse().unwrap()]).unwrap();
+    let mut overrides = Overrides {
+        forwards: vec!["8080:h:80".parse().unwrap()],
+        ..Overrides::default()
+    };
+    let config = Config::with_overrides(None, &overrides).unwrap();
     assert_eq!(config.entrypoints[0].name, "127.0.0.1:8080");
-    let none = Config::from_forwards(&[]).unwrap_err().to_string();
+    overrides.forwards.clear();
+    let none = Config::with_overrides(None, &overrides).unwrap_err();
+    let none = none.to_string();
     assert!(
         none.starts_with("command line: there is no entrypoint"),
         "{none}"

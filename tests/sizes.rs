@@ -23,7 +23,7 @@ fn a_connections_task_and_entry_stay_small() {
     let entrypoint = Rc::new(Entrypoint::new(0, "e", Protocol::Tcp));
     let service = Rc::new(Service::new(0, "s", ["127.0.0.1:9".to_owned()]));
     let now = reactor.now();
-    let shared = Shared::new(vec![entrypoint.clone()], vec![service.clone()], now);
+    let shared = Shared::new(vec![entrypoint.clone()], vec![service.clone()]);
     let route = Rc::new(Route {
         reactor: reactor.clone(),
         names: Rc::new(Names::new([])),

@@ -9,7 +9,7 @@ use super::family::{Family, Label, seconds};
 use super::kernel::Count;
 use super::traefik;
 use crate::state::{Entrypoint, Label as _, Server, Service, Shared};
-use crate::sys::process::Usage;
+use crate::sys::{self, process::Usage};
 
 /// Hands every family that has samples to `emit`, one after the other, so that only one is in memory at a time.
 ///
@@ -211,7 +211,7 @@ fn connect_errors(shared: &Shared) -> Family {
 }
 
 fn build_info() -> Family {
-    let target = target();
+    let target = sys::target();
     let mut labels = vec![
         ("version", env!("CARGO_PKG_VERSION")),
         ("target", target.as_str()),
@@ -225,21 +225,6 @@ fn build_info() -> Family {
         "Always 1; its labels say which coracle this is.",
     )
     .with(&labels, 1.0)
-}
-
-/// The architecture, the system and the C library, such as `aarch64-linux-musl` or `arm-linux-musleabihf`.
-fn target() -> String {
-    let library = if cfg!(target_env = "musl") {
-        "musl"
-    } else {
-        "gnu"
-    };
-    let abi = if cfg!(target_abi = "eabihf") {
-        "eabihf"
-    } else {
-        ""
-    };
-    format!("{}-linux-{library}{abi}", std::env::consts::ARCH)
 }
 
 /// Named as every Prometheus client library names them. What could not be read is absent.

@@ -26,29 +26,11 @@ impl Config {
     /// # Errors
     /// Every mistake in the text.
     pub fn parse(file: &str, text: &str, forwards: &[Forward]) -> Result<Self, Diagnostics> {
-        let forwards = forwards.to_vec();
-        Self::with_overrides(
-            Some((file, text)),
-            &Overrides {
-                forwards,
-                ..Overrides::default()
-            },
-        )
-    }
-
-    /// A configuration without a file: one entrypoint for each forward, defaults for all else.
-    ///
-    /// # Errors
-    /// When there is no forward, or two forwards listen on the same address.
-    pub fn from_forwards(forwards: &[Forward]) -> Result<Self, Diagnostics> {
-        let forwards = forwards.to_vec();
-        Self::with_overrides(
-            None,
-            &Overrides {
-                forwards,
-                ..Overrides::default()
-            },
-        )
+        let overrides = Overrides {
+            forwards: forwards.to_vec(),
+            ..Overrides::default()
+        };
+        Self::with_overrides(Some((file, text)), &overrides)
     }
 
     /// Reads the name and text of a file, if there is one, and adds what the command line says.

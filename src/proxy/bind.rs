@@ -35,10 +35,8 @@ impl BindError {
         ))
     }
 
-    pub(crate) fn demo(error: io::Error) -> Self {
-        Self(format!(
-            "demo: the web server cannot listen on 127.0.0.1: {error}"
-        ))
+    pub(crate) fn demo(why: impl fmt::Display) -> Self {
+        Self(format!("demo: {why}"))
     }
 
     fn listen(who: &str, address: &dyn fmt::Display, reuse: bool, error: &io::Error) -> Self {

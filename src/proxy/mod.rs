@@ -65,7 +65,7 @@ impl Proxy {
                 Rc::new(Service::new(index, &service.name, servers))
             })
             .collect();
-        let shared = Shared::new(entrypoints, services, reactor.now());
+        let shared = Shared::new(entrypoints, services);
         let shared = Rc::new(shared.with_traefik_names(config.metrics.traefik));
         let names = Rc::new(Names::new(host_names(config)));
         let mut listeners = Vec::new();
@@ -131,8 +131,8 @@ impl Proxy {
         self.admin.as_ref()?.local_addr().ok()
     }
 
-    /// Forwards until `stops` yields, then drains: it stops accepting at once, lets open connections end, and cuts what is
-    /// left after `drain_timeout`, or when `stops` yields again.
+    /// Forwards until `stops` yields or ends, then drains: it stops accepting at once, lets open connections end, and cuts what
+    /// is left after `drain_timeout`, or when `stops` yields again. An end after the first request is not another one.
     ///
     /// # Errors
     /// When the descriptor limit leaves no room for a single connection.

@@ -14,7 +14,6 @@ mod throttle;
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Instant;
 
 pub use conns::{Below, Conn, ConnId, Conns, Guard, Peer, Phase};
 pub use counters::{Counter, CounterBy, Histogram, Label};
@@ -33,8 +32,6 @@ pub struct Shared {
     pub entrypoints: Vec<Rc<Entrypoint>>,
     /// The services, in the order of the configuration.
     pub services: Vec<Rc<Service>>,
-    /// When the program started.
-    pub started: Instant,
     /// The configurations that have come into force.
     pub config_loads: ConfigLoads,
     /// Whether what Traefik publishes too is published under its names as well.
@@ -45,16 +42,11 @@ pub struct Shared {
 impl Shared {
     /// A state with no connections yet.
     #[must_use]
-    pub fn new(
-        entrypoints: Vec<Rc<Entrypoint>>,
-        services: Vec<Rc<Service>>,
-        started: Instant,
-    ) -> Self {
+    pub fn new(entrypoints: Vec<Rc<Entrypoint>>, services: Vec<Rc<Service>>) -> Self {
         Self {
             conns: Rc::default(),
             entrypoints,
             services,
-            started,
             config_loads: ConfigLoads::default(),
             traefik_names: false,
             draining: Cell::new(false),

@@ -4,3 +4,19 @@ pub mod descriptors;
 pub mod process;
 pub mod send_buffer;
 pub mod sockets;
+
+/// What the program is built for: the architecture, the system and the C library, such as `aarch64-linux-musl` or
+/// `arm-linux-musleabihf`.
+#[must_use]
+pub fn target() -> String {
+    let library = match () {
+        () if cfg!(target_env = "musl") => "musl",
+        () => "gnu",
+    };
+    let abi = match () {
+        () if cfg!(target_abi = "eabihf") => "eabihf",
+        () if cfg!(target_abi = "eabi") => "eabi",
+        () => "",
+    };
+    format!("{}-linux-{library}{abi}", std::env::consts::ARCH)
+}

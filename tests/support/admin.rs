@@ -72,7 +72,7 @@ impl Admin {
             let entrypoints = names.iter().enumerate().map(entrypoint).collect();
             let servers = ["10.0.0.1:22", "nas.local:22"].map(str::to_owned);
             let service = Rc::new(Service::new(0, "nas", servers));
-            let shared = Rc::new(Shared::new(entrypoints, vec![service], Instant::now()));
+            let shared = Rc::new(Shared::new(entrypoints, vec![service]));
             let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
             let listener = listener.with_limits(limits);
             tell_address.send(listener.local_addr().unwrap()).unwrap();
