@@ -7,6 +7,8 @@ mod support;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
+use coracle::config::Config;
+use coracle::proxy::{Drained, Proxy};
 use rustix::process::Signal;
 use support::backend::{self, Script};
 use support::process::Coracle;
@@ -87,4 +89,36 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert_eq!(coracle.wait().code(), Some(0));
     coracle.logged("msg=drained ended=0 cut=1");
+}
+
+#[test]
+fn a_stop_stream_that_ends_after_the_first_request_still_drains() {
+    let to = backend::start();
+    let text = format!(
+        "drain_timeout = \"1h\"\n[admin]\nlisten = \"off\"\n\
+         [entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
+    );
+    let (tell, told) = std::sync::mpsc::channel();
+    let (stop, stops) = smol::channel::bounded(1);
+    let running = std::thread::spawn(move || {
+        let config = Config::parse("test.toml", &text, &[]).unwrap();
+        let proxy = Proxy::bind(&config, None).unwrap();
+        tell.send(proxy.addresses("e")[0]).unwrap();
+        proxy.run(Box::pin(stops)).unwrap()
+    });
+    let address = told.recv().unwrap();
+    let mut held = TcpStream::connect(address).unwrap();
+    held.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    held.write_all(&Script::Hold.request(0)).unwrap();
+    held.read_exact(&mut [0]).unwrap();
+    stop.send_blocking("once").unwrap();
+    // With the only sender the stream ends.
+    drop(stop);
+    until("new connections are refused", || {
+        TcpStream::connect(address).err()
+    });
+    held.shutdown(std::net::Shutdown::Write).unwrap();
+    let end = held.read(&mut [0]).expect("an orderly end, not a reset");
+    assert_eq!(end, 0);
+    assert_eq!(running.join().unwrap(), Drained { ended: 1, cut: 0 });
 }

@@ -198,7 +198,10 @@ impl Proxy {
         let all_ended = shared.conns.below(1);
         let timed_out = reactor.sleep(self.drain_timeout);
         let told_again = async {
-            let _ = stops.next().await;
+            if stops.next().await.is_none() {
+                // Nobody can say it again; that is no second request.
+                std::future::pending().await
+            }
         };
         all_ended.or(timed_out).or(told_again).await;
         let cut = shared.conns.kill_all(CloseReason::Drain, reactor.now());
