@@ -34,7 +34,6 @@ fn a_connections_task_and_entry_stay_small() {
         }],
         connect_timeout: Duration::from_secs(5),
         keepalive: None,
-        access_log: false,
         hook: None,
     });
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();

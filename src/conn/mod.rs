@@ -1,8 +1,10 @@
 //! One connection from accept to close: choose a server, dial it, relay, and say how it ended.
 
+mod access;
 mod dial;
 mod route;
 mod serve;
 
+pub use access::log_access;
 pub use route::{Hook, Route};
 pub use serve::serve;

@@ -23,8 +23,6 @@ pub struct Route {
     pub connect_timeout: Duration,
     /// The keep-alive of the connections to servers.
     pub keepalive: Option<Keepalive>,
-    /// Whether each closed connection gets a log line.
-    pub access_log: bool,
     /// Is called in each connection's task before it dials, so that tests can have it fail.
     pub hook: Option<Hook>,
 }

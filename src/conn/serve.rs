@@ -3,14 +3,13 @@
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::time::Duration;
 
 use smol::future::FutureExt;
 
 use super::dial;
 use super::route::{Hook, Route};
 use crate::net::{self, Broken, Meter, Opening, Side, Stream};
-use crate::state::{CloseReason, Conn, Direction, Guard, Phase};
+use crate::state::{CloseReason, Direction, Guard, Phase};
 
 /// Serves one connection to its end. It is in the set for as long as its sockets are open, however this future ends.
 pub fn serve(guard: Guard, route: Rc<Route>, client: Stream) -> impl Future<Output = ()> {
@@ -34,11 +33,7 @@ pub fn serve(guard: Guard, route: Rc<Route>, client: Stream) -> impl Future<Outp
             guard,
         } = served;
         drop(client);
-        let conn = guard.conn().clone();
-        let open = guard.close(reason, route.reactor.now());
-        if route.access_log {
-            log_access(&conn, reason, open);
-        }
+        guard.close(reason, route.reactor.now());
     }
 }
 
@@ -128,15 +123,4 @@ fn reason_for(served: &Served, broken: &Broken) -> CloseReason {
         (Side::Server, true) => CloseReason::ServerReset,
         (Side::Server, false) => CloseReason::ServerLost,
     }
-}
-
-fn log_access(conn: &Conn, reason: CloseReason, open: Duration) {
-    let server = conn.server().map(|id| conn.service.server(id));
-    log::info!(
-        target: "access",
-        entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer,
-        service = conn.service.name.as_str(), server = server.map_or("-", |server| &server.name),
-        reason:% = reason,
-        to_server_bytes = conn.bytes(Direction::ToServer), to_client_bytes = conn.bytes(Direction::ToClient),
-        seconds:% = format_args!("{:.3}", open.as_secs_f64()); "closed");
 }

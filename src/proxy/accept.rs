@@ -46,7 +46,7 @@ pub(super) async fn accept(
         let error = match bound.listener.accept().await {
             Ok((stream, address)) => {
                 back_off = BACK_OFF_MIN;
-                let peer = address.map_or(Peer::Unix, Peer::Tcp);
+                let peer = address.map_or(Peer::Unix, Peer::from);
                 admit(&executor, &shared, &bound, stream, peer);
                 continue;
             }

@@ -19,7 +19,7 @@ pub use bind::BindError;
 use accept::Bound;
 
 use crate::config::{Address, Config, Host};
-use crate::conn::{Hook, Route};
+use crate::conn::{self, Hook, Route};
 use crate::net::{Keepalive, Names, Reactor};
 use crate::state::{CloseReason, Entrypoint, Protocol, Service, Shared};
 use crate::{admin, sys};
@@ -67,6 +67,9 @@ impl Proxy {
             .collect();
         let shared = Shared::new(entrypoints, services);
         let shared = Rc::new(shared.with_traefik_names(config.metrics.traefik));
+        if config.log.access {
+            shared.conns.tell_leaving(conn::log_access);
+        }
         let names = Rc::new(Names::new(host_names(config)));
         let mut listeners = Vec::new();
         for (entrypoint, configured) in shared.entrypoints.iter().zip(&config.entrypoints) {
@@ -79,12 +82,11 @@ impl Proxy {
                 addresses: service.servers.clone(),
                 connect_timeout: service.connect_timeout,
                 keepalive,
-                access_log: config.log.access,
                 hook: hook.clone(),
             });
             let mut locals = Vec::new();
             for listen in &configured.listen {
-                let listener = bind::entrypoint(&reactor, configured, listen, keepalive)?;
+                let listener = bind::entrypoint(&reactor, configured, service, listen)?;
                 locals.push(bind::local(listen, &listener));
                 listeners.push(Bound {
                     listener,

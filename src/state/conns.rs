@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -35,6 +35,16 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// A client over a Unix socket, which has no address of its own.
     Unix,
+}
+
+impl From<SocketAddr> for Peer {
+    /// An IPv4 client of an IPv6 listener is known by its IPv4 address.
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(match address.ip().to_canonical() {
+            IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
+            IpAddr::V6(_) => address,
+        })
+    }
 }
 
 impl fmt::Display for Peer {
@@ -108,7 +118,13 @@ impl Conn {
     /// When a byte last passed, or the phase last changed.
     #[must_use]
     pub fn last_activity(&self) -> Instant {
-        self.opened + Duration::from_nanos(self.active.get())
+        self.opened + self.active_for()
+    }
+
+    /// How long it was open when a byte last passed, the phase last changed, or it ended.
+    #[must_use]
+    pub fn active_for(&self) -> Duration {
+        Duration::from_nanos(self.active.get())
     }
 
     fn active_at(&self, now: Instant) {
@@ -149,7 +165,11 @@ pub struct Conns {
     map: RefCell<HashMap<ConnId, Rc<Conn>>>,
     last_id: Cell<u64>,
     waiting: RefCell<Vec<Waker>>,
+    left: Cell<Option<Left>>,
 }
+
+/// Is told of each connection that has left the set, and why.
+pub type Left = fn(&Conn, CloseReason);
 
 impl Conns {
     /// How many connections are open: the gauge.
@@ -196,6 +216,11 @@ impl Conns {
         map.values()
             .filter_map(|conn| Some((conn.id, reason(conn)?)))
             .collect()
+    }
+
+    /// Has `left` be called with each connection that leaves from now on, once, whatever ends it. It must not change the set.
+    pub fn tell_leaving(&self, left: Left) {
+        self.left.set(Some(left));
     }
 
     /// Waits until fewer than `limit` connections are open. Woken by what leaves the set; nothing polls.
@@ -272,10 +297,9 @@ impl Guard {
         &self.conn
     }
 
-    /// Takes the connection out of the set, with the reason for which it ended. Returns how long it was open.
-    pub fn close(self, reason: CloseReason, now: Instant) -> Duration {
+    /// Takes the connection out of the set, with the reason for which it ended.
+    pub fn close(self, reason: CloseReason, now: Instant) {
         self.conn.ends(reason, now);
-        now.saturating_duration_since(self.conn.opened)
     }
 }
 
@@ -299,8 +323,10 @@ impl Drop for Guard {
         // Without a reason nobody knew that it would end, and what was last seen of it has to do.
         let reason = self.conn.end.get().unwrap_or(CloseReason::Dropped);
         entrypoint.closed.of(reason).increment();
-        let open = Duration::from_nanos(self.conn.active.get());
-        entrypoint.duration.observe(open);
+        entrypoint.duration.observe(self.conn.active_for());
+        if let Some(left) = conns.left.get() {
+            left(&self.conn, reason);
+        }
         for waker in conns.waiting.borrow_mut().drain(..) {
             waker.wake();
         }

@@ -15,7 +15,7 @@ mod throttle;
 use std::cell::Cell;
 use std::rc::Rc;
 
-pub use conns::{Below, Conn, ConnId, Conns, Guard, Peer, Phase};
+pub use conns::{Below, Conn, ConnId, Conns, Guard, Left, Peer, Phase};
 pub use counters::{Counter, CounterBy, Histogram, Label};
 pub use entrypoint::{AcceptError, Direction, Entrypoint, Local, Protocol};
 pub use loads::ConfigLoads;

@@ -1,0 +1,194 @@
+//! Every connection has exactly one access line, whatever ends it.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use coracle::config::Config;
+use coracle::conn::Hook;
+use coracle::proxy::Proxy;
+use log::kv::Key;
+use log::{LevelFilter, Log, Metadata, Record};
+use rustix::process::Signal;
+use smol::LocalExecutor;
+use support::backend::{self, Script, reset_on_close};
+use support::metrics::scrape;
+use support::process::Coracle;
+use support::until;
+
+/// Lines by entrypoint and reason.
+type Lines = BTreeMap<(String, String), u64>;
+
+static LINES: Mutex<Lines> = Mutex::new(BTreeMap::new());
+
+/// Counts access lines.
+struct Counting;
+
+impl Log for Counting {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if record.target() == "access" {
+            let field = |key| {
+                let value = record.key_values().get(Key::from_str(key));
+                value.unwrap().to_string()
+            };
+            let key = (field("entrypoint"), field("reason"));
+            *LINES.lock().unwrap().entry(key).or_default() += 1;
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Refuses whoever connects.
+fn refusing() -> (socket2::Socket, SocketAddr) {
+    let socket = backend::bound_but_not_listening();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
+fn visit(address: SocketAddr, script: Script) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    let _ = stream.write_all(&script.request(10));
+    stream
+}
+
+#[test]
+fn whatever_ends_a_connection_it_has_one_access_line() {
+    log::set_logger(&Counting).unwrap();
+    log::set_max_level(LevelFilter::Info);
+    let to = backend::start();
+    let (_held, refusing) = refusing();
+    let listen = "listen = \"127.0.0.1:0\"";
+    let text = format!(
+        "drain_timeout = \"0s\"\n[log]\naccess = true\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [entrypoints.plain]\n{listen}\nto = \"{to}\"\n\
+         [entrypoints.refused]\n{listen}\nto = \"{refusing}\"\n\
+         [entrypoints.idle]\n{listen}\nto = \"{to}\"\nidle_timeout = \"100ms\"\n\
+         [entrypoints.half]\n{listen}\nto = \"{to}\"\nhalf_close_timeout = \"100ms\"\n\
+         [entrypoints.panic]\n{listen}\nto = \"{to}\"\n\
+         [entrypoints.dropped]\n{listen}\nto = \"{to}\"\n"
+    );
+    let (tell, told) = channel();
+    let (stop, stops) = smol::channel::bounded(2);
+    let running = thread::spawn(move || {
+        let config = Config::parse("test.toml", &text, &[]).unwrap();
+        let hook = Hook(Rc::new(|conn| match conn.entrypoint.name.as_str() {
+            "panic" => panic!("a bug, on purpose"),
+            // Another task in its place: its own is dropped.
+            "dropped" => conn.owned_by(LocalExecutor::new().spawn(async {})),
+            _ => {}
+        }));
+        let proxy = Proxy::bind(&config, Some(hook)).unwrap();
+        let names = ["plain", "refused", "idle", "half", "panic", "dropped"];
+        let addresses = names.map(|name| proxy.addresses(name)[0]);
+        let shared = proxy.shared().clone();
+        tell.send((addresses, proxy.admin_address().unwrap()))
+            .unwrap();
+        proxy.run(Box::pin(stops)).unwrap();
+        // What the drain has cut is in no scrape.
+        let closed = shared.entrypoints.iter().map(|entrypoint| {
+            let opened = entrypoint.opened.value();
+            (entrypoint.name.clone(), opened)
+        });
+        closed.collect::<BTreeMap<_, _>>()
+    });
+    let ([plain, refused, idle, half, panic, dropped], admin) = told.recv().unwrap();
+
+    const EACH: usize = 3;
+    let mut half_closed = Vec::new();
+    for _ in 0..EACH {
+        // done
+        let _ = visit(plain, Script::SendAndClose).read_to_end(&mut Vec::new());
+        // server_reset
+        let _ = visit(plain, Script::Reset).read_to_end(&mut Vec::new());
+        // client_reset
+        let mut stream = visit(plain, Script::Hold);
+        stream.read_exact(&mut [0]).unwrap();
+        reset_on_close(&stream);
+        drop(stream);
+        for address in [refused, idle, panic, dropped] {
+            let _ = visit(address, Script::Hold).read_to_end(&mut Vec::new());
+        }
+        // The server has finished, and the client does not.
+        half_closed.push(visit(half, Script::HoldFinished));
+    }
+    until("all have ended", || {
+        (scrape(admin).sum("coracle_open_connections") == 0.0).then_some(())
+    });
+    let metrics = scrape(admin);
+    let reasons = [
+        ("plain", "done"),
+        ("plain", "server_reset"),
+        ("plain", "client_reset"),
+        ("refused", "connect_failed"),
+        ("idle", "idle_timeout"),
+        ("half", "half_close_timeout"),
+        ("panic", "panic"),
+        ("dropped", "dropped"),
+    ];
+    let lines = LINES.lock().unwrap().clone();
+    for (entrypoint, reason) in reasons {
+        let labels = [
+            format!("entrypoint=\"{entrypoint}\""),
+            format!("reason=\"{reason}\""),
+        ];
+        let labels = labels.each_ref().map(String::as_str);
+        let closed = metrics.sum_of("coracle_connections_closed_total", &labels);
+        assert_eq!(closed, EACH as f64, "{labels:?}");
+        let key = (entrypoint.to_owned(), reason.to_owned());
+        let written = lines.get(&key);
+        assert_eq!(written, Some(&(EACH as u64)), "{labels:?}: {lines:?}");
+    }
+
+    // And those that the drain cuts.
+    let mut held: Vec<_> = (0..EACH).map(|_| visit(plain, Script::Hold)).collect();
+    for stream in &mut held {
+        stream.read_exact(&mut [0]).unwrap();
+    }
+    stop.send_blocking("test").unwrap();
+    let opened = running.join().unwrap();
+    let lines = LINES.lock().unwrap().clone();
+    let drained = ("plain".to_owned(), "drain".to_owned());
+    assert_eq!(lines.get(&drained), Some(&(EACH as u64)), "{lines:?}");
+    for (name, opened) in opened {
+        let of_it = lines
+            .iter()
+            .filter(|((entrypoint, _), _)| *entrypoint == name);
+        let lines: u64 = of_it.map(|(_, n)| n).sum();
+        assert_eq!(lines, opened, "{name}");
+    }
+}
+
+#[test]
+fn the_lines_of_what_a_drain_cuts_are_written_before_the_end() {
+    const HELD: usize = 20;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let mut coracle = Coracle::start(&format!(
+        "drain_timeout = \"0s\"\n[log]\naccess = true\n[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
+    ));
+    let connect = |_| TcpStream::connect(coracle.address("e")).unwrap();
+    let _held: Vec<_> = (0..HELD).map(connect).collect();
+    until("all are open", || {
+        (scrape(coracle.admin).sum("coracle_open_connections") == HELD as f64).then_some(())
+    });
+    coracle.signal(Signal::TERM);
+    assert_eq!(coracle.wait().code(), Some(0));
+    coracle.logged("msg=drained");
+    let log = coracle.log();
+    let of_drain = |line: &&String| line.contains("msg=closed") && line.contains("reason=drain");
+    assert_eq!(log.iter().filter(of_drain).count(), HELD);
+}
