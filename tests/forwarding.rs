@@ -235,7 +235,7 @@ fn a_client_of_a_refusing_server_is_reset_and_told_in_the_log() {
     let coracle = coracle_to(&refusing.to_string(), "");
     let error = connect(coracle.address("e")).read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    let line = coracle.logged(&format!("entrypoint e: dial {refusing}: "));
+    let line = coracle.logged(&format!("entrypoint=e server={refusing}"));
     assert!(line.contains("refused"), "{line}");
     let metrics = scrape(coracle.admin);
     assert_eq!(

@@ -82,6 +82,101 @@ fn a_stderr_that_nobody_reads_does_not_stop_it() {
 }
 
 #[test]
+fn every_listener_of_a_start_is_told_once_with_its_target() {
+    const ENTRYPOINTS: usize = 40;
+    let entrypoint = |n| {
+        let to = format!("10.0.0.1:{}", 1000 + n);
+        format!("[entrypoints.e{n}]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n")
+    };
+    let mut config: String = (0..ENTRYPOINTS).map(entrypoint).collect();
+    let servers: Vec<_> = (1..=10).map(|n| format!("\"10.0.0.{n}:80\"")).collect();
+    let servers = servers.join(",");
+    config += "[entrypoints.long]\nlisten = \"127.0.0.1:0\"\nservice = \"web\"\n";
+    config += &format!("[services.web]\nservers = [{servers}]\n");
+    let coracle = Coracle::start(&config);
+    for n in 0..ENTRYPOINTS {
+        let address = coracle.address(&format!("e{n}"));
+        let to = format!("entrypoint=e{n} address={address} to=10.0.0.1:{}", 1000 + n);
+        coracle.logged(&to);
+    }
+    let line = coracle.logged("entrypoint=long");
+    let to = "service=web to=\"10.0.0.1:80,10.0.0.2:80,10.0.0.3:80,10.0.0.4:80,10.0.0.5:80,10.0.0.6:80,\
+        10.0.0.7:80,10.0.0.8:80 and 2 more\"";
+    assert!(line.ends_with(to), "{line}");
+    let log = coracle.log().join("\n");
+    assert!(!log.contains("suppressed") && !log.contains("does not have"));
+}
+
+#[test]
+fn a_forward_is_told_by_its_address_alone() {
+    let listen = support::lasting_address(&mut Rng::from_env());
+    let mut child = Command::new(binary())
+        .args(["run", "--admin", "off", "-L"])
+        .arg(format!("{listen}:10.0.0.1:80"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let expected = format!(" msg=listening address={listen} to=10.0.0.1:80\n");
+    assert!(line.ends_with(&expected), "{line}");
+}
+
+#[test]
+fn an_address_that_the_machine_does_not_have_yet_is_hinted_at() {
+    // TEST-NET-1 (RFC 5737): no machine has it.
+    let coracle =
+        Coracle::start("[entrypoints.e]\nlisten = \"192.0.2.1:0\"\nto = \"10.0.0.1:80\"\n");
+    let line = coracle.logged("this machine does not have the address 192.0.2.1 yet");
+    assert!(line.contains("level=warn"), "{line}");
+}
+
+#[test]
+fn an_ipv4_client_of_all_interfaces_has_an_ipv4_address() {
+    let to = backend::start();
+    let coracle = Coracle::start(&format!(
+        "[log]\naccess = true\n[entrypoints.e]\nlisten = \"*:0\"\nto = \"{to}\"\n"
+    ));
+    let port = coracle.address("e").port();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let peer = stream.local_addr().unwrap();
+    stream.write_all(&Script::Hold.request(0)).unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    let admin = coracle.admin.to_string();
+    let mut audit = Command::new(binary());
+    let audit = audit.args(["audit", "--admin", &admin]).output().unwrap();
+    let table = String::from_utf8(audit.stdout).unwrap();
+    assert!(table.contains(&format!(" {peer} ")), "{table}");
+    drop(stream);
+    let line = coracle.logged("msg=closed");
+    assert!(line.contains(&format!(" peer={peer} ")), "{line}");
+}
+
+#[test]
+fn a_noisy_server_does_not_hide_the_warnings_of_another() {
+    let refusing = [(); 2].map(|()| backend::bound_but_not_listening());
+    let [noisy, other] = refusing
+        .each_ref()
+        .map(|socket| socket.local_addr().unwrap().as_socket().unwrap());
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.noisy]\nlisten = \"127.0.0.1:0\"\nto = \"{noisy}\"\n\
+         [entrypoints.other]\nlisten = \"127.0.0.1:0\"\nto = \"{other}\"\n"
+    ));
+    let visit = |entrypoint| {
+        let mut stream = TcpStream::connect(coracle.address(entrypoint)).unwrap();
+        let _ = stream.read(&mut [0]);
+    };
+    // Far more than are written in a second, and on most machines they take less than one.
+    (0..100).for_each(|_| visit("noisy"));
+    visit("other");
+    coracle.logged(&format!("entrypoint=other server={other}"));
+}
+
+#[test]
 fn under_journald_a_line_begins_with_its_priority() {
     let listen = support::lasting_address(&mut Rng::from_env());
     // systemd names the stream by device and inode; the shell does the same for the pipe it writes to.

@@ -29,9 +29,8 @@ pub(super) async fn dial(
             Err(Failure { reason, text }) => {
                 server.connect_errors.of(reason).increment();
                 log::warn!(
-                    "entrypoint {}: dial {}: {text}",
-                    conn.entrypoint.name,
-                    server.name
+                    entrypoint = conn.entrypoint.name.as_str(), server = server.name.as_str();
+                    "dial: {text}"
                 );
             }
         }

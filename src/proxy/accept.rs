@@ -58,8 +58,8 @@ pub(super) async fn accept(
             continue;
         }
         if let Some(suppressed) = failed.admit(reactor.now()) {
-            log::warn!(error:% = error, suppressed;
-                "entrypoint {}: accept: {}; new connections wait", bound.entrypoint.name, remedy(reason));
+            log::warn!(entrypoint = bound.entrypoint.name.as_str(), error:% = error, suppressed;
+                "accept: {}; new connections wait", remedy(reason));
         }
         muted(&bound, room(&reactor, &shared, back_off)).await;
         back_off = BACK_OFF_MAX.min(back_off * 2);

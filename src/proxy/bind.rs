@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
+
+use rustix::io::Errno;
 
 use crate::admin;
 use crate::config::{self, Listen};
@@ -41,6 +43,7 @@ impl BindError {
 
     fn listen(who: &str, address: &dyn fmt::Display, reuse: bool, error: &io::Error) -> Self {
         use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied, Unsupported};
+        let errno = Errno::from_io_error(error);
         let address_text = address.to_string();
         let is_unix = address_text.starts_with("unix:");
         let remedy = match error.kind() {
@@ -65,6 +68,12 @@ impl BindError {
             Unsupported => {
                 "the kernel lacks this call, or a sandbox forbids it; Linux 3.10 or later has it"
             }
+            _ if errno == Some(Errno::MFILE) => {
+                "raise the limit of open files (ulimit -n, or LimitNOFILE= in the unit)"
+            }
+            _ if errno == Some(Errno::NFILE) => {
+                "the system has no descriptor left: raise fs.file-max"
+            }
             _ => "check the address",
         };
         let error = match error.kind() {
@@ -82,15 +91,15 @@ impl BindError {
 pub(super) fn entrypoint(
     reactor: &Rc<Reactor>,
     configured: &config::Entrypoint,
+    service: &config::Service,
     listen: &Listen,
-    keepalive: Option<Keepalive>,
 ) -> Result<Listener, BindError> {
     let listener = match listen {
         Listen::Tcp { address, v6only } => {
             let options = TcpOptions {
                 v6only: *v6only,
                 reuse_port: configured.reuse_port,
-                keepalive,
+                keepalive: configured.keepalive.map(Keepalive::after),
             };
             bind_tcp(reactor, *address, options)
         }
@@ -100,12 +109,44 @@ pub(super) fn entrypoint(
     let who = format!("entrypoint {name}");
     let listener =
         listener.map_err(|error| BindError::listen(&who, listen, configured.reuse_port, &error))?;
-    let address = match listener.local_addr() {
-        Some(address) => address.to_string(),
-        None => listen.to_string(),
-    };
-    log::info!(entrypoint = name, address = address.as_str(); "listening");
+    log_listening(configured, service, listen, &listener);
     Ok(listener)
+}
+
+/// Says where it listens and where connections go, each name once: a forward's entrypoint is named by its address, and the
+/// service of a `to` by its entrypoint.
+fn log_listening(
+    configured: &config::Entrypoint,
+    service: &config::Service,
+    listen: &Listen,
+    listener: &Listener,
+) {
+    const SERVERS: usize = 8;
+    let address = listener.local_addr();
+    let at = address.map_or_else(|| listen.to_string(), |address| address.to_string());
+    let name = configured.name.as_str();
+    let entrypoint = (name != at).then_some(name);
+    let service_name = (name != service.name).then_some(service.name.as_str());
+    let servers = service
+        .servers
+        .iter()
+        .take(SERVERS)
+        .map(ToString::to_string);
+    let mut to = servers.collect::<Vec<_>>().join(",");
+    if let more @ 1.. = service.servers.len().saturating_sub(SERVERS) {
+        to.push_str(&format!(" and {more} more"));
+    }
+    log::info!(target: "setup", entrypoint, address = at.as_str(), service = service_name, to; "listening");
+    if let Some(ip) = address.map(|address| address.ip()).filter(is_absent) {
+        log::warn!(target: "setup", entrypoint = name;
+            "this machine does not have the address {ip} yet; connections arrive when it does");
+    }
+}
+
+/// Whether no interface has this address: without IP_FREEBIND it cannot be bound. An address of all interfaces can.
+fn is_absent(ip: &IpAddr) -> bool {
+    let bound = UdpSocket::bind((*ip, 0));
+    bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// What a listener really listens on.
@@ -144,7 +185,6 @@ fn with_or_without_ipv6<T>(
 }
 
 fn is_no_ipv6(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
@@ -153,6 +193,6 @@ pub(super) fn admin(address: SocketAddr) -> Result<admin::Listener, BindError> {
     let bound = with_or_without_ipv6(address, admin::Listener::bind);
     let listener = bound.map_err(|error| BindError::listen("admin", &address, false, &error))?;
     let address = listener.local_addr().unwrap_or(address);
-    log::info!(address:% = address; "admin endpoint listening");
+    log::info!(target: "setup", address:% = address; "admin endpoint listening");
     Ok(listener)
 }
