@@ -2,10 +2,15 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::config::{Address, AdminEndpoint, Host, printable};
 
 /// How long the running program may take to answer. It compares several times before it speaks of a difference.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -29,30 +34,31 @@ impl std::error::Error for Failure {}
 pub struct Audit(Value);
 
 impl Audit {
-    /// Asks the coracle whose admin endpoint is at `admin`.
+    /// Asks the coracle whose admin endpoint is at `admin`. Whatever stands there, this takes at most 15 seconds.
     ///
     /// # Errors
     /// When nobody answers there, or somebody else.
-    pub fn ask(admin: SocketAddr) -> Result<Self, Failure> {
-        let answer = fetch(admin).map_err(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => Failure(format!(
-                "no coracle is running at {admin}: nothing listens there; start one, or name its admin endpoint with --admin ADDRESS"
-            )),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure(format!(
-                "whoever listens at {admin} does not answer within {} s; is it coracle's admin endpoint? Name it with --admin ADDRESS",
-                TIMEOUT.as_secs()
-            )),
-            _ => Failure(format!("asking {admin}: {error}")),
-        })?;
+    pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
+        let (tell, told) = mpsc::channel();
+        let asked = admin.clone();
+        // On a thread, because looking up a name and connecting to a Unix socket know no time limit.
+        let asking = thread::Builder::new().name("audit".into());
+        asking
+            .spawn(move || tell.send(fetch(&asked)))
+            .map_err(|error| Failure(format!("no thread can be started: {error}")))?;
+        let answer = told
+            .recv_timeout(TIMEOUT)
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let answer = answer.map_err(|error| Failure(explain(admin, &error)))?;
         let stranger = || {
             Failure(format!(
                 "the program that listens at {admin} is not coracle, or an older one; `ss -ltnp` names it; name coracle's admin endpoint with --admin ADDRESS"
             ))
         };
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
-        let value: Value = body
-            .and_then(|body| serde_json::from_str(body).ok())
-            .ok_or_else(stranger)?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(stranger)?;
+        let Ok(value) = serde_json::from_str::<Value>(body) else {
+            return Err(refusal(admin, head, body).unwrap_or_else(stranger));
+        };
         if value["coracle"].as_str().is_none() {
             return Err(stranger());
         }
@@ -142,14 +148,71 @@ impl Audit {
     }
 }
 
-fn fetch(admin: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&admin, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    stream.write_all(b"GET /audit HTTP/1.0\r\n\r\n")?;
+fn fetch(admin: &AdminEndpoint) -> io::Result<String> {
+    match &admin.0 {
+        Address::Unix(path) => converse(UnixStream::connect(path)?),
+        Address::Tcp { host, port } => {
+            let addresses = match host {
+                Host::Ip(ip) => vec![SocketAddr::new(*ip, *port)],
+                Host::Name(name) => resolve(name, *port)?,
+            };
+            let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+            for address in addresses {
+                match TcpStream::connect_timeout(&address, TIMEOUT) {
+                    Ok(stream) => return converse(stream),
+                    Err(error) => failure = error,
+                }
+            }
+            Err(failure)
+        }
+    }
+}
+
+fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let addresses = (name, port).to_socket_addrs();
+    let addresses = addresses.map_err(|error| {
+        // The resolver's own text, without what the standard library puts before it.
+        let error = error.to_string();
+        let why = error.rsplit(": ").next().unwrap_or_default();
+        io::Error::other(format!("the name cannot be resolved: {why}"))
+    })?;
+    Ok(addresses.collect())
+}
+
+fn converse(mut stream: impl Read + Write) -> io::Result<String> {
+    // The name of this machine and that of another would both have to be known there; `localhost` always is.
+    stream.write_all(b"GET /audit HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Why there was no answer, and what to do.
+fn explain(admin: &AdminEndpoint, error: &io::Error) -> String {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, TimedOut};
+    match error.kind() {
+        ConnectionRefused | NotFound => format!(
+            "no coracle is running at {admin}: nothing listens there; start one, or name its admin endpoint with --admin ADDRESS"
+        ),
+        TimedOut => format!(
+            "whoever listens at {admin} does not answer within {} s; is it coracle's admin endpoint? Name it with --admin ADDRESS",
+            TIMEOUT.as_secs()
+        ),
+        PermissionDenied => {
+            format!("asking {admin}: this user may not connect to it: permission denied")
+        }
+        _ => format!("asking {admin}: {error}"),
+    }
+}
+
+/// What coracle says instead of an audit: that it does not answer to this host's name, or not now.
+fn refusal(admin: &AdminEndpoint, head: &str, body: &str) -> Option<Failure> {
+    let (_, status) = head.lines().next()?.split_once(' ')?;
+    let is_refusal = ["421", "429", "503"]
+        .iter()
+        .any(|code| status.starts_with(code));
+    let why = printable(body.lines().next().unwrap_or_default());
+    is_refusal.then(|| Failure(format!("{admin} answers {}: {why}", printable(status))))
 }
 
 fn row(connection: &Value) -> [String; 8] {

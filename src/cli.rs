@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use argh::FromArgs;
-use coracle::config::{Admin, Forward};
+use coracle::config::{Admin, AdminEndpoint, Forward};
 
 /// A lightweight TCP proxy that knows exactly who is connected.
 #[derive(FromArgs)]
@@ -82,17 +82,13 @@ pub struct Check {
     name = "audit",
     help_triggers("-h", "--help"),
     example = "{command_name}",
-    example = "{command_name} --admin 127.0.0.1:2673 --json",
+    example = "{command_name} --admin raspberrypi.lan:2672 --json",
     example = "{command_name} --watch"
 )]
 pub struct Audit {
-    /// address of its admin endpoint; default: 127.0.0.1:2672
-    #[argh(
-        option,
-        arg_name = "addr",
-        default = "coracle::config::defaults::ADMIN"
-    )]
-    pub admin: SocketAddr,
+    /// address of its admin endpoint, with a host by name or number, or unix:/path; default: 127.0.0.1:2672
+    #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]
+    pub admin: AdminEndpoint,
 
     /// print JSON
     #[argh(switch)]

@@ -40,7 +40,9 @@ impl Demo {
         let proxy = Proxy::bind(&config(listen, admin, backend_address)?, None)?;
         let admin = proxy.admin_address().unwrap_or(admin);
         let page = PAGE.replace("ADMIN", &admin.to_string());
-        thread::spawn(move || serve(&backend, &page));
+        let server = thread::Builder::new().name("demo server".into());
+        let serving = server.spawn(move || serve(&backend, &page));
+        serving.map_err(|error| no_thread(&error))?;
         Ok(Self {
             listen: proxy.addresses("demo").first().copied().unwrap_or(listen),
             proxy,
@@ -50,9 +52,14 @@ impl Demo {
     }
 
     /// Starts the client that comes and goes.
-    pub fn start_client(&self) {
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start_client(&self) -> Result<(), BindError> {
         let listen = self.listen;
-        thread::spawn(move || come_and_go(listen));
+        let client = thread::Builder::new().name("demo client".into());
+        let started = client.spawn(move || come_and_go(listen));
+        started.map(drop).map_err(|error| no_thread(&error))
     }
 
     /// What to open and what to watch.
@@ -102,11 +109,17 @@ fn no_web_server(error: io::Error) -> BindError {
     ))
 }
 
+fn no_thread(error: &io::Error) -> BindError {
+    BindError::demo(format!("no thread can be started: {error}"))
+}
+
 /// A thread per connection will do for a demo.
 fn serve(listener: &TcpListener, page: &str) {
     thread::scope(|scope| {
         for stream in listener.incoming().flatten() {
-            scope.spawn(move || answer(stream, page));
+            // Without a thread for it this one connection is closed.
+            let thread = thread::Builder::new();
+            let _ = thread.spawn_scoped(scope, move || answer(stream, page));
         }
     });
 }

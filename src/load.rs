@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use coracle::config::{Config, Diagnostic, Overrides, Place, count};
+use coracle::config::{Config, Diagnostic, Overrides, Place, count, printable};
 
 /// Far beyond any configuration that is meant.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -17,9 +17,14 @@ const PLACES: [&str; 2] = ["./coracle.toml", "/etc/coracle.toml"];
 /// # Errors
 /// The text to print: why the file cannot be read, or every mistake in it.
 pub fn file(file: &Path, overrides: &Overrides) -> Result<Config, String> {
-    let name = file.display().to_string();
+    let name = name(file);
     let text = text(file).map_err(|why| format!("{name}: {why}"))?;
     Config::with_overrides(Some((&name, &text)), overrides).map_err(|mistakes| mistakes.to_string())
+}
+
+/// The file's name as it can be printed.
+pub fn name(file: &Path) -> String {
+    printable(&file.to_string_lossy())
 }
 
 /// The configuration for `run`, with the file that it comes from: the one that was named, else the forwards alone, else the
@@ -68,8 +73,10 @@ pub fn log_warnings(config: &Config) {
     };
     for Diagnostic { place, message } in &warnings.told {
         match place {
-            Some(Place { line, .. }) => log::warn!("{}:{line}: {message}", warnings.file),
-            None => log::warn!("{}: {message}", warnings.file),
+            Some(Place { line, .. }) => {
+                log::warn!(target: "setup", "{}:{line}: {message}", warnings.file);
+            }
+            None => log::warn!(target: "setup", "{}: {message}", warnings.file),
         }
     }
 }

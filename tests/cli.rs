@@ -175,6 +175,29 @@ fn a_bad_forward_is_refused_with_an_example() {
 }
 
 #[test]
+fn control_characters_on_the_command_line_do_not_reach_the_terminal() {
+    let dir = TempDir::new().unwrap();
+    let esc = "8\u{1b}[31m\n:h:1";
+    for arguments in [
+        &["run", "-L", esc][..],
+        &["run", "--admin", esc],
+        &["run", "-c", esc],
+        &["run", esc],
+        &["check", esc],
+        &["audit", "--admin", esc],
+        &["demo", "--listen", esc],
+        &["demo", "--admin", esc],
+        &[esc],
+    ] {
+        let output = coracle(dir.path(), arguments);
+        let (code, out, err) = told(&output);
+        assert_eq!((code, out), (Some(1), ""));
+        assert!(err.contains("8\\u{1b}[31m\\n:h:1"), "{err:?}");
+        assert!(!err.contains('\u{1b}'), "{err:?}");
+    }
+}
+
+#[test]
 fn run_tells_the_mistakes_of_the_file_it_found() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("coracle.toml"), "foo = 1\n").unwrap();

@@ -1,4 +1,4 @@
-//! The end: SIGTERM and SIGINT drain, a second signal ends at once, and all of it is told.
+//! The end: SIGTERM, SIGINT and SIGQUIT drain, a second signal ends at once, and all of it is told.
 
 #![allow(clippy::unwrap_used)]
 
@@ -41,7 +41,7 @@ fn status_of(coracle: &Coracle, path: &str) -> String {
 
 #[test]
 fn open_connections_end_by_themselves_and_the_exit_code_is_0() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let mut coracle = start("1h");
         assert_eq!(status_of(&coracle, "/readyz"), "200");
         let held = hold(&coracle);

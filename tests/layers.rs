@@ -127,6 +127,34 @@ fn each_library_has_its_one_place_and_unsafe_has_sys() {
 }
 
 #[test]
+fn architecture_names_every_unsafe_block() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let row = text.lines().find(|line| line.starts_with("| `sys/` |"));
+    let row = row.unwrap();
+    for file in files() {
+        let blocks = file.code.matches("unsafe {").count();
+        if blocks > 0 {
+            let name = file.module.strip_prefix("sys/").unwrap();
+            let named = [
+                format!("`{name}.rs` ({blocks})"),
+                format!("`{name}.rs` ({blocks} block)"),
+            ];
+            assert!(
+                named.iter().any(|named| row.contains(named)),
+                "{}: {blocks}",
+                file.module
+            );
+        }
+    }
+    let said: usize = row
+        .split('(')
+        .filter_map(|part| part.split([' ', ')']).next()?.parse::<usize>().ok())
+        .sum();
+    let code: String = files().into_iter().map(|file| file.code).collect();
+    assert_eq!(said, code.matches("unsafe {").count(), "{row}");
+}
+
+#[test]
 fn tokio_is_not_in_the_tree() {
     let lock = std::fs::read_to_string(root().join("Cargo.lock")).unwrap();
     assert!(!lock.contains("name = \"tokio\""));

@@ -14,7 +14,17 @@ _coracle() {
             ;;
         -L | --forward | --listen) return ;;
         --admin)
-            mapfile -t COMPREPLY < <(compgen -W 'off 127.0.0.1:2672' -- "$cur")
+            case ${COMP_WORDS[1]} in
+                run) options='off 127.0.0.1:2672' ;;
+                audit) options='127.0.0.1:2672 localhost:2672 unix:' ;;
+                *) options='127.0.0.1:2672' ;;
+            esac
+            mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+            return
+            ;;
+        :)
+            # The shell takes unix:/path for three words.
+            [ "${COMP_WORDS[COMP_CWORD - 2]}" != unix ] || mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
             ;;
     esac

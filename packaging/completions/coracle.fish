@@ -12,7 +12,7 @@ complete -c coracle -n '__fish_seen_subcommand_from run' -s L -l forward -x -d '
 complete -c coracle -n '__fish_seen_subcommand_from run' -l access-log -d 'Write a line for each closed connection'
 complete -c coracle -n '__fish_seen_subcommand_from run' -l admin -x -a 'off 127.0.0.1:2672' -d 'Address of the admin endpoint'
 complete -c coracle -n '__fish_seen_subcommand_from check' -F
-complete -c coracle -n '__fish_seen_subcommand_from audit' -l admin -x -a '127.0.0.1:2672' -d 'Address of the admin endpoint'
+complete -c coracle -n '__fish_seen_subcommand_from audit' -l admin -x -a '127.0.0.1:2672 localhost:2672 unix:' -d 'Address of the admin endpoint'
 complete -c coracle -n '__fish_seen_subcommand_from audit' -l json -d 'Print JSON'
 complete -c coracle -n '__fish_seen_subcommand_from audit' -l watch -d 'Repeat until Ctrl-C'
 complete -c coracle -n '__fish_seen_subcommand_from demo' -l listen -x -d 'Address of the proxy'

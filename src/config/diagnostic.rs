@@ -1,6 +1,6 @@
 //! What is wrong with a configuration and where: mistakes are collected as byte spans, then told with line, column and caret.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::ops::Range;
 
 /// What is wrong with one piece of text and what to do about it, in one sentence.
@@ -276,17 +276,21 @@ pub(super) fn is_unprintable(c: char) -> bool {
 /// Text to be quoted in a message: cut when long, control characters escaped.
 pub(super) fn shown(text: &str) -> String {
     const MAX_CHARS: usize = 80;
-    let mut shown = String::new();
-    for (i, c) in text.chars().enumerate() {
-        if i == MAX_CHARS {
-            shown.push('…');
-            break;
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => printable(&text[..end]) + "…",
+        None => printable(text),
+    }
+}
+
+/// The text with control characters escaped, so that a terminal shows it and does what it says no more.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_unprintable(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
         }
-        // Writing to a string cannot fail.
-        let _ = match is_unprintable(c) {
-            true => write!(shown, "{}", c.escape_default()),
-            false => write!(shown, "{c}"),
-        };
     }
     shown
 }

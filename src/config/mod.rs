@@ -2,6 +2,7 @@
 
 mod address;
 mod diagnostic;
+mod endpoint;
 mod forward;
 mod host;
 mod lint;
@@ -15,7 +16,8 @@ mod table;
 mod value;
 
 pub use address::{Address, Listen};
-pub use diagnostic::{Diagnostic, Diagnostics, Mistake, Place, Severity, count};
+pub use diagnostic::{Diagnostic, Diagnostics, Mistake, Place, Severity, count, printable};
+pub use endpoint::AdminEndpoint;
 pub use forward::Forward;
 pub use host::Host;
 pub use model::{Admin, Config, Entrypoint, Log, Metrics, Service, defaults};

@@ -3,6 +3,7 @@
 pub mod descriptors;
 pub mod process;
 pub mod send_buffer;
+pub mod signals;
 pub mod sockets;
 
 /// What the program is built for: the architecture, the system and the C library, such as `aarch64-linux-musl` or
