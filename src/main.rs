@@ -92,7 +92,7 @@ fn run(arguments: Run) -> Result<ExitCode, String> {
         access_log: arguments.access_log,
     };
     let (config, file) = load::for_run(arguments.config, &overrides)?;
-    let stops = start(config.log.level, config.log.access)?;
+    let stops = start(config.log.level, config.log.access, Hangup::Ignored)?;
     if let Some(file) = file {
         log::info!(target: "setup", file:% = file.display(); "configuration read");
     }
@@ -102,7 +102,7 @@ fn run(arguments: Run) -> Result<ExitCode, String> {
 }
 
 fn demo(cli::Demo { listen, admin }: cli::Demo) -> Result<ExitCode, String> {
-    let stops = start(LevelFilter::Warn, false)?;
+    let stops = start(LevelFilter::Warn, false, Hangup::Stops)?;
     let demo = Demo::start(listen, admin).map_err(told)?;
     // Whoever reads may have gone; the demo goes on.
     let _ = write!(io::stdout(), "{}", demo.guide());
@@ -111,10 +111,10 @@ fn demo(cli::Demo { listen, admin }: cli::Demo) -> Result<ExitCode, String> {
 }
 
 /// What both begin with, in this order: room for descriptors, a log, and signals that no longer kill.
-fn start(level: LevelFilter, access: bool) -> Result<impl Stops, String> {
+fn start(level: LevelFilter, access: bool, hangup: Hangup) -> Result<impl Stops, String> {
     let _ = sys::descriptors::raise_limit();
     logging::install(level, access).map_err(|error| format!("coracle: {}", no_thread(&error)))?;
-    let stops = stops()?;
+    let stops = stops(hangup)?;
     sys::signals::settle();
     Ok(stops)
 }
@@ -141,7 +141,7 @@ fn audit(arguments: &cli::Audit) -> Result<ExitCode, String> {
 /// Audits again and again until a signal, and tells the largest difference.
 fn watch(arguments: &cli::Audit) -> Result<ExitCode, String> {
     const PAUSE: Duration = Duration::from_secs(2);
-    let mut stops = stops()?;
+    let mut stops = stops(Hangup::Stops)?;
     let (mut audits, mut largest) = (0_u64, 0);
     loop {
         let audit = Audit::ask(&arguments.admin)
@@ -195,8 +195,17 @@ fn say(text: &str, well: bool) -> ExitCode {
 trait Stops: Stream<Item = &'static str> + Unpin + 'static {}
 impl<S: Stream<Item = &'static str> + Unpin + 'static> Stops for S {}
 
+/// What SIGHUP does, which a closing terminal sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hangup {
+    /// It is told in the log: a service has no terminal.
+    Ignored,
+    /// It ends what is shown in a terminal.
+    Stops,
+}
+
 /// Receives the signals that mean something. It starts async-io's thread and epoll, so that what they lack shows at the start.
-fn stops() -> Result<impl Stops, String> {
+fn stops(hangup: Hangup) -> Result<impl Stops, String> {
     // Each takes a descriptor.
     const SIGNALS: [Signal; 4] = [Signal::Term, Signal::Int, Signal::Quit, Signal::Hup];
     // async-io panics where it can have no thread or no descriptor. That is no bug, and is told in one line.
@@ -210,10 +219,11 @@ fn stops() -> Result<impl Stops, String> {
         Err(_) => Err("asynchronous I/O cannot be set up".to_owned()),
     };
     let signals = signals.map_err(|why| format!("coracle: {}", lack().unwrap_or(why)))?;
-    Ok(signals.filter_map(|signal| match signal.ok()? {
+    Ok(signals.filter_map(move |signal| match signal.ok()? {
         Signal::Term => Some("SIGTERM"),
         Signal::Int => Some("SIGINT"),
         Signal::Quit => Some("SIGQUIT"),
+        Signal::Hup if hangup == Hangup::Stops => Some("SIGHUP"),
         _ => {
             log::warn!(
                 "SIGHUP: reload is not supported yet; restart coracle to apply a changed configuration"

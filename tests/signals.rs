@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -64,6 +64,21 @@ fn what_kills_it_is_told_on_stderr() {
         assert!(status.signal().is_some(), "{name}: {status}");
         coracle.logged(&format!("killed by SIG{name}"));
     }
+}
+
+#[test]
+fn a_closing_terminal_ends_the_demo() {
+    let mut child = Command::new(support::process::binary())
+        .args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let guide = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut guide = guide.map_while(Result::ok);
+    assert!(guide.any(|line| line.contains("Ctrl-C")));
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    let status = until("it ends", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]
