@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 use support::backend::{self, LATE_BYTES, Script, pattern, reset_on_close};
 use support::kernel::{TcpSocket, tcp_sockets};
@@ -318,6 +319,36 @@ fn cuts_the_idle_one_alone(to: &str, timeout: Duration) -> bool {
     );
     assert_eq!(closed(&coracle, "idle_timeout"), 1.0);
     true
+}
+
+/// While the program is stopped, its clock goes on, and what the peers send waits in the kernel.
+#[test]
+fn a_pause_of_the_program_is_not_the_peers_silence() {
+    let to = backend::start().to_string();
+    let coracle = coracle_to(&to, "idle_timeout = \"2s\"");
+    let mut active = hold(coracle.address("e"));
+    let silent = hold(coracle.address("e"));
+    coracle.signal(Signal::STOP);
+    // The time is what this test is about: more than the timeout.
+    thread::sleep(Duration::from_secs(3));
+    active.write_all(b"still here").unwrap();
+    coracle.signal(Signal::CONT);
+    until("what was sent meanwhile is passed on", || {
+        let metrics = scrape(coracle.admin);
+        let passed = metrics.sum_where("coracle_bytes_total", "direction=\"to_server\"");
+        let requests = 2 * Script::Hold.request(0).len();
+        (passed == (requests + b"still here".len()) as f64).then_some(())
+    });
+    assert_eq!(
+        closed(&coracle, "idle_timeout"),
+        0.0,
+        "cut because of the pause"
+    );
+    // Those that are silent while it runs are still cut.
+    until("both are cut", || {
+        (closed(&coracle, "idle_timeout") == 2.0).then_some(())
+    });
+    drop((active, silent));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::net::Reactor;
-use crate::state::{CloseReason, Conn, Phase, Shared};
+use crate::state::{CloseReason, Conn, Pauses, Phase, Shared};
 
 /// How often the shortest timeout is looked after, so that a connection outlives it by a quarter at most.
 const TICKS_PER_TIMEOUT: u32 = 4;
@@ -13,6 +13,9 @@ const TICKS_PER_TIMEOUT: u32 = 4;
 const TICK_MIN: Duration = Duration::from_millis(50);
 /// A tick is no longer than this.
 const TICK_MAX: Duration = Duration::from_secs(5);
+
+/// A tick that comes so much too late tells of a pause of the program: it was stopped, frozen or had no processor.
+const PAUSE_MIN: Duration = Duration::from_millis(25);
 
 /// An entrypoint's timeouts.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +33,8 @@ impl Limits {
     }
 
     /// Why this connection has to end, if it has to. While it is dialling, `connect_timeout` is what limits it.
-    fn reason(self, conn: &Conn, now: Instant) -> Option<CloseReason> {
-        let silent = now.saturating_duration_since(conn.last_activity());
+    fn reason(self, conn: &Conn, now: Instant, pauses: &Pauses) -> Option<CloseReason> {
+        let silent = pauses.awake(conn.last_activity(), now);
         let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| silent >= limit);
         match conn.phase() {
             Phase::Dialling => None,
@@ -54,11 +57,20 @@ pub(super) fn sweep(
     let shortest = timeouts.flatten().min()?;
     let tick = (shortest / TICKS_PER_TIMEOUT).clamp(TICK_MIN, TICK_MAX);
     Some(async move {
+        let mut pauses = Pauses::default();
         loop {
-            reactor.sleep(tick).await;
+            let due = reactor.now() + tick;
+            reactor.sleep_until(due).await;
+            let late = reactor.now().saturating_duration_since(due);
+            if late >= PAUSE_MIN {
+                pauses.add(late, reactor.now());
+                // The next turn of the loop, in which what has come meanwhile is read before this task is woken.
+                reactor.sleep(Duration::from_millis(1)).await;
+            }
             let now = reactor.now();
             let conns = &shared.conns;
-            let overdue = conns.overdue(|conn| limits[conn.entrypoint.index].reason(conn, now));
+            let limit = |conn: &Conn| limits[conn.entrypoint.index];
+            let overdue = conns.overdue(|conn| limit(conn).reason(conn, now, &pauses));
             for (id, reason) in overdue {
                 conns.kill(id, reason, now);
             }
