@@ -306,7 +306,7 @@ fn relayed(reactor: &Rc<Reactor>, act: impl FnOnce(TcpStream, TcpStream) + Send)
         let acting = scope.spawn(|| act(client_peer, server_peer));
         run(
             reactor,
-            relay(&client, &server, Opening::of(&client).into_read(), &count).unwrap(),
+            relay(&client, &server, Opening::of(&client).into_read(), &count),
         )
         .unwrap();
         drop((client, server));
@@ -422,7 +422,6 @@ fn two_fast_streams_do_not_starve_a_slow_one() {
                 Opening::of(&client).into_read(),
                 &Count::default(),
             )
-            .unwrap()
             .await;
         };
         executor.spawn(fast).detach();
@@ -460,7 +459,7 @@ fn a_pipe_with_bytes_left_in_it_is_never_used_again() {
         });
         run(&reactor, async {
             let count = Count::default();
-            let stuck = relay(&client, &server, Opening::of(&client).into_read(), &count).unwrap();
+            let stuck = relay(&client, &server, Opening::of(&client).into_read(), &count);
             let stuck = async { drop(stuck.await) };
             let port = receiver.local_addr().unwrap().port();
             let own_port = receiver.peer_addr().unwrap().port();
@@ -528,9 +527,7 @@ fn a_fast_stream_stops_after_its_share_of_a_turn() {
         most: most.clone(),
     };
     let task = executor.spawn(async move {
-        let _ = relay(&client, &server, Opening::of(&client).into_read(), &meter)
-            .unwrap()
-            .await;
+        let _ = relay(&client, &server, Opening::of(&client).into_read(), &meter).await;
     });
     run(&reactor, executor.run(task));
     sending.join().unwrap();
@@ -599,19 +596,25 @@ fn nothing_is_connected_before_the_kernel_says_so() {
 }
 
 #[test]
-fn a_server_that_resets_as_soon_as_it_is_connected_is_reset_and_not_refused() {
+fn a_server_that_resets_as_soon_as_it_is_connected_is_heard_and_not_refused() {
     let reactor = Reactor::new().unwrap();
-    let (client, _client_peer) = pair(&reactor);
+    let (client, mut client_peer) = pair(&reactor);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = Stream::start_tcp(&reactor, address, None).unwrap();
-    let (accepted, _) = listener.accept().unwrap();
+    let (mut accepted, _) = listener.accept().unwrap();
+    accepted.write_all(b"too busy").unwrap();
     reset_on_close(&accepted);
     drop(accepted);
     run(&reactor, poll_fn(|cx| server.poll_connected(cx))).unwrap();
     let count = Count::default();
     let relay = relay(&client, &server, Opening::of(&client).into_read(), &count);
-    let broken = relay.err().unwrap();
+    let broken = run(&reactor, relay).unwrap_err();
     assert_eq!(broken.side, Side::Server);
     assert_eq!(broken.error.kind(), std::io::ErrorKind::ConnectionReset);
+    drop((client, server));
+    let mut heard = Vec::new();
+    let error = client_peer.read_to_end(&mut heard).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(heard, b"too busy");
 }

@@ -53,11 +53,7 @@ async fn carry(served: &Served) -> CloseReason {
         Ok(connected) => connected,
         Err(reason) => return reason,
     };
-    let relay = match net::relay(&served.client, &server, opening, served) {
-        Ok(relay) => relay,
-        Err(broken) => return reason_for(served, &broken),
-    };
-    match relay.await {
+    match net::relay(&served.client, &server, opening, served).await {
         Ok(()) => CloseReason::Done,
         Err(broken) => reason_for(served, &broken),
     }

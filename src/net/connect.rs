@@ -73,12 +73,29 @@ impl Stream {
         };
         match error {
             None => Poll::Ready(Ok(())),
-            // A refusal is ECONNREFUSED. Only what has been connected is reset.
-            Some(Errno::CONNRESET | Errno::PIPE) => {
+            Some(error) => Poll::Ready(Ok(self.connected_if_reset(error)?)),
+        }
+    }
+
+    /// Whether a first send shows that it is connected: because the peer's kernel has taken bytes, or because it has reset it.
+    pub(super) fn is_connected_by(
+        &self,
+        sent: Result<Option<usize>, Errno>,
+    ) -> Result<bool, Errno> {
+        match sent {
+            Ok(sent) => Ok(sent.is_some_and(|n| n > 0)),
+            Err(error) => self.connected_if_reset(error).map(|()| true),
+        }
+    }
+
+    /// A refusal is ECONNREFUSED. Only what has been connected is reset, and may have been sent something before.
+    fn connected_if_reset(&self, error: Errno) -> Result<(), Errno> {
+        match error {
+            Errno::CONNRESET | Errno::PIPE => {
                 self.source().set(Ready::RESET);
-                Poll::Ready(Ok(()))
+                Ok(())
             }
-            Some(error) => Poll::Ready(Err(error.into())),
+            error => Err(error),
         }
     }
 }

@@ -141,12 +141,22 @@ impl Flow {
         self.done
     }
 
-    /// Moves what can be moved at this moment, within the budget.
+    /// True when the sender has finished.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Drops what is held: the receiver takes no more.
+    pub(super) fn give_up(&mut self) {
+        self.held = None;
+    }
+
+    /// Moves what can be moved at this moment, within the budget. `tells_end` is whether the receiver is told of the sender's end.
     pub(super) fn pump(
         &mut self,
         source: &Stream,
         sink: &Stream,
-        other_done: bool,
+        tells_end: bool,
         meter: &impl Meter,
     ) -> Result<Pumped, Broken> {
         let reactor = source.reactor();
@@ -157,8 +167,7 @@ impl Flow {
                     return Ok(Pumped::Full);
                 }
             } else if self.ended {
-                // Where this was the last direction, closing says the same.
-                if !other_done {
+                if tells_end {
                     let told = sink.shutdown_write();
                     told.map_err(|error| self.sink_broken(error))?;
                 }

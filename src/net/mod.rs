@@ -7,6 +7,7 @@ mod connect;
 mod dial;
 mod flow;
 mod keepalive;
+mod linger;
 mod listener;
 mod names;
 mod opening;

@@ -57,11 +57,11 @@ impl<'a> Opening<'a> {
         };
         let mut read = self.read.borrow_mut();
         if !read.held.is_empty() {
-            let sent = server.send_at_once(read.held.bytes())?;
-            let n = sent.unwrap_or(0);
+            let sent = server.send_at_once(read.held.bytes());
+            let n = sent.unwrap_or(None).unwrap_or(0);
             read.held.consume(n);
             read.taken += n;
-            return Ok(n > 0);
+            return server.is_connected_by(sent);
         }
         if read.ended || read.error.is_some() {
             return Ok(false);
@@ -85,7 +85,7 @@ impl<'a> Opening<'a> {
                 read.held = Spill::new(&bytes[n..]);
             }
             read.taken = n;
-            sent.map(|_| n > 0)
+            server.is_connected_by(sent)
         })
     }
 

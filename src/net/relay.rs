@@ -1,4 +1,7 @@
 //! Passing bytes both ways between two streams until both have finished, or one breaks. An idle relay holds nothing.
+//!
+//! A relay *passes* while both sides are whole: two flows, one for each direction. Once a side has broken it *lingers*: the flow
+//! towards that side is given up, and the other goes on until what the side had sent has arrived. See [`Linger`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,39 +10,38 @@ use std::task::{Context, Poll};
 use rustix::io::Errno;
 
 use super::flow::{Broken, Flow, Meter, Pumped, Side};
+use super::linger::Linger;
 use super::opening::Read;
 use super::stream::Stream;
 
 /// Passes bytes both ways until both sides have finished sending. A side that has finished still receives for as long as the other
 /// sends. The streams are then marked finished; otherwise dropping them resets both. `opening` is what has happened to the
 /// client's first bytes.
-///
-/// # Errors
-/// When a side has broken before this begins.
 pub fn relay<'a, M: Meter>(
     client: &'a Stream,
     server: &'a Stream,
     opening: Read,
     meter: &'a M,
-) -> Result<Relay<'a, M>, Broken> {
+) -> Relay<'a, M> {
     if opening.taken > 0 {
         meter.moved(Side::Client, opening.taken);
     }
-    if let Some(error) = opening.error {
-        let side = Side::Client;
-        return Err(Broken { side, error });
-    }
-    if server.was_reset() {
-        let (side, error) = (Side::Server, Errno::CONNRESET.into());
-        return Err(Broken { side, error });
-    }
-    Ok(Relay {
+    let mut relay = Relay {
         client,
         server,
         meter,
         upload: Flow::resumed(Side::Client, opening.held, opening.ended),
         download: Flow::new(Side::Server),
-    })
+        linger: None,
+    };
+    if let Some(error) = opening.error {
+        let side = Side::Client;
+        relay.linger_for(Broken { side, error });
+    } else if server.was_reset() {
+        let (side, error) = (Side::Server, Errno::CONNRESET.into());
+        relay.linger_for(Broken { side, error });
+    }
+    relay
 }
 
 /// The future of [`relay`]. It is most of what an idle connection is made of, hence a struct: an async function keeps its arguments
@@ -50,6 +52,8 @@ pub struct Relay<'a, M> {
     meter: &'a M,
     upload: Flow,
     download: Flow,
+    /// What is left to do once a side has broken. Boxed, since few relays get there.
+    linger: Option<Box<Linger>>,
 }
 
 impl<M> std::fmt::Debug for Relay<'_, M> {
@@ -59,20 +63,34 @@ impl<M> std::fmt::Debug for Relay<'_, M> {
 }
 
 impl<M: Meter> Future for Relay<'_, M> {
-    /// An error says which side broke, and how.
+    /// An error says which side broke first, and how.
     type Output = Result<(), Broken>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let (client, server) = (this.client, this.server);
-        let (upload, download) = (&mut this.upload, &mut this.download);
-        server.upkeep();
-        let up = upload.pump(client, server, download.is_done(), this.meter)?;
-        let down = download.pump(server, client, upload.is_done(), this.meter)?;
+        this.server.upkeep();
+        if this.linger.is_none() {
+            match this.pass(cx) {
+                Ok(passed) => return passed.map(Ok),
+                Err(broken) => this.linger_for(broken),
+            }
+        }
+        this.poll_linger(cx)
+    }
+}
+
+impl<M: Meter> Relay<'_, M> {
+    /// Moves what can be moved at this moment, in both directions. Ready when both sides have finished.
+    fn pass(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Broken> {
+        let (client, server) = (self.client, self.server);
+        let (upload, download) = (&mut self.upload, &mut self.download);
+        // Where a direction is the last one to end, closing says the same as telling the receiver.
+        let up = upload.pump(client, server, !download.is_done(), self.meter)?;
+        let down = download.pump(server, client, !upload.is_done(), self.meter)?;
         if upload.is_done() && download.is_done() {
             client.finish();
             server.finish();
-            return Poll::Ready(Ok(()));
+            return Ok(Poll::Ready(()));
         }
         let sides = [
             (Side::Client, client, down == Pumped::Full),
@@ -82,15 +100,40 @@ impl<M: Meter> Future for Relay<'_, M> {
             // A failure shows even where nobody reads or writes at this moment.
             if let Some(error) = stream.failure() {
                 let error = error.into();
-                return Poll::Ready(Err(Broken { side, error }));
+                return Err(Broken { side, error });
             }
-            if let Err(error) = stream.wait(cx, waits_for_room) {
-                return Poll::Ready(Err(Broken { side, error }));
-            }
+            let waiting = stream.wait(cx, waits_for_room);
+            waiting.map_err(|error| Broken { side, error })?;
         }
         if up == Pumped::Budget || down == Pumped::Budget {
             client.reactor().wake_next_turn(cx.waker());
         }
-        Poll::Pending
+        Ok(Poll::Pending)
+    }
+
+    /// A side has broken: gives up the flow towards it and begins to linger.
+    fn linger_for(&mut self, broken: Broken) {
+        let (source, from, to) = match broken.side {
+            Side::Client => (self.client, &self.upload, &mut self.download),
+            Side::Server => (self.server, &self.download, &mut self.upload),
+        };
+        to.give_up();
+        self.linger = Some(Box::new(Linger::after(broken, source, from)));
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let Some(mut linger) = self.linger.take() else {
+            return Poll::Pending;
+        };
+        let (source, sink, flow) = match linger.side() {
+            Side::Client => (self.client, self.server, &mut self.upload),
+            Side::Server => (self.server, self.client, &mut self.download),
+        };
+        let lingered = linger.poll(cx, source, sink, flow, self.meter);
+        if lingered.is_pending() {
+            self.linger = Some(linger);
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(linger.into_broken()))
     }
 }

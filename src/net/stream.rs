@@ -220,6 +220,19 @@ impl Stream {
         }
     }
 
+    /// Has the next read ask the kernel, whatever is known.
+    pub(super) fn look_again(&self) {
+        self.source.set(Ready::READ);
+    }
+
+    /// How many of the bytes sent the peer has not acknowledged, as far as the kernel says. What a Unix socket has taken is its peer's.
+    pub(super) fn unacknowledged(&self) -> usize {
+        match self.kind {
+            Kind::Tcp => sys::send_queue::unacknowledged(&self.source).unwrap_or(0),
+            Kind::Unix => 0,
+        }
+    }
+
     /// False once all was read, until there is more, or the end.
     pub(super) fn is_readable(&self) -> bool {
         self.source.ready().intersects(Ready::READ | Ready::END)

@@ -3,6 +3,7 @@
 pub mod descriptors;
 pub mod process;
 pub mod send_buffer;
+pub mod send_queue;
 pub mod signals;
 pub mod sockets;
 
