@@ -4,12 +4,15 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 use support::backend::{self, LATE_BYTES, Script, pattern, reset_on_close};
@@ -406,6 +409,44 @@ fn unix_sockets_serve_at_either_end() {
     coracle.signal(rustix::process::Signal::TERM);
     assert!(coracle.wait().success());
     assert!(!front.exists(), "the socket's file is removed at the end");
+}
+
+/// The kernel ends a read behind a message that carries descriptors, although more bytes wait.
+#[test]
+fn bytes_behind_a_passed_descriptor_arrive() {
+    let dir = tempfile::tempdir().unwrap();
+    let (front, back) = (dir.path().join("front"), dir.path().join("back"));
+    let listener = UnixListener::bind(&back).unwrap();
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.e]\nlisten = \"unix:{}\"\nto = \"unix:{}\"\n",
+        front.display(),
+        back.display()
+    ));
+    let client = UnixStream::connect(&front).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    }
+    for (sender, mut receiver) in [(&client, &server), (&server, &client)] {
+        // Both messages wait when it reads.
+        coracle.signal(Signal::STOP);
+        send_with_descriptor(sender, b"A");
+        (&*sender).write_all(b"B").unwrap();
+        coracle.signal(Signal::CONT);
+        let mut received = [0; 2];
+        receiver.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"AB");
+    }
+}
+
+fn send_with_descriptor(stream: &UnixStream, bytes: &[u8]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [stream.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let pieces = [IoSlice::new(bytes)];
+    let sent = sendmsg(stream, &pieces, &mut control, SendFlags::empty()).unwrap();
+    assert_eq!(sent, bytes.len());
 }
 
 #[test]

@@ -126,11 +126,12 @@ impl Stream {
             self.source.clear(Ready::READ);
             return Ok(None);
         };
-        // A short read has taken all there was, unless it stopped at urgent data.
-        if n < buffer.len() && !ready.contains(Ready::URGENT) {
+        // A short read of a TCP stream has taken all there was, unless it stopped at urgent data. One of a Unix stream may have stopped
+        // behind a message that came with descriptors (unix(7)), so there only EAGAIN tells.
+        if n < buffer.len() && self.kind == Kind::Tcp && !ready.contains(Ready::URGENT) {
             if !ready.contains(Ready::READ_CLOSED) {
                 self.source.clear(Ready::READ);
-            } else if !ready.contains(Ready::ERROR) && self.kind == Kind::Tcp {
+            } else if !ready.contains(Ready::ERROR) {
                 // The FIN had been there before, so that it comes next. (A reset closes, too, but is no end.)
                 self.source.set(Ready::END);
             }
