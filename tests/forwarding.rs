@@ -131,6 +131,41 @@ fn read_slowly(mut stream: &TcpStream, rng: &mut Rng) -> (usize, Vec<u8>) {
     }
 }
 
+/// Receivers that have stopped give their pipes back, so that other streams can be spliced.
+#[test]
+fn stalled_downloads_give_their_pipes_back() {
+    /// More than there are pipes.
+    const STALLED: usize = 12;
+    let coracle = coracle_to(&backend::start().to_string(), "");
+    let pipes = || {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", coracle.pid())).unwrap();
+        let targets = descriptors
+            .flatten()
+            .filter_map(|it| std::fs::read_link(it.path()).ok());
+        targets
+            .filter(|it| it.to_string_lossy().starts_with("pipe:"))
+            .count()
+    };
+    // Its standard error is one.
+    let before = pipes();
+    let stalled: Vec<_> = (0..STALLED)
+        .map(|_| {
+            let mut stream = connect(coracle.address("e"));
+            let request = Script::SendAndClose.request(64 << 20);
+            stream.write_all(&request).unwrap();
+            stream
+        })
+        .collect();
+    until("pipes are in use", || (pipes() > before).then_some(()));
+    until("no pipe is held", || (pipes() == before).then_some(()));
+    // Nothing is lost on the way from a pipe to memory.
+    for mut stream in stalled {
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert!(answer == pattern(64 << 20), "{} bytes came", answer.len());
+    }
+}
+
 #[test]
 fn what_one_side_does_not_take_is_not_read_from_the_other() {
     holds_little_for_a_receiver_that_stops_after(0);

@@ -219,6 +219,19 @@ impl Flow {
         Ok(true)
     }
 
+    /// Gives a lent pipe back whose receiver stays blocked: after `sink` has been told to have aged, its bytes are held in memory.
+    pub(super) fn rest(&mut self, sink: &Stream, has_aged: bool) -> Result<(), Broken> {
+        if !self.held.as_ref().is_some_and(|held| held.is_in_pipe()) {
+            return Ok(());
+        }
+        if has_aged {
+            let moved = self.pipe_to_spill();
+            return moved.map_err(|error| self.sink_broken(error));
+        }
+        sink.tell_when_aged();
+        Ok(())
+    }
+
     fn hold(&mut self, held: Held) {
         self.held = Some(Box::new(held));
     }

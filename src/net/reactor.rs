@@ -296,11 +296,13 @@ impl Reactor {
         }
     }
 
-    /// Makes the source [`Ready::AGED`] when it has been there for one tick at least and two at most.
+    /// Makes the source [`Ready::AGED`] after one tick at least and two at most, or sooner if it has been waiting for that already.
     pub(super) fn tell_when_aged(&self, place: &Place) {
-        place.set_age(Age::Young);
-        self.young.set(self.young.get() + 1);
-        self.start_ticking();
+        if place.age() == Age::Untold {
+            place.set_age(Age::Young);
+            self.young.set(self.young.get() + 1);
+            self.start_ticking();
+        }
     }
 }
 

@@ -68,20 +68,20 @@ impl<M: Meter> Future for Relay<'_, M> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        this.server.upkeep();
+        let has_aged = this.server.upkeep() | this.client.upkeep();
         if this.linger.is_none() {
-            match this.pass(cx) {
+            match this.pass(cx, has_aged) {
                 Ok(passed) => return passed.map(Ok),
                 Err(broken) => this.linger_for(broken),
             }
         }
-        this.poll_linger(cx)
+        this.poll_linger(cx, has_aged)
     }
 }
 
 impl<M: Meter> Relay<'_, M> {
     /// Moves what can be moved at this moment, in both directions. Ready when both sides have finished.
-    fn pass(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Broken> {
+    fn pass(&mut self, cx: &mut Context<'_>, has_aged: bool) -> Result<Poll<()>, Broken> {
         let (client, server) = (self.client, self.server);
         let (upload, download) = (&mut self.upload, &mut self.download);
         // Where a direction is the last one to end, closing says the same as telling the receiver.
@@ -91,6 +91,12 @@ impl<M: Meter> Relay<'_, M> {
             client.finish();
             server.finish();
             return Ok(Poll::Ready(()));
+        }
+        if up == Pumped::Full {
+            upload.rest(server, has_aged)?;
+        }
+        if down == Pumped::Full {
+            download.rest(client, has_aged)?;
         }
         let sides = [
             (Side::Client, client, down == Pumped::Full),
@@ -121,7 +127,7 @@ impl<M: Meter> Relay<'_, M> {
         self.linger = Some(Box::new(Linger::after(broken, source, from)));
     }
 
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    fn poll_linger(&mut self, cx: &mut Context<'_>, has_aged: bool) -> Poll<Result<(), Broken>> {
         let Some(mut linger) = self.linger.take() else {
             return Poll::Pending;
         };
@@ -130,6 +136,9 @@ impl<M: Meter> Relay<'_, M> {
             Side::Server => (self.server, self.client, &mut self.download),
         };
         let lingered = linger.poll(cx, source, sink, flow, self.meter);
+        if lingered.is_pending() && flow.rest(sink, has_aged).is_err() {
+            return Poll::Ready(Err(linger.into_broken()));
+        }
         if lingered.is_pending() {
             self.linger = Some(linger);
             return Poll::Pending;

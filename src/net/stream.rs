@@ -91,15 +91,22 @@ impl Stream {
         self.source.is(Ready::RESET)
     }
 
-    /// Does what waits until a connection has proved to last. Its task is woken for it once.
-    pub(super) fn upkeep(&self) {
-        if self.source.is(Ready::AGED) {
+    /// Has its task woken once, some seconds from now, for [`Stream::upkeep`].
+    pub(super) fn tell_when_aged(&self) {
+        self.source.tell_when_aged();
+    }
+
+    /// Does what waits until a connection has proved to last. True if its task was woken for that.
+    pub(super) fn upkeep(&self) -> bool {
+        let has_aged = self.source.is(Ready::AGED);
+        if has_aged {
             self.source.clear(Ready::AGED);
             if let Some(keepalive) = self.keepalive.take() {
                 // It fails only where the connection has failed, which shows elsewhere.
                 let _ = keepalive.apply(self);
             }
         }
+        has_aged
     }
 
     /// Reads into `buffer`. 0 is the end of the stream.
