@@ -80,7 +80,7 @@ enum Kind {
 
 #[test]
 fn a_busy_while_writes_to_no_file() {
-    if !can_trace() {
+    if !support::can_trace() {
         return;
     }
     let rounds = std::env::var("CORACLE_BUSY_ROUNDS").map_or(5, |text| text.parse().unwrap());
@@ -157,23 +157,6 @@ fn a_busy_while_writes_to_no_file() {
     let opened = n("openat") + n("open");
     assert!(opened > 3, "files opened: {opened}; traced: {calls:?}");
     assert_eq!(n("unlink") + n("unlinkat"), 1, "the socket's file");
-}
-
-/// A container may forbid tracing.
-fn can_trace() -> bool {
-    if !support::has_tool("strace") {
-        return false;
-    }
-    let tried = Command::new("strace")
-        .args(["-o", "/dev/null", "true"])
-        .output();
-    let traces = tried.unwrap().status.success();
-    if !traces {
-        let required = std::env::var_os("CORACLE_REQUIRE_TOOLS").is_some();
-        assert!(!required, "strace may not trace here");
-        eprintln!("skipped: strace may not trace here");
-    }
-    traces
 }
 
 /// The kernel's own account of what the process has had written to a disk, or would have; `None` where it keeps none.

@@ -4,12 +4,14 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
 use std::thread;
 
-use support::backend::{pattern, reset_on_close};
+use rustix::process::{Pid, Signal};
+use support::backend::{bound_but_not_listening, pattern, reset_on_close};
 use support::kernel::end;
 use support::metrics::scrape;
 use support::process::Coracle;
@@ -213,4 +215,34 @@ fn a_client_that_never_reads_is_still_cut_after_idle_timeout() {
     reset_once_taken(server);
     wait_closed(&coracle, "idle_timeout", 1);
     drop(client);
+}
+
+/// Without SO_LINGER a reset is made in another way: a cut must never look like an end.
+#[test]
+fn a_reset_that_cannot_be_asked_for_by_linger_is_no_clean_end() {
+    if !support::can_trace() {
+        return;
+    }
+    let refusing = bound_but_not_listening();
+    let to = refusing.local_addr().unwrap().as_socket().unwrap();
+    let coracle = coracle_to(&to.to_string(), "");
+    let mut strace = Command::new("strace")
+        .args(["-f", "-e", "trace=setsockopt", "-e"])
+        .args(["inject=setsockopt:error=ENOMEM", "-p"])
+        .arg(coracle.pid().to_string())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
+    let attached = lines.next().unwrap().unwrap();
+    assert!(attached.contains("attached"), "{attached}");
+    let mut client = connect(coracle.address("e"));
+    let error = client.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    rustix::process::kill_process(Pid::from_raw(strace.id() as i32).unwrap(), Signal::INT).unwrap();
+    let failed = lines
+        .map_while(Result::ok)
+        .filter(|line| line.contains("SO_LINGER") && line.contains("(INJECTED)"));
+    assert!(failed.count() > 0, "SO_LINGER was not made to fail");
+    strace.wait().unwrap();
 }

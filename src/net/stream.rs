@@ -365,8 +365,11 @@ impl AsFd for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if self.kind == Kind::Tcp && !self.finished.get() {
-            // With a linger time of 0 closing sends a reset (tcp(7)). It fails only for what is no socket.
-            let _ = net::sockopt::set_socket_linger(&self.source, Some(Duration::ZERO));
+            // With a linger time of 0 closing sends a reset (tcp(7)). Where a sandbox or a fault forbids that, dissolving the connection
+            // sends one too (connect(2), AF_UNSPEC).
+            if net::sockopt::set_socket_linger(&self.source, Some(Duration::ZERO)).is_err() {
+                let _ = net::connect_unspec(&self.source);
+            }
         }
     }
 }

@@ -62,6 +62,23 @@ pub fn has_tool(name: &str) -> bool {
     found
 }
 
+/// Whether strace is there and may trace, which a container may forbid.
+pub fn can_trace() -> bool {
+    if !has_tool("strace") {
+        return false;
+    }
+    let tried = Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .output();
+    let traces = tried.unwrap().status.success();
+    if !traces {
+        let required = std::env::var_os("CORACLE_REQUIRE_TOOLS").is_some();
+        assert!(!required, "strace may not trace here");
+        eprintln!("skipped: strace may not trace here");
+    }
+    traces
+}
+
 /// A free address that the kernel gives to no client in the meantime: its port is below the ephemeral ones. Each is given out once,
 /// so that tests of one process never share one, whatever their seeds are.
 pub fn lasting_address(rng: &mut rng::Rng) -> SocketAddr {
