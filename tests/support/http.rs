@@ -62,6 +62,17 @@ impl Client {
         self.answer()
     }
 
+    /// The same on a connection that may have ended while it was idle: `None` if it has.
+    pub fn get_if_open(&mut self, path: &str) -> Option<Answer> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        self.stream.write_all(request.as_bytes()).ok()?;
+        match self.stream.peek(&mut [0]) {
+            Ok(0) => None,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+            begins => begins.map(|_| Some(self.answer())).unwrap(),
+        }
+    }
+
     /// Receives one answer with its body.
     pub fn answer(&mut self) -> Answer {
         let mut answer = self.answer_to_head();

@@ -85,7 +85,12 @@ impl Scraper {
             let mut last = Metrics::default();
             let mut client = super::http::Client::connect(admin);
             while !own.stop.load(Ordering::Relaxed) {
-                let metrics = Metrics::parse(&client.get("/metrics").body);
+                let answer = client.get_if_open("/metrics").unwrap_or_else(|| {
+                    // It was idle for too long, because this machine stood still.
+                    client = super::http::Client::connect(admin);
+                    client.get("/metrics")
+                });
+                let metrics = Metrics::parse(&answer.body);
                 check(&last, &metrics);
                 last = metrics;
                 own.checked.fetch_add(1, Ordering::Relaxed);

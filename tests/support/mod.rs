@@ -32,14 +32,18 @@ pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 
 /// The same for a probe that can say what it still misses, which is shown if it never gets it.
 pub fn until_ok<T, E: Display>(what: &str, mut probe: impl FnMut() -> Result<T, E>) -> T {
+    // A machine that has stood still for all that time has not looked often enough.
+    const LOOKS: u32 = 100;
     let end = Instant::now() + DEADLINE;
+    let mut looks = 0;
     loop {
         let missing = match probe() {
             Ok(value) => return value,
             Err(missing) => missing,
         };
+        looks += 1;
         assert!(
-            Instant::now() < end,
+            looks < LOOKS || Instant::now() < end,
             "waited {DEADLINE:?} in vain: {what} {missing}"
         );
         std::thread::sleep(Duration::from_millis(5));
