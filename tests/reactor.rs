@@ -43,6 +43,14 @@ fn run<T>(reactor: &Rc<Reactor>, future: impl Future<Output = T>) -> T {
     reactor.block_on(future.or(late))
 }
 
+/// One turn of the loop at the least, in which it hears of all that has happened. The sleep begins in `run`, not before, or it might
+/// be over before there was a turn.
+fn turn(reactor: &Rc<Reactor>) {
+    run(reactor, async {
+        reactor.sleep(Duration::from_millis(1)).await;
+    });
+}
+
 async fn recv(stream: &Stream, buffer: &mut [u8]) -> std::io::Result<usize> {
     poll_fn(|cx| stream.poll_recv(cx, buffer)).await
 }
@@ -83,7 +91,7 @@ fn what_came_before_the_first_poll_is_not_missed() {
     // First without a wait, then after a turn in which nobody waited for it.
     assert_eq!(run(&reactor, recv(&stream, &mut buffer)).unwrap(), 5);
     peer.write_all(b"again").unwrap();
-    run(&reactor, reactor.sleep(Duration::from_millis(10)));
+    turn(&reactor);
     assert_eq!(run(&reactor, recv(&stream, &mut buffer)).unwrap(), 5);
 }
 
@@ -130,7 +138,7 @@ fn bytes_behind_urgent_data_are_not_left_lying() {
     peer.write_all(b"abc").unwrap();
     send(&peer, b"!", SendFlags::OOB).unwrap();
     peer.write_all(b"def").unwrap();
-    run(&reactor, reactor.sleep(Duration::from_millis(20)));
+    turn(&reactor);
     let mut all = Vec::new();
     while all.len() < 6 {
         let mut buffer = [0; 16];
@@ -196,7 +204,7 @@ fn a_stream_that_is_dropped_while_its_task_waits_leaves_nothing_behind() {
     // The peer is told, and nobody is woken for a stream that is no more.
     assert!(peer.read(&mut [0]).is_err());
     let _ = peer.write(b"x");
-    run(&reactor, reactor.sleep(Duration::from_millis(5)));
+    turn(&reactor);
 }
 
 thread_local! {
@@ -238,7 +246,7 @@ fn an_event_of_a_dropped_stream_does_not_reach_the_next_one_in_its_place() {
         first_peer.write_all(b"1").unwrap();
         drop(victim_peer);
         let next = until("the first is woken", || {
-            run(&reactor, reactor.sleep(Duration::from_millis(1)));
+            turn(&reactor);
             next.take()
         });
         let (mut peer, _) = listener.accept().unwrap();
