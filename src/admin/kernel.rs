@@ -10,6 +10,7 @@ use smol::lock::Mutex as AsyncMutex;
 
 use crate::state::agreement::{Moment, lasting, mismatch};
 use crate::state::{Local, Shared};
+use crate::sys::process::thread_cpu_time;
 use crate::sys::sockets::{self, Name, Query, Source, Table};
 
 /// A reading serves all who ask within this time.
@@ -106,22 +107,23 @@ impl Kernel {
         (found, cost)
     }
 
-    /// Reads the kernel's table on another thread; tells how long that took.
+    /// Reads the kernel's table on another thread; tells how much of that thread's time it took.
     async fn table(&self, shared: &Shared) -> Option<(Table, Duration)> {
         self.read(shared)
             .await
             .map(|(_, table, took)| (table, took))
     }
 
-    /// Reads the kernel's table of what belongs to the entrypoints.
+    /// Reads the kernel's table of what belongs to the entrypoints. It takes that much processor time.
     pub async fn read(&self, shared: &Shared) -> Option<(Source, Table, Duration)> {
         let source = self.source.clone();
         let query = query(shared);
         blocking::unblock(move || {
-            let begun = Instant::now();
+            // Not the time that has passed: beside a load, or after a pause, old numbers would be served for minutes.
+            let begun = thread_cpu_time();
             let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
             let (source, table) = source.read(&query)?;
-            Some((source, table, begun.elapsed()))
+            Some((source, table, thread_cpu_time() - begun))
         })
         .await
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::fs::{RawDir, SeekFrom};
 use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 /// The sources, open while this value lives. A source that cannot be opened (no `/proc`) leaves its readings out.
 #[derive(Debug)]
@@ -137,6 +138,14 @@ fn boot_time(stat: &str) -> Option<Duration> {
     seconds.trim().parse().ok().map(Duration::from_secs)
 }
 
+/// The processor time that this thread has used. It stands still while the thread waits or the machine is busy with others.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // No thread has used a negative time, or more than a u64 of seconds.
+    Duration::try_from(time).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -180,6 +189,16 @@ mod tests {
             assert!(std::time::Instant::now() < deadline, "they never agree");
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn a_threads_time_goes_on_with_its_work_and_stands_still_while_it_waits() {
+        let begun = thread_cpu_time();
+        while thread_cpu_time() == begun {}
+        let before = thread_cpu_time();
+        let pause = Duration::from_millis(100);
+        std::thread::sleep(pause);
+        assert!(thread_cpu_time() - before < pause);
     }
 
     #[test]
