@@ -6,6 +6,7 @@ pub mod send_buffer;
 pub mod send_queue;
 pub mod signals;
 pub mod sockets;
+pub mod thread;
 
 /// What the program is built for: the architecture, the system and the C library, such as `aarch64-linux-musl` or
 /// `arm-linux-musleabihf`.
