@@ -9,7 +9,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use smol::Task;
@@ -17,6 +17,7 @@ use smol::Task;
 use super::entrypoint::{Direction, Entrypoint};
 use super::reason::CloseReason;
 use super::service::{ServerId, Service};
+use super::waiters::{Waiters, Waiting};
 
 /// A connection's identity: unique while the process lives, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -164,7 +165,10 @@ impl Conn {
 pub struct Conns {
     map: RefCell<HashMap<ConnId, Rc<Conn>>>,
     last_id: Cell<u64>,
-    waiting: RefCell<Vec<Waker>>,
+    /// Those who wait for it to shrink.
+    fewer: Waiters,
+    /// How many of its connections lack a descriptor to reach their server.
+    starving: Cell<usize>,
     left: Cell<Option<Left>>,
 }
 
@@ -223,31 +227,83 @@ impl Conns {
         self.left.set(Some(left));
     }
 
+    /// Of the connections that `fits`, the one that has been silent for the longest, and since when. Those that are being ended do not count.
+    pub fn longest_silent(&self, fits: impl Fn(&Conn) -> bool) -> Option<(ConnId, Instant)> {
+        let map = self.map.borrow();
+        let fitting = map
+            .values()
+            .filter(|conn| conn.end.get().is_none() && fits(conn));
+        fitting
+            .map(|conn| (conn.id, conn.last_activity()))
+            .min_by_key(|(id, since)| (*since, *id))
+    }
+
     /// Waits until fewer than `limit` connections are open. Woken by what leaves the set; nothing polls.
     pub fn below(&self, limit: usize) -> Below<'_> {
-        Below { conns: self, limit }
+        Below {
+            conns: self,
+            limit,
+            fed: false,
+            waiting: self.fewer.waiting(),
+        }
+    }
+
+    /// Whether another connection may come in: fewer than `capacity` are open, and none of them starves. What becomes free is theirs first:
+    /// new ones would take it for their clients' sockets, until there are many and no server for any of them.
+    pub fn has_place(&self, capacity: usize) -> bool {
+        self.len() < capacity && self.starving.get() == 0
+    }
+
+    /// Waits until [`Conns::has_place`].
+    pub fn place(&self, capacity: usize) -> Below<'_> {
+        Below {
+            fed: true,
+            ..self.below(capacity)
+        }
+    }
+
+    /// Notes that one of its connections lacks a descriptor, until this is dropped.
+    pub fn starves(&self) -> Starving<'_> {
+        self.starving.set(self.starving.get() + 1);
+        Starving(self)
     }
 }
 
-/// The future of [`Conns::below`].
+/// The future of [`Conns::below`] and [`Conns::place`].
 #[derive(Debug)]
 pub struct Below<'a> {
     conns: &'a Conns,
     limit: usize,
+    fed: bool,
+    waiting: Waiting<'a>,
 }
 
 impl Future for Below<'_> {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.conns.len() < self.limit {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let is_there = match self.fed {
+            true => self.conns.has_place(self.limit),
+            false => self.conns.len() < self.limit,
+        };
+        if is_there {
             return Poll::Ready(());
         }
-        let mut waiting = self.conns.waiting.borrow_mut();
-        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            waiting.push(cx.waker().clone());
-        }
+        self.waiting.wait(cx.waker());
         Poll::Pending
+    }
+}
+
+/// A connection that starves ([`Conns::starves`]).
+#[derive(Debug)]
+pub struct Starving<'a>(&'a Conns);
+
+impl Drop for Starving<'_> {
+    fn drop(&mut self) {
+        self.0.starving.set(self.0.starving.get() - 1);
+        if self.0.starving.get() == 0 {
+            self.0.fewer.wake_all();
+        }
     }
 }
 
@@ -327,8 +383,6 @@ impl Drop for Guard {
         if let Some(left) = conns.left.get() {
             left(&self.conn, reason);
         }
-        for waker in conns.waiting.borrow_mut().drain(..) {
-            waker.wake();
-        }
+        conns.fewer.wake_all();
     }
 }

@@ -4,26 +4,32 @@
 //! opens a socket or asks a clock: times come in as arguments.
 
 pub mod agreement;
+mod backoff;
 mod conns;
 mod counters;
 mod entrypoint;
 mod loads;
+mod lookups;
 mod pauses;
 mod reason;
 mod service;
 mod throttle;
+mod waiters;
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-pub use conns::{Below, Conn, ConnId, Conns, Guard, Left, Peer, Phase};
+pub use backoff::Backoff;
+pub use conns::{Below, Conn, ConnId, Conns, Guard, Left, Peer, Phase, Starving};
 pub use counters::{Counter, CounterBy, Histogram, Label};
 pub use entrypoint::{AcceptError, Direction, Entrypoint, Local, Protocol};
 pub use loads::ConfigLoads;
+pub use lookups::Lookups;
 pub use pauses::Pauses;
 pub use reason::{CloseReason, ConnectError};
 pub use service::{Server, ServerId, Service};
 pub use throttle::Throttle;
+pub use waiters::{Waiters, Waiting};
 
 /// Everything the running program knows, passed around as `Rc<Shared>`; there are no globals.
 #[derive(Debug)]

@@ -1,0 +1,284 @@
+//! Which name is looked up next, and when: a few places, and names that hang must not keep the others from them.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+
+/// How long an answer is used before it is asked for again. getaddrinfo(3) does not tell an answer's time to live.
+const REFRESH: Duration = Duration::from_secs(30);
+/// The wait after a first failure; it doubles up to [`REFRESH`].
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The schedule of all look-ups. A look-up cannot be cancelled: it holds its place until it returns, however late.
+#[derive(Debug)]
+pub struct Lookups {
+    names: Vec<Name>,
+    places: usize,
+    /// The names that are due, in the order in which they became so. One that has to wait keeps its place here.
+    due: VecDeque<usize>,
+}
+
+#[derive(Debug)]
+struct Name {
+    phase: Phase,
+    retry: Backoff,
+    /// Its last look-up took longer than [`Lookups::DEADLINE`].
+    is_slow: bool,
+    /// A look-up has returned in time.
+    is_proven: bool,
+    /// A connection waits for it.
+    is_wanted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Due,
+    Running {
+        deadline: Instant,
+    },
+    /// Still running, and told to be late.
+    Late,
+    Resting {
+        until: Instant,
+    },
+}
+
+impl Lookups {
+    /// How long a look-up may take. The time in which it waits for a place does not count.
+    pub const DEADLINE: Duration = Duration::from_secs(5);
+
+    /// All of `names` are due, and `places` can be looked up at the same time.
+    #[must_use]
+    pub fn new(names: usize, places: usize) -> Self {
+        let name = || Name {
+            phase: Phase::Due,
+            retry: Backoff::new(RETRY, REFRESH),
+            is_slow: false,
+            is_proven: false,
+            is_wanted: false,
+        };
+        Self {
+            names: (0..names).map(|_| name()).collect(),
+            places,
+            due: (0..names).collect(),
+        }
+    }
+
+    /// Notes that a connection waits for a name. False if that is known.
+    pub fn want(&mut self, name: usize) -> bool {
+        !std::mem::replace(&mut self.names[name].is_wanted, true)
+    }
+
+    /// Moves on to `now`. Returns the names whose look-up has just become late.
+    pub fn advance(&mut self, now: Instant) -> Vec<usize> {
+        let mut late = Vec::new();
+        let mut rested = Vec::new();
+        for (index, name) in self.names.iter_mut().enumerate() {
+            match name.phase {
+                Phase::Running { deadline } if deadline <= now => {
+                    name.phase = Phase::Late;
+                    name.is_slow = true;
+                    late.push(index);
+                }
+                Phase::Resting { until } if until <= now => {
+                    name.phase = Phase::Due;
+                    rested.push((until, index));
+                }
+                _ => {}
+            }
+        }
+        rested.sort_unstable();
+        self.due.extend(rested.iter().map(|(_, index)| index));
+        late
+    }
+
+    /// The name whose look-up begins now, if one may: those that a connection waits for go first, then the order counts.
+    pub fn begin(&mut self, now: Instant) -> Option<usize> {
+        let is_running = |name: &&Name| matches!(name.phase, Phase::Running { .. } | Phase::Late);
+        let running = self.names.iter().filter(is_running);
+        let slow = running.clone().filter(|name| name.is_slow).count();
+        let free = self.places.saturating_sub(running.count());
+        let may_begin = |index: &usize| {
+            let name = &self.names[*index];
+            match name {
+                // A quarter of the places is for those that are known to hang.
+                _ if name.is_slow => free > 0 && slow < (self.places / 4).max(1),
+                // The last place is kept from names that could turn out to hang, unless somebody waits for them.
+                _ if name.is_proven || name.is_wanted || self.places == 1 => free > 0,
+                _ => free > 1,
+            }
+        };
+        let is_wanted = |index: &usize| self.names[*index].is_wanted;
+        let wanted = self
+            .due
+            .iter()
+            .position(|index| is_wanted(index) && may_begin(index));
+        let at = wanted.or_else(|| self.due.iter().position(may_begin))?;
+        let index = self.due.remove(at)?;
+        let name = &mut self.names[index];
+        name.phase = Phase::Running {
+            deadline: now + Self::DEADLINE,
+        };
+        Some(index)
+    }
+
+    /// Notes that a look-up has returned, late or not. The name becomes due again after a while.
+    pub fn finished(&mut self, index: usize, now: Instant, is_good: bool) {
+        let name = &mut self.names[index];
+        name.is_wanted = false;
+        if name.phase != Phase::Late {
+            name.is_slow = false;
+            name.is_proven = true;
+        }
+        let rest = match is_good {
+            true => {
+                name.retry.reset();
+                REFRESH
+            }
+            false => name.retry.pause(),
+        };
+        name.phase = Phase::Resting { until: now + rest };
+    }
+
+    /// When [`Lookups::advance`] has something to do next.
+    #[must_use]
+    pub fn next_event(&self) -> Option<Instant> {
+        let event = |name: &Name| match name.phase {
+            Phase::Running { deadline } => Some(deadline),
+            Phase::Resting { until } => Some(until),
+            Phase::Due | Phase::Late => None,
+        };
+        self.names.iter().filter_map(event).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(lookups: &mut Lookups, now: Instant) -> Vec<usize> {
+        std::iter::from_fn(|| lookups.begin(now)).collect()
+    }
+
+    const LATE: Duration = Lookups::DEADLINE;
+
+    #[test]
+    fn time_in_the_queue_does_not_count_and_places_in_it_are_kept() {
+        let start = Instant::now();
+        let mut lookups = Lookups::new(6, 4);
+        assert_eq!(begun(&mut lookups, start), [0, 1, 2]);
+        // Nobody returns in time. The others have waited for as long, and are not late.
+        let now = start + LATE;
+        assert_eq!(lookups.advance(now), [0, 1, 2]);
+        assert_eq!(lookups.advance(now), [0; 0], "told once");
+        lookups.finished(1, now, false);
+        // 1 rests for its retry, and is then due behind those that have waited.
+        let now = now + RETRY;
+        assert_eq!(lookups.advance(now), [0; 0]);
+        assert_eq!(begun(&mut lookups, now), [3]);
+        lookups.finished(3, now, true);
+        assert_eq!(begun(&mut lookups, now), [4]);
+        assert_eq!(lookups.advance(now + LATE), [4]);
+    }
+
+    #[test]
+    fn names_that_hang_hold_a_quarter_of_the_places() {
+        let mut now = Instant::now();
+        // Eight that hang, and a healthy one behind them.
+        let mut lookups = Lookups::new(9, 4);
+        let hang = |index: &usize| *index != 8;
+        let mut round = |now: Instant| {
+            lookups.advance(now);
+            let some = begun(&mut lookups, now);
+            if some.contains(&8) {
+                lookups.finished(8, now, true);
+            }
+            // Those that hang return, but too late.
+            let late = now + LATE;
+            lookups.advance(late);
+            let hanging: Vec<_> = some.iter().copied().filter(hang).collect();
+            for index in &hanging {
+                lookups.finished(*index, late, false);
+            }
+            (hanging.len(), some.contains(&8))
+        };
+        // Until each has hung once.
+        for _ in 0..8 {
+            round(now);
+            now += LATE;
+        }
+        for n in 0..100 {
+            now += REFRESH;
+            assert_eq!(
+                round(now),
+                (1, true),
+                "round {n}: one that hangs, and the healthy one"
+            );
+            now += LATE;
+        }
+    }
+
+    #[test]
+    fn a_name_that_somebody_waits_for_is_looked_up_at_once_although_others_hang_from_the_start() {
+        let start = Instant::now();
+        let mut lookups = Lookups::new(9, 4);
+        assert_eq!(
+            begun(&mut lookups, start),
+            [0, 1, 2],
+            "the last place is kept"
+        );
+        assert!(lookups.want(8));
+        assert!(!lookups.want(8), "known");
+        assert_eq!(begun(&mut lookups, start), [8]);
+        lookups.finished(8, start, true);
+        assert_eq!(begun(&mut lookups, start), [0; 0]);
+    }
+
+    #[test]
+    fn a_name_that_answers_in_time_again_is_slow_no_more() {
+        let mut now = Instant::now();
+        let mut lookups = Lookups::new(2, 2);
+        assert_eq!(begun(&mut lookups, now), [0]);
+        now += LATE;
+        lookups.advance(now);
+        lookups.finished(0, now, true);
+        assert_eq!(
+            lookups.next_event(),
+            Some(now + REFRESH),
+            "what comes late is good all the same"
+        );
+        assert_eq!(begun(&mut lookups, now), [1]);
+        now += LATE;
+        lookups.advance(now);
+        now += REFRESH;
+        lookups.advance(now);
+        assert_eq!(
+            begun(&mut lookups, now),
+            [0; 0],
+            "one slow name holds all that slow ones may"
+        );
+        lookups.finished(1, now, false);
+        assert_eq!(begun(&mut lookups, now), [0]);
+        lookups.finished(0, now, true);
+        now += REFRESH;
+        lookups.advance(now);
+        assert_eq!(begun(&mut lookups, now), [1, 0], "1 is slow, 0 is not");
+    }
+
+    #[test]
+    fn one_name_alone_is_looked_up_again_and_again() {
+        let mut now = Instant::now();
+        let mut lookups = Lookups::new(1, 1);
+        let mut pauses = Vec::new();
+        for is_good in [false, false, true, false] {
+            assert_eq!(begun(&mut lookups, now), [0]);
+            lookups.finished(0, now, is_good);
+            let next = lookups.next_event().expect("it rests");
+            pauses.push(next.duration_since(now).as_secs());
+            now = next;
+            lookups.advance(now);
+        }
+        assert_eq!(pauses, [1, 2, 30, 1]);
+    }
+}
