@@ -16,7 +16,10 @@ use support::until;
 
 fn start(descriptors: Option<u64>) -> Coracle {
     let to = backend::start();
-    let config = format!("[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n");
+    // Whoever is in waits for its descriptor as long as the test takes.
+    let config = format!(
+        "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\nconnect_timeout = \"1h\"\n"
+    );
     Coracle::start_with(&Start {
         config: &config,
         descriptors,
@@ -103,14 +106,16 @@ fn when_the_kernel_says_emfile_the_listener_backs_off_and_recovers() {
     limit(open_now);
     let (lines_before, begun) = (coracle.log().len(), Instant::now());
     let mut late: Vec<TcpStream> = (0..20).map(|_| ask(&coracle)).collect();
-    coracle.logged("no descriptor left");
+    // Told by an accept that failed, or for those who wait because one that is in has no descriptor for its server.
+    coracle.logged("limit of open files");
     // A number below its highest may be free, and have let one more in.
     let full = open(&coracle);
     assert!((5..=6).contains(&full), "{full}");
     coracle.assert_calm();
     let metrics = scrape(coracle.admin);
     let label = "reason=\"process_descriptors\"";
-    assert!(metrics.sum_where("coracle_accept_errors_total", label) > 0.0);
+    let accept_errors = metrics.sum_where("coracle_accept_errors_total", label);
+    assert!(accept_errors > 0.0 || full == 6);
     assert_eq!(
         open(&coracle),
         full,

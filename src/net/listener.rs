@@ -1,13 +1,13 @@
 //! A listening socket: how it is bound, and one accepted stream per turn of the loop, or two.
 
 use std::cell::Cell;
+use std::fs::Metadata;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
 use rustix::net::{self, SocketAddrAny, SocketFlags};
@@ -47,7 +47,7 @@ pub struct Listener {
     turn: Cell<u32>,
     /// Turns in a row in which somebody did.
     busy: Cell<u32>,
-    _path: Option<UnixPath>,
+    path: Option<UnixPath>,
 }
 
 impl Listener {
@@ -95,7 +95,7 @@ impl Listener {
             address: Some(local),
             turn: Cell::new(0),
             busy: Cell::new(0),
-            _path: None,
+            path: None,
         })
     }
 
@@ -123,7 +123,7 @@ impl Listener {
             address: None,
             turn: Cell::new(0),
             busy: Cell::new(0),
-            _path: Some(path),
+            path: Some(path),
         })
     }
 
@@ -133,48 +133,69 @@ impl Listener {
         self.address
     }
 
-    /// Accepts one connection, at most two per turn of the loop, so that a flood of new ones does not starve the open ones.
-    /// Returns the client's address; `None` for a Unix socket.
+    /// The file of a Unix socket; `None` for a TCP address.
+    #[must_use]
+    pub fn file(&self) -> Option<FileId> {
+        self.path.as_ref().map(|path| path.file)
+    }
+
+    /// Accepts one connection as soon as there is one: [`Listener::ready`], then [`Listener::try_accept`].
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        loop {
+            self.ready().await?;
+            if let Some(accepted) = self.try_accept()? {
+                return Ok(accepted);
+            }
+        }
+    }
+
+    /// Waits until somebody waits to be accepted, as far as is known. At most two are accepted per turn of the loop, so that a flood of
+    /// new connections does not starve the open ones.
+    ///
+    /// # Errors
+    /// When the kernel has no memory for it.
+    pub async fn ready(&self) -> io::Result<()> {
+        poll_fn(|cx| self.source.poll_ready(cx, Ready::READ)).await
+    }
+
+    /// Accepts one connection; `None` if nobody waits any more. With it comes the client's address; `None` for a Unix socket.
     ///
     /// # Errors
     /// Those of accept(2). The listener lives on: the caller decides when to try again, and mutes it until then.
-    pub async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
-        poll_fn(|cx| self.poll_accept(cx)).await
-    }
-
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
-        loop {
-            ready!(self.source.poll_ready(cx, Ready::READ))?;
-            let reactor = self.source.reactor();
-            let before = self.turn.replace(reactor.turns());
-            let is_second = before == reactor.turns();
-            if !is_second {
-                let is_next = before.wrapping_add(1) == reactor.turns();
-                self.busy.set(if is_next {
-                    self.busy.get().saturating_add(1)
-                } else {
-                    0
-                });
+    pub fn try_accept(&self) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
+        let reactor = self.source.reactor();
+        let before = self.turn.replace(reactor.turns());
+        let is_second = before == reactor.turns();
+        if !is_second {
+            let is_next = before.wrapping_add(1) == reactor.turns();
+            self.busy.set(if is_next {
+                self.busy.get().saturating_add(1)
+            } else {
+                0
+            });
+        }
+        // Level-triggered: the next turn reports it again if more are waiting. Under load another try now is cheaper.
+        if is_second || self.busy.get() < BUSY {
+            self.source.clear(Ready::READ);
+        }
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        match net::acceptfrom_with(&self.source, flags) {
+            Ok((fd, peer)) => {
+                let stream = Stream::accepted(reactor, fd, self.kind);
+                let peer = peer.and_then(|peer: SocketAddrAny| SocketAddr::try_from(peer).ok());
+                Ok(Some((stream, peer)))
             }
-            // Level-triggered: the next turn reports it again if more are waiting. Under load another try now is cheaper.
-            if is_second || self.busy.get() < BUSY {
+            Err(Errno::AGAIN | Errno::INTR) => {
                 self.source.clear(Ready::READ);
+                self.busy.set(0);
+                Ok(None)
             }
-            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            match net::acceptfrom_with(&self.source, flags) {
-                Ok((fd, peer)) => {
-                    let stream = Stream::accepted(self.source.reactor(), fd, self.kind);
-                    let peer = peer.and_then(|peer: SocketAddrAny| SocketAddr::try_from(peer).ok());
-                    return Poll::Ready(Ok((stream, peer)));
-                }
-                Err(Errno::AGAIN | Errno::INTR) => {
-                    self.source.clear(Ready::READ);
-                    self.busy.set(0);
-                }
-                Err(error) => {
-                    self.source.clear(Ready::READ);
-                    return Poll::Ready(Err(error.into()));
-                }
+            Err(error) => {
+                self.source.clear(Ready::READ);
+                Err(error.into())
             }
         }
     }
@@ -211,27 +232,48 @@ fn is_abandoned(path: &Path) -> bool {
 #[derive(Debug)]
 struct UnixPath {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    file: FileId,
 }
 
 impl UnixPath {
     fn new(path: &Path) -> io::Result<Self> {
-        let meta = std::fs::symlink_metadata(path)?;
         Ok(Self {
             path: path.to_owned(),
-            device: meta.dev(),
-            inode: meta.ino(),
+            file: FileId::of(&std::fs::symlink_metadata(path)?),
         })
     }
 }
 
 impl Drop for UnixPath {
     fn drop(&mut self) {
-        let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|meta| (meta.dev(), meta.ino()) == (self.device, self.inode));
+        let ours =
+            std::fs::symlink_metadata(&self.path).is_ok_and(|meta| FileId::of(&meta) == self.file);
         if ours {
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+/// Tells one file from all others, whatever path leads to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(meta: &Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+        }
+    }
+
+    /// The file that connecting to `path` would lead to.
+    ///
+    /// # Errors
+    /// When there is none, or it may not be looked at.
+    pub fn of_socket(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&std::fs::metadata(path)?))
     }
 }

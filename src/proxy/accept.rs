@@ -1,6 +1,8 @@
-//! One listener's accept loop: it admits, backs off and waits for room, and nothing but its cancelling ends it.
+//! One listener's accept loop: it admits, backs off and waits for room, and runs until it is cancelled.
 
 use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,12 +11,17 @@ use smol::future::FutureExt;
 
 use crate::conn::{self, Route};
 use crate::net::{Listener, Reactor, Stream};
-use crate::state::{AcceptError, Entrypoint, Guard, Peer, Shared, Throttle};
+use crate::state::{
+    AcceptError, Backoff, CloseReason, Conns, Entrypoint, Guard, Peer, Phase, Shared, Throttle,
+};
 
 /// The first wait after the kernel had no room; it doubles while that lasts.
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 /// The longest wait: what recovers is noticed within it.
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+/// While others wait for a place in the set, a connection keeps its own for this long after one side has finished and nothing has passed
+/// since: as in the example of `timeout client-fin` in HAProxy's manual.
+const HALF_CLOSED_STAYS: Duration = Duration::from_secs(30);
 
 /// A listener with what is to be done with its connections.
 #[derive(Debug)]
@@ -34,18 +41,11 @@ pub(super) async fn accept(
     let reactor = bound.route.reactor.clone();
     let full = Throttle::new(Duration::from_secs(1));
     let failed = Throttle::new(Duration::from_secs(1));
-    let mut back_off = BACK_OFF_MIN;
+    let mut back_off = Backoff::new(BACK_OFF_MIN, BACK_OFF_MAX);
     loop {
-        if shared.conns.len() >= capacity {
-            if let Some(suppressed) = full.admit(reactor.now()) {
-                log::warn!(entrypoint = bound.entrypoint.name.as_str(), open = capacity, suppressed;
-                    "no room for more connections: the limit of open files is reached (ulimit -n); new ones wait");
-            }
-            muted(&bound, shared.conns.below(capacity)).await;
-        }
-        let error = match bound.listener.accept().await {
+        let error = match next_client(&bound, &shared.conns, capacity, &full).await {
             Ok((stream, address)) => {
-                back_off = BACK_OFF_MIN;
+                back_off.reset();
                 let peer = address.map_or(Peer::Unix, Peer::from);
                 admit(&executor, &shared, &bound, stream, peer);
                 continue;
@@ -54,15 +54,80 @@ pub(super) async fn accept(
         };
         let reason = classify(&error);
         bound.entrypoint.accept_errors.of(reason).increment();
-        if reason == AcceptError::Aborted {
+        let is_first = back_off.is_fresh();
+        let pause = back_off.pause();
+        // One client that leaves early is no reason to let the next one wait. An error that stays is.
+        if reason == AcceptError::Aborted && is_first {
             continue;
         }
         if let Some(suppressed) = failed.admit(reactor.now()) {
             log::warn!(entrypoint = bound.entrypoint.name.as_str(), error:% = error, suppressed;
                 "accept: {}; new connections wait", remedy(reason));
         }
-        muted(&bound, room(&reactor, &shared, back_off)).await;
-        back_off = BACK_OFF_MAX.min(back_off * 2);
+        let _muted = Muted::of(&bound);
+        match reason {
+            AcceptError::Aborted | AcceptError::Other => reactor.sleep(pause).await,
+            _ => room(&reactor, &shared.conns, pause).await,
+        }
+    }
+}
+
+/// Accepts the next client when there is a place in the set for it, and not before: until then it waits in the kernel's backlog. Between
+/// finding the place and taking it nobody else runs, so that all listeners together admit no more than `capacity`.
+async fn next_client(
+    bound: &Bound,
+    conns: &Conns,
+    capacity: usize,
+    full: &Throttle,
+) -> io::Result<(Stream, Option<SocketAddr>)> {
+    loop {
+        bound.listener.ready().await?;
+        if !conns.has_place(capacity) {
+            let reactor = &bound.route.reactor;
+            if let Some(suppressed) = full.admit(reactor.now()) {
+                log::warn!(entrypoint = bound.entrypoint.name.as_str(), open = conns.len(), suppressed;
+                    "no room for more connections: the limit of open files is reached (ulimit -n); new ones wait");
+            }
+            let _muted = Muted::of(bound);
+            place(reactor, conns, capacity).await;
+        }
+        if let Some(accepted) = bound.listener.try_accept()? {
+            return Ok(accepted);
+        }
+    }
+}
+
+/// Waits for a place in a set that is full. Connections that wait for each other in a circle, through other proxies or an address that is ours
+/// only in the kernel's tables, would hold all places for ever once their client has finished: so whoever is half-closed and has been silent for
+/// the longest gives way, and with it the whole circle.
+async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: usize) {
+    /// What was cut leaves the set when its task is dropped, which is at once, but not yet.
+    const AT_LEAST: Duration = Duration::from_millis(100);
+    let mut free = pin!(conns.place(capacity));
+    loop {
+        let silent = conns.longest_silent(|conn| conn.phase() == Phase::HalfClosed);
+        let until = silent.map_or(reactor.now(), |(_, since)| since) + HALF_CLOSED_STAYS;
+        let there_is = async {
+            free.as_mut().await;
+            true
+        };
+        let late = async {
+            let until = until.max(reactor.now() + AT_LEAST);
+            reactor.sleep_until(until).await;
+            false
+        };
+        if there_is.or(late).await {
+            return;
+        }
+        let now = reactor.now();
+        let silent = conns.longest_silent(|conn| conn.phase() == Phase::HalfClosed);
+        if let Some((id, since)) = silent
+            && now.saturating_duration_since(since) >= HALF_CLOSED_STAYS
+        {
+            log::warn!(id:% = id;
+                "no room, and others wait: a half-closed connection that was silent for {} s gives way", HALF_CLOSED_STAYS.as_secs());
+            conns.kill(id, CloseReason::GaveWay, now);
+        }
     }
 }
 
@@ -81,22 +146,32 @@ fn admit(
     conn.owned_by(executor.spawn(conn::serve(guard, route.clone(), stream)));
 }
 
-/// Waits with the listener muted: it is level-triggered, and would keep the loop awake.
-async fn muted(bound: &Bound, wait: impl Future<Output = ()>) {
-    set_muted(bound, true);
-    wait.await;
-    set_muted(bound, false);
+/// Keeps a listener from waking the loop: it is level-triggered, and would do so without end.
+struct Muted<'a>(&'a Bound);
+
+impl<'a> Muted<'a> {
+    fn of(bound: &'a Bound) -> Self {
+        let muted = Self(bound);
+        muted.set(true);
+        muted
+    }
+
+    fn set(&self, muted: bool) {
+        if let Err(error) = self.0.listener.set_muted(muted) {
+            log::error!("entrypoint {}: epoll_ctl: {error}", self.0.entrypoint.name);
+        }
+    }
 }
 
-fn set_muted(bound: &Bound, muted: bool) {
-    if let Err(error) = bound.listener.set_muted(muted) {
-        log::error!("entrypoint {}: epoll_ctl: {error}", bound.entrypoint.name);
+impl Drop for Muted<'_> {
+    fn drop(&mut self) {
+        self.set(false);
     }
 }
 
 /// Waits until a connection has left the set, which gives its descriptors back, or for `at_most`: others have descriptors too.
-async fn room(reactor: &Rc<Reactor>, shared: &Shared, at_most: Duration) {
-    let fewer = shared.conns.below(shared.conns.len());
+async fn room(reactor: &Rc<Reactor>, conns: &Conns, at_most: Duration) {
+    let fewer = conns.below(conns.len());
     fewer.or(reactor.sleep(at_most)).await;
 }
 
@@ -130,6 +205,7 @@ fn remedy(reason: AcceptError) -> &'static str {
         }
         AcceptError::SystemDescriptors => "the system has no descriptor left: raise fs.file-max",
         AcceptError::Memory => "the kernel has no memory for it",
-        AcceptError::Aborted | AcceptError::Other => "it failed",
+        AcceptError::Aborted => "it fails again and again, as by a firewall or without a network",
+        AcceptError::Other => "it failed",
     }
 }

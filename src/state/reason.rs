@@ -21,6 +21,8 @@ label! {
         IdleTimeout = "idle_timeout",
         /// One side had finished, the other had not, and nothing passed for the entrypoint's `half_close_timeout`.
         HalfCloseTimeout = "half_close_timeout",
+        /// The set was full and others waited; one side had finished, and nothing had passed for 30 s.
+        GaveWay = "gave_way",
         /// It was still open when `drain_timeout` had passed after the request to stop.
         Drain = "drain",
         /// A bug in coracle ended this connection's task; please report it.
