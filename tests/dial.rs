@@ -10,9 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use coracle::net::{Dial, Listener, Meter, Names, Opening, Reactor, Side, dial_tcp, relay};
-use smol::LocalExecutor;
-use smol::future::FutureExt;
+use coracle::net::{Dial, Listener, Meter, Opening, Reactor, Side, dial_tcp, relay};
 use support::backend::{Silent, bound_but_not_listening};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -119,29 +117,4 @@ fn refused_by_all_is_refused_and_no_address_is_an_error() {
             .unwrap_err();
         assert_eq!(error.kind(), expected);
     }
-}
-
-#[test]
-fn a_name_is_looked_up_once_for_all_who_wait() {
-    let reactor = Reactor::new().unwrap();
-    let names = Rc::new(Names::new(["localhost", "nowhere.invalid"]));
-    let executor = LocalExecutor::new();
-    for name in names.names() {
-        executor
-            .spawn(names.clone().keep_fresh(reactor.clone(), name))
-            .detach();
-    }
-    let both = async {
-        for _ in 0..2 {
-            let known = names.addresses("localhost").await.unwrap();
-            assert!(known.contains(&V4) || known.contains(&V6));
-            assert!(names.addresses("nowhere.invalid").await.is_err());
-        }
-        assert!(names.addresses("not in the table").await.is_err());
-    };
-    let late = async {
-        reactor.sleep(support::DEADLINE).await;
-        panic!("no answer");
-    };
-    reactor.block_on(executor.run(both.or(late)));
 }

@@ -26,7 +26,7 @@ fn a_connections_task_and_entry_stay_small() {
     let shared = Shared::new(vec![entrypoint.clone()], vec![service.clone()]);
     let route = Rc::new(Route {
         reactor: reactor.clone(),
-        names: Rc::new(Names::new([])),
+        names: Rc::new(Names::new([]).unwrap()),
         service: service.clone(),
         addresses: vec![Address::Tcp {
             host: Host::Ip([127, 0, 0, 1].into()),

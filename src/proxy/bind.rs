@@ -31,6 +31,12 @@ impl BindError {
         ))
     }
 
+    pub(super) fn names(error: io::Error) -> Self {
+        Self(format!(
+            "cannot start the threads that look up the servers' names: {error}; allow more processes (ulimit -u, or TasksMax= in the unit) or more memory, or write addresses instead of names"
+        ))
+    }
+
     pub(super) fn no_descriptors(limit: usize) -> Self {
         Self(format!(
             "the limit of {limit} open files leaves no room for a connection; raise it (ulimit -n, or LimitNOFILE= in the unit)"

@@ -70,7 +70,8 @@ impl Proxy {
         if config.log.access {
             shared.conns.tell_leaving(conn::log_access);
         }
-        let names = Rc::new(Names::new(host_names(config)));
+        let names = Names::new(host_names(config)).map_err(BindError::names)?;
+        let names = Rc::new(names);
         let mut listeners = Vec::new();
         for (entrypoint, configured) in shared.entrypoints.iter().zip(&config.entrypoints) {
             let service = &config.services[configured.service];
@@ -162,8 +163,8 @@ impl Proxy {
             let serving = admin::serve(listener, executor.clone(), shared.clone());
             executor.spawn(serving)
         });
-        for name in self.names.names() {
-            let looking_up = self.names.clone().keep_fresh(reactor.clone(), name);
+        if !self.names.is_empty() {
+            let looking_up = self.names.keep_fresh(reactor.clone());
             executor.spawn(looking_up).detach();
         }
         if let Some(sweeping) = sweep::sweep(reactor.clone(), shared.clone(), self.limits) {

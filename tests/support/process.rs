@@ -16,7 +16,7 @@ use super::{DEADLINE, until};
 /// A running coracle.
 pub struct Coracle {
     child: Child,
-    /// Where its admin endpoint is.
+    /// Where its admin endpoint is; `0.0.0.0:0` if it is off.
     pub admin: SocketAddr,
     addresses: HashMap<String, Vec<String>>,
     log: Arc<Mutex<Vec<String>>>,
@@ -90,7 +90,11 @@ impl Coracle {
         }
         Self {
             child,
-            admin: admin.expect("an admin endpoint").parse().unwrap(),
+            admin: match admin {
+                Some(address) => address.parse().unwrap(),
+                None if config.contains("listen = \"off\"") => ([0; 4], 0).into(),
+                None => panic!("no admin endpoint"),
+            },
             addresses,
             log,
             _config: file,
@@ -139,6 +143,25 @@ impl Coracle {
     pub fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.pid());
         std::fs::read_dir(path).unwrap().count()
+    }
+
+    /// The names of its threads, in the order of their numbers.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let mut tasks: Vec<_> = tasks.map(|task| task.unwrap().path()).collect();
+        tasks.sort_by_key(|task| {
+            task.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .parse::<u32>()
+                .unwrap()
+        });
+        let name = |task: &std::path::PathBuf| std::fs::read_to_string(task.join("comm"));
+        tasks
+            .iter()
+            .map(|task| name(task).unwrap().trim().to_owned())
+            .collect()
     }
 
     /// How many descriptors it has open when no one talks to its admin endpoint.
