@@ -49,7 +49,7 @@
 //! the task's handle by [`state::Conn::owned_by`].
 //!
 //! **Its task owns it**: [`conn::serve()`] has the guard and the client's [`net::Stream`]. It asks
-//! [`state::Service::candidates`] for servers, connects to one of them with [`net::dial_tcp`] or [`net::dial_unix`], and copies
+//! [`state::Service::candidates`] for servers, connects to one of them with [`net::dial_tcp`] or [`net::Stream::connect_unix`], and copies
 //! both ways with [`net::relay()`] until both sides have finished or one has broken. What passes is counted in the entry's cells, by
 //! [`state::Conn::moved`].
 //!

@@ -26,7 +26,7 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\nmax_connections = 5\n",
         &[
-            "4:1: unknown key `max_connections`; known here: `listen`, `to`, `service`, `connect_timeout`, `idle_timeout`, `half_close_timeout`, `keepalive`, `reuse_port`",
+            "4:1: unknown key `max_connections`; known here: `listen`, `to`, `service`, `connect_timeout`, `dial_timeout`, `idle_timeout`, `half_close_timeout`, `keepalive`, `reuse_port`",
         ],
     ),
     (
@@ -43,7 +43,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nlisten = \":80\"\nservice = \"s\"\n[services.s]\nservers = [\"h:1\"]\nbalance = \"x\"\n",
-        &["6:1: unknown key `balance`; known here: `servers`, `connect_timeout`"],
+        &["6:1: unknown key `balance`; known here: `servers`, `connect_timeout`, `dial_timeout`"],
     ),
     // Wrong types.
     (
@@ -386,6 +386,14 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nlisten = \":80\"\nservice = \"s\"\nconnect_timeout = \"5s\"\n[services.s]\nservers = [\"h:1\"]\n",
         &["4:1: `connect_timeout` goes with `to`; here it belongs in the table of the service"],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \":80\"\nservice = \"s\"\ndial_timeout = \"5s\"\n[services.s]\nservers = [\"h:1\"]\n",
+        &["4:1: `dial_timeout` goes with `to`; here it belongs in the table of the service"],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \":80\"\nservice = \"s\"\n[services.s]\nservers = [\"h:1\"]\ndial_timeout = \"off\"\n",
+        &["6:16: `off` is not allowed here; write a duration such as \"5s\""],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n[services.a]\nservers = [\"h:1\"]\n",
@@ -783,6 +791,7 @@ compat = ["traefik"]
 listen = ["0.0.0.0:2222", "[::]:2222", "unix:/run/ssh.sock"]
 to = "nas.lan.:22"
 connect_timeout = "1500ms"
+dial_timeout = "4s"
 idle_timeout = "1h 30m"
 half_close_timeout = "30s"
 keepalive = "off"
@@ -833,6 +842,7 @@ fn every_key_is_read() {
     let service = |at: usize| &config.services[config.entrypoints[at].service];
     assert_eq!(service(0).servers[0].to_string(), "nas.lan.:22");
     assert_eq!(service(0).connect_timeout, Duration::from_millis(1500));
+    assert_eq!(service(0).dial_timeout, Duration::from_secs(4));
     assert_eq!(service(1).servers[1].to_string(), "[fd00::10]:80");
     assert_eq!(service(2).servers[0].to_string(), "unix:/run/app.sock");
 }
@@ -852,6 +862,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(entrypoint.keepalive, Some(Duration::from_secs(60)));
     assert!(!entrypoint.reuse_port);
     assert_eq!(config.services[0].connect_timeout, Duration::from_secs(5));
+    assert_eq!(config.services[0].dial_timeout, Duration::from_secs(10));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use coracle::config::{Address, Host};
-use coracle::conn::{self, Route};
+use coracle::conn::{self, Route, Target};
 use coracle::net::{Listener, Names, Reactor};
 use coracle::state::{Conn, Entrypoint, Guard, Peer, Protocol, Service, Shared};
 
@@ -24,15 +24,19 @@ fn a_connections_task_and_entry_stay_small() {
     let service = Rc::new(Service::new(0, "s", ["127.0.0.1:9".to_owned()]));
     let now = reactor.now();
     let shared = Shared::new(vec![entrypoint.clone()], vec![service.clone()]);
+    let server = Address::Tcp {
+        host: Host::Ip([127, 0, 0, 1].into()),
+        port: 9,
+    };
     let route = Rc::new(Route {
         reactor: reactor.clone(),
+        conns: shared.conns.clone(),
         names: Rc::new(Names::new([]).unwrap()),
         service: service.clone(),
-        addresses: vec![Address::Tcp {
-            host: Host::Ip([127, 0, 0, 1].into()),
-            port: 9,
-        }],
+        targets: [Target::new(&server, &[])].into(),
+        onward: [].into(),
         connect_timeout: Duration::from_secs(5),
+        dial_timeout: Duration::from_secs(10),
         keepalive: None,
         hook: None,
     });

@@ -75,6 +75,8 @@ pub struct Service {
     pub servers: Vec<Address>,
     /// How long connecting to one server may take.
     pub connect_timeout: Duration,
+    /// How long it may take until one of the servers has taken a connection. A shorter one than `connect_timeout` counts as that.
+    pub dial_timeout: Duration,
 }
 
 impl Service {
@@ -95,6 +97,8 @@ pub mod defaults {
     pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
     /// `connect_timeout`.
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// `dial_timeout`: two servers may be silent before the client has given up, as browsers do after a while.
+    pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
     /// `keepalive`: with the four probes 15 s apart that follow, a vanished peer is found within two minutes.
     pub const KEEPALIVE: Duration = Duration::from_secs(60);
 }

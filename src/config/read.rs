@@ -165,6 +165,7 @@ impl Reader<'_, '_> {
                 "to",
                 "service",
                 "connect_timeout",
+                "dial_timeout",
                 "idle_timeout",
                 "half_close_timeout",
                 "keepalive",
@@ -185,7 +186,8 @@ impl Reader<'_, '_> {
                 Vec::new()
             }
         };
-        let connect_timeout = self.parsed(table, "connect_timeout", value::connect_timeout);
+        let connect_timeout = self.parsed(table, "connect_timeout", value::dialling_timeout);
+        let dial_timeout = self.parsed(table, "dial_timeout", value::dialling_timeout);
         let to = self.parsed(table, "to", str::parse::<Address>);
         let service = table.get("service").and_then(|value| {
             let name = self.string(value, "service")?;
@@ -210,6 +212,7 @@ impl Reader<'_, '_> {
                     name: key.get_ref().to_string(),
                     servers: vec![to],
                     connect_timeout: connect_timeout.unwrap_or(defaults::CONNECT_TIMEOUT),
+                    dial_timeout: dial_timeout.unwrap_or(defaults::DIAL_TIMEOUT),
                 };
                 Target::Own(DraftService {
                     service,
@@ -218,11 +221,13 @@ impl Reader<'_, '_> {
                 })
             }),
             (None, Some(_)) => {
-                if let Some((key, _)) = table.get_key_value("connect_timeout") {
-                    self.out.report(
-                        Some(key.span()),
-                        "`connect_timeout` goes with `to`; here it belongs in the table of the service",
-                    );
+                for key in ["connect_timeout", "dial_timeout"] {
+                    if let Some((at, _)) = table.get_key_value(key) {
+                        let why = format!(
+                            "`{key}` goes with `to`; here it belongs in the table of the service"
+                        );
+                        self.out.report(Some(at.span()), why);
+                    }
                 }
                 service.map_or(Target::Unread, |(name, at)| Target::Named(name, at))
             }
@@ -286,7 +291,7 @@ impl Reader<'_, '_> {
     }
 
     fn service(&mut self, key: Key<'_>, table: &DeTable<'_>) -> DraftService {
-        self.known(table, &["servers", "connect_timeout"]);
+        self.known(table, &["servers", "connect_timeout", "dial_timeout"]);
         let name = shown(key.get_ref());
         let (servers, origins) = match table.get("servers") {
             Some(value) => self.servers(value),
@@ -301,12 +306,14 @@ impl Reader<'_, '_> {
                 (Vec::new(), Vec::new())
             }
         };
-        let connect_timeout = self.parsed(table, "connect_timeout", value::connect_timeout);
+        let connect_timeout = self.parsed(table, "connect_timeout", value::dialling_timeout);
+        let dial_timeout = self.parsed(table, "dial_timeout", value::dialling_timeout);
         DraftService {
             service: Service {
                 name: key.get_ref().to_string(),
                 servers,
                 connect_timeout: connect_timeout.unwrap_or(defaults::CONNECT_TIMEOUT),
+                dial_timeout: dial_timeout.unwrap_or(defaults::DIAL_TIMEOUT),
             },
             origin: Origin::File(key.span()),
             servers: origins,

@@ -31,6 +31,7 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
             name: name.clone(),
             servers: vec![forward.to.clone()],
             connect_timeout: defaults::CONNECT_TIMEOUT,
+            dial_timeout: defaults::DIAL_TIMEOUT,
         };
         draft.entrypoints.push(DraftEntrypoint {
             name,

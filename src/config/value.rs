@@ -24,7 +24,7 @@ pub(super) fn drain_timeout(text: &str) -> Result<Duration, Mistake> {
 }
 
 /// A duration of at least a millisecond.
-pub(super) fn connect_timeout(text: &str) -> Result<Duration, Mistake> {
+pub(super) fn dialling_timeout(text: &str) -> Result<Duration, Mistake> {
     if text == "off" {
         return wrong("`off` is not allowed here; write a duration such as \"5s\"");
     }

@@ -4,7 +4,9 @@ mod access;
 mod dial;
 mod route;
 mod serve;
+mod target;
 
 pub use access::log_access;
 pub use route::{Hook, Route};
 pub use serve::serve;
+pub use target::{At, OwnListener, Target};

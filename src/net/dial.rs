@@ -1,10 +1,9 @@
-//! Connecting to a server: all its addresses, by Happy Eyeballs (RFC 8305), until one answers or the deadline passes.
+//! Connecting to a server: each of its addresses once, by Happy Eyeballs (RFC 8305), until one answers or the deadline passes.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -12,15 +11,13 @@ use std::time::{Duration, Instant};
 
 use super::keepalive::Keepalive;
 use super::opening::Opening;
+use super::origin;
 use super::reactor::Reactor;
 use super::sleep::Sleep;
 use super::stream::Stream;
 
 /// The head start of one address before the next is tried beside it (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
-
-/// The wait before another try when the process or the other side has no room at this moment.
-const ROOM_RETRY: Duration = Duration::from_millis(50);
 
 /// How to dial.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +32,8 @@ pub struct Dial {
 /// address has a short head start before the next is tried beside it. What is in `opening` is sent where that can be done at once.
 ///
 /// # Errors
-/// The last attempt's error when all have failed, or `TimedOut` at the deadline.
+/// When all have failed, a lack of room ([`Lack::of`]) if there was one, because trying again later can help, and else
+/// the last error; `TimedOut` at the deadline.
 pub async fn dial_tcp(
     reactor: &Rc<Reactor>,
     ips: &[IpAddr],
@@ -50,30 +48,12 @@ pub async fn dial_tcp(
         winner: None,
         waiting: interleaved(ips, port),
         running: Vec::new(),
+        lack: None,
         error: None,
-        retry: None,
         timer: reactor.sleep_until(dial.deadline),
     };
     race.start_next();
     poll_fn(|cx| race.poll(cx)).await
-}
-
-/// Connects to the Unix socket at `path`, waiting while its listener's backlog is full.
-///
-/// # Errors
-/// The kernel's, or `TimedOut` at the deadline.
-pub async fn dial_unix(reactor: &Rc<Reactor>, path: &Path, dial: Dial) -> io::Result<Stream> {
-    loop {
-        match Stream::connect_unix(reactor, path) {
-            Err(error) if is_lack_of_room(&error) => {
-                if reactor.now() >= dial.deadline {
-                    return Err(error);
-                }
-                reactor.sleep(ROOM_RETRY).await;
-            }
-            connected => return connected,
-        }
-    }
 }
 
 struct Race<'a> {
@@ -83,11 +63,12 @@ struct Race<'a> {
     /// One that has taken the opening.
     winner: Option<Stream>,
     waiting: VecDeque<SocketAddr>,
-    running: Vec<Stream>,
+    running: Vec<(SocketAddr, Stream)>,
+    /// The last lack of room.
+    lack: Option<io::Error>,
+    /// The last other error.
     error: Option<io::Error>,
-    /// An address that could not even be tried for lack of descriptors or ports.
-    retry: Option<SocketAddr>,
-    /// Ends at the next thing to do: another address, another try, or giving up.
+    /// Ends at the next thing to do: another address, or giving up.
     timer: Sleep,
 }
 
@@ -97,7 +78,7 @@ impl Race<'_> {
             if let Some(stream) = self.winner.take().or_else(|| self.poll_running(cx)) {
                 return Poll::Ready(Ok(stream));
             }
-            if self.running.is_empty() && self.retry.is_none() {
+            if self.running.is_empty() {
                 if self.waiting.is_empty() {
                     return Poll::Ready(Err(self.failure()));
                 }
@@ -108,10 +89,7 @@ impl Race<'_> {
                 return Poll::Pending;
             }
             if self.reactor.now() >= self.dial.deadline {
-                return Poll::Ready(Err(match self.retry {
-                    Some(_) => self.failure(),
-                    None => io::ErrorKind::TimedOut.into(),
-                }));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             self.start_next();
         }
@@ -120,35 +98,32 @@ impl Race<'_> {
     /// The first attempt that has succeeded. Those that have failed are taken out.
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Option<Stream> {
         let mut i = 0;
-        while let Some(stream) = self.running.get(i) {
+        while let Some((_, stream)) = self.running.get(i) {
             match stream.poll_connected(cx) {
                 Poll::Pending => i += 1,
-                Poll::Ready(Ok(())) => return Some(self.running.swap_remove(i)),
-                Poll::Ready(Err(error)) => {
-                    self.error = Some(error);
-                    self.running.swap_remove(i);
+                Poll::Ready(connected) => {
+                    let (address, stream) = self.running.swap_remove(i);
+                    match connected {
+                        Ok(()) => return Some(stream),
+                        Err(error) => self.failed(address, error),
+                    }
                 }
             }
         }
         None
     }
 
+    /// Starts with the next address with which that is possible.
     fn start_next(&mut self) {
-        while let Some(address) = self.retry.take().or_else(|| self.waiting.pop_front()) {
+        while let Some(address) = self.waiting.pop_front() {
             match self.start(address) {
                 Ok(()) => break,
-                Err(error) if is_lack_of_room(&error) => {
-                    self.retry = Some(address);
-                    self.error = Some(error);
-                    break;
-                }
-                Err(error) => self.error = Some(error),
+                Err(error) => self.failed(address, error),
             }
         }
-        let next = match (&self.retry, self.waiting.is_empty()) {
-            (Some(_), _) => self.reactor.now() + ROOM_RETRY,
-            (None, false) => self.reactor.now() + HEAD_START,
-            (None, true) => self.dial.deadline,
+        let next = match self.waiting.is_empty() {
+            false => self.reactor.now() + HEAD_START,
+            true => self.dial.deadline,
         };
         self.timer.reset(next.min(self.dial.deadline));
     }
@@ -159,29 +134,59 @@ impl Race<'_> {
         if address.ip().is_loopback() && self.opening.offer(&stream)? {
             self.winner = Some(stream);
         } else {
-            self.running.push(stream);
+            self.running.push((address, stream));
         }
         Ok(())
     }
 
+    fn failed(&mut self, address: SocketAddr, error: io::Error) {
+        if is_without_source(address, &error) {
+            let text = match address {
+                SocketAddr::V4(_) => "this machine has no IPv4 address to reach it from",
+                SocketAddr::V6(_) => "this machine has no IPv6 address to reach it from",
+            };
+            self.error = Some(io::Error::new(io::ErrorKind::NetworkUnreachable, text));
+        } else if Lack::of(&error).is_some() {
+            self.lack = Some(error);
+        } else {
+            self.error = Some(error);
+        }
+    }
+
     fn failure(&mut self) -> io::Error {
         let no_address = || io::Error::new(io::ErrorKind::NotFound, "no address");
-        self.error.take().unwrap_or_else(no_address)
+        let error = self.lack.take().or_else(|| self.error.take());
+        error.unwrap_or_else(no_address)
     }
 }
 
-/// True for errors that pass when something else lets go: descriptors, memory, local ports, a Unix listener's backlog.
-fn is_lack_of_room(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let lack = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOMEM,
-        Errno::NOBUFS,
-        Errno::ADDRNOTAVAIL,
-        Errno::AGAIN,
-    ];
-    Errno::from_io_error(error).is_some_and(|errno| lack.contains(&errno))
+/// What keeps a connection from being started, and passes when something else lets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Descriptors, which every connection needs.
+    Descriptors,
+    /// A Unix listener's backlog, local ports towards a server, or memory.
+    Room,
+}
+
+impl Lack {
+    /// What this error says is lacking, if it says so.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<Self> {
+        use rustix::io::Errno;
+        match Errno::from_io_error(error)? {
+            Errno::MFILE | Errno::NFILE => Some(Self::Descriptors),
+            Errno::ADDRNOTAVAIL | Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS => Some(Self::Room),
+            _ => None,
+        }
+    }
+}
+
+/// EADDRNOTAVAIL says that all local ports are taken, which passes, or that there is no address to begin with, as for `[::1]` where IPv6
+/// is switched off. Datagrams have ports of their own, so they meet the second alone.
+fn is_without_source(address: SocketAddr, error: &io::Error) -> bool {
+    let is_not_available = |error: &io::Error| error.kind() == io::ErrorKind::AddrNotAvailable;
+    is_not_available(error) && origin::towards(address).is_err_and(|error| is_not_available(&error))
 }
 
 /// The addresses with their families alternating, each family in its own order (RFC 8305, section 4).

@@ -9,8 +9,9 @@ use rustix::io::Errno;
 
 use crate::admin;
 use crate::config::{self, Listen};
+use crate::conn::{At, OwnListener};
 use crate::net::{Keepalive, Listener, Reactor, TcpOptions};
-use crate::state::Local;
+use crate::state::{Entrypoint, Local};
 
 /// Why the proxy cannot start: one line that names the place and the remedy.
 #[derive(Debug)]
@@ -162,6 +163,29 @@ pub(super) fn local(listen: &Listen, listener: &Listener) -> Local {
         (Listen::Tcp { address, .. }, None) => Local::Tcp(*address),
         (Listen::Unix(path), None) => Local::Unix(path.clone()),
     }
+}
+
+/// The same, as a place where a connection to a server could lead.
+pub(super) fn own(
+    entrypoint: &Entrypoint,
+    listen: &Listen,
+    listener: &Listener,
+) -> Option<OwnListener> {
+    let at = match listen {
+        Listen::Tcp { v6only, .. } => At::Tcp {
+            address: listener.local_addr()?,
+            v6only: *v6only,
+        },
+        Listen::Unix(path) => At::Unix {
+            path: path.clone(),
+            file: listener.file()?,
+        },
+    };
+    Some(OwnListener {
+        entrypoint: entrypoint.index,
+        name: entrypoint.name.clone(),
+        at,
+    })
 }
 
 fn bind_tcp(

@@ -19,7 +19,7 @@ pub use bind::BindError;
 use accept::Bound;
 
 use crate::config::{Address, Config, Host};
-use crate::conn::{self, Hook, Route};
+use crate::conn::{self, Hook, OwnListener, Route, Target};
 use crate::net::{Keepalive, Names, Reactor};
 use crate::state::{CloseReason, Entrypoint, Protocol, Service, Shared};
 use crate::{admin, sys};
@@ -72,31 +72,48 @@ impl Proxy {
         }
         let names = Names::new(host_names(config)).map_err(BindError::names)?;
         let names = Rc::new(names);
-        let mut listeners = Vec::new();
+        let mut open = Vec::new();
+        let mut own = Vec::new();
         for (entrypoint, configured) in shared.entrypoints.iter().zip(&config.entrypoints) {
             let service = &config.services[configured.service];
-            let keepalive = configured.keepalive.map(Keepalive::after);
-            let route = Rc::new(Route {
-                reactor: reactor.clone(),
-                names: names.clone(),
-                service: shared.services[configured.service].clone(),
-                addresses: service.servers.clone(),
-                connect_timeout: service.connect_timeout,
-                keepalive,
-                hook: hook.clone(),
-            });
             let mut locals = Vec::new();
             for listen in &configured.listen {
                 let listener = bind::entrypoint(&reactor, configured, service, listen)?;
                 locals.push(bind::local(listen, &listener));
-                listeners.push(Bound {
-                    listener,
-                    entrypoint: entrypoint.clone(),
-                    route: route.clone(),
-                });
+                own.extend(bind::own(entrypoint, listen, &listener));
+                open.push((listener, entrypoint.index));
             }
             entrypoint.listens_on(locals);
         }
+        // Only now it is known which servers are listeners of ours.
+        let targets = targets(config, &own);
+        let onward = config.entrypoints.iter();
+        let onward: Rc<[_]> = onward.map(|it| targets[it.service].clone()).collect();
+        let routes: Vec<_> = config
+            .entrypoints
+            .iter()
+            .map(|entrypoint| {
+                let service = &config.services[entrypoint.service];
+                Rc::new(Route {
+                    reactor: reactor.clone(),
+                    conns: shared.conns.clone(),
+                    names: names.clone(),
+                    service: shared.services[entrypoint.service].clone(),
+                    targets: targets[entrypoint.service].clone(),
+                    onward: onward.clone(),
+                    connect_timeout: service.connect_timeout,
+                    dial_timeout: service.dial_timeout.max(service.connect_timeout),
+                    keepalive: entrypoint.keepalive.map(Keepalive::after),
+                    hook: hook.clone(),
+                })
+            })
+            .collect();
+        let listeners = open.into_iter().map(|(listener, index)| Bound {
+            listener,
+            entrypoint: shared.entrypoints[index].clone(),
+            route: routes[index].clone(),
+        });
+        let listeners = listeners.collect();
         let limits = config.entrypoints.iter().map(sweep::Limits::of);
         let admin = config.admin.listen.map(bind::admin).transpose()?;
         // All that was asked for could be had, so this configuration is the one in force.
@@ -247,6 +264,15 @@ fn capacity() -> Result<(usize, usize), BindError> {
         0 => Err(BindError::no_descriptors(limit)),
         capacity => Ok((capacity, pipes)),
     }
+}
+
+/// The servers of each service.
+fn targets(config: &Config, own: &[OwnListener]) -> Vec<Rc<[Target]>> {
+    let target = |address| Target::new(address, own);
+    let services = config.services.iter();
+    services
+        .map(|service| service.servers.iter().map(target).collect())
+        .collect()
 }
 
 fn host_names(config: &Config) -> BTreeSet<&str> {

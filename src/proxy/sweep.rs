@@ -32,7 +32,7 @@ impl Limits {
         }
     }
 
-    /// Why this connection has to end, if it has to. While it is dialling, `connect_timeout` is what limits it.
+    /// Why this connection has to end, if it has to. While it is dialling, `dial_timeout` is what limits it.
     fn reason(self, conn: &Conn, now: Instant, pauses: &Pauses) -> Option<CloseReason> {
         let silent = pauses.awake(conn.last_activity(), now);
         let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| silent >= limit);

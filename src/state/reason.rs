@@ -37,13 +37,15 @@ label! {
     ConnectError {
         /// The server's host refused: nothing listens there.
         Refused = "refused",
-        /// No answer within the service's `connect_timeout`.
+        /// No answer within the service's `connect_timeout`, or what was left of `dial_timeout`.
         Timeout = "timeout",
-        /// No route to the host or network.
+        /// No route to the host or network, or no address of this machine to reach it from.
         Unreachable = "unreachable",
         /// The server's name could not be resolved.
         Unresolved = "unresolved",
-        /// The process or the system has run out of descriptors, memory or local ports.
+        /// It is a listener of this very proxy, which would forward to itself.
+        Loop = "loop",
+        /// The process or the system has run out of descriptors, memory or local ports, or a Unix socket's backlog is full.
         Exhausted = "exhausted",
         /// Any other error; the log has its text.
         Other = "other",

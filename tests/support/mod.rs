@@ -9,6 +9,7 @@ pub mod http;
 pub mod in_process;
 pub mod kernel;
 pub mod metrics;
+pub mod namespace;
 pub mod openmetrics;
 pub mod process;
 pub mod prometheus;

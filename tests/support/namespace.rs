@@ -1,0 +1,44 @@
+//! Runs a test in a network namespace of its own, whose loopback, sysctls and ports are nobody else's.
+
+use std::process::Command;
+
+/// Set in the namespace.
+const INSIDE: &str = "CORACLE_TEST_NAMESPACE";
+
+/// True in the namespace, which the shell has prepared by `setup`, with its loopback up. Outside it runs `test` there, in another process of this
+/// binary, fails as that fails, and is false; likewise where namespaces may not be made, which it says.
+pub fn enter(test: &str, setup: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    if !super::has_tool("unshare") || !super::has_tool("ip") || !may_unshare() {
+        return false;
+    }
+    let script =
+        format!("set -e; ip link set lo up; {setup}; exec \"$0\" --exact \"$1\" --nocapture");
+    let output = Command::new("unshare")
+        .args(["--net", "--mount", "sh", "-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .arg(test)
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "in the namespace: {text}{told}");
+    assert!(text.contains("1 passed"), "no such test: {text}");
+    false
+}
+
+fn may_unshare() -> bool {
+    let tried = Command::new("unshare")
+        .args(["--net", "--mount", "true"])
+        .output();
+    let may = tried.is_ok_and(|output| output.status.success());
+    if !may {
+        let required = std::env::var_os("CORACLE_REQUIRE_TOOLS").is_some();
+        assert!(!required, "namespaces may not be made");
+        eprintln!("skipped: namespaces may not be made");
+    }
+    may
+}
