@@ -84,10 +84,11 @@ impl Demo {
     }
 }
 
-/// Read from a text as any other configuration, so that it is checked and has the same defaults.
+/// Read from a text as any other configuration, so that it is checked and has the same defaults. Nothing is waited for in the end: its
+/// connections are its own.
 fn config(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Result<Config, BindError> {
     let text = format!(
-        "drain_timeout = \"1s\"
+        "drain_timeout = \"0s\"
 [admin]
 listen = \"{admin}\"
 [log]

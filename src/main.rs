@@ -103,6 +103,10 @@ fn run(arguments: Run) -> Result<ExitCode, String> {
 
 fn demo(cli::Demo { listen, admin }: cli::Demo) -> Result<ExitCode, String> {
     let stops = start(LevelFilter::Warn, false, Hangup::Stops)?;
+    let stops = stops.inspect(|signal| {
+        // A line of its own, below the ^C of the terminal.
+        let _ = writeln!(io::stdout(), "\n{signal}: the demo ends");
+    });
     let demo = Demo::start(listen, admin).map_err(told)?;
     // Whoever reads may have gone; the demo goes on.
     let _ = write!(io::stdout(), "{}", demo.guide());

@@ -143,7 +143,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "drain_timeout = \"off\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
-        &["1:17: `off` is not allowed here; write a duration such as \"10s\", or \"0s\""],
+        &["1:17: `off` is not allowed here; write a duration such as \"9s\", or \"0s\""],
     ),
     (
         "drain_timeout = \"5 parsecs\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
@@ -851,7 +851,7 @@ fn every_key_is_read() {
 fn defaults_are_the_documented_ones() {
     let text = "entrypoints.a = { listen = \"127.0.0.1:80\", to = \"h:1\" }";
     let config = Config::parse("t.toml", text, &[]).unwrap();
-    assert_eq!(config.drain_timeout, Duration::from_secs(10));
+    assert_eq!(config.drain_timeout, Duration::from_secs(9));
     assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:2672");
     assert_eq!(config.log.level, log::LevelFilter::Info);
     assert!(!config.log.access);

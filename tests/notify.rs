@@ -41,7 +41,7 @@ fn a_service_manager_is_told_of_readiness_life_and_stopping() {
             break said;
         }
     };
-    assert_eq!(last, "STOPPING=1\nEXTEND_TIMEOUT_USEC=15000000\n");
+    assert_eq!(last, "STOPPING=1\nEXTEND_TIMEOUT_USEC=14000000\n");
     let status = support::until("the process ends", || coracle.try_wait().unwrap());
     assert!(status.success());
 }

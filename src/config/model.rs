@@ -93,8 +93,8 @@ pub mod defaults {
     pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2672);
     /// `level` of the log.
     pub const LOG_LEVEL: log::LevelFilter = log::LevelFilter::Info;
-    /// `drain_timeout`.
-    pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+    /// `drain_timeout`: a second less than `docker stop` waits before it kills.
+    pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(9);
     /// `connect_timeout`.
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
     /// `dial_timeout`: two servers may be silent before the client has given up, as browsers do after a while.

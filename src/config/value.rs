@@ -18,7 +18,7 @@ const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
 /// A duration that may be zero.
 pub(super) fn drain_timeout(text: &str) -> Result<Duration, Mistake> {
     if text == "off" {
-        return wrong("`off` is not allowed here; write a duration such as \"10s\", or \"0s\"");
+        return wrong("`off` is not allowed here; write a duration such as \"9s\", or \"0s\"");
     }
     at_most(duration(text)?, MAX_TIMEOUT, "366 days")
 }
