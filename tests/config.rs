@@ -26,7 +26,7 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\nmax_connections = 5\n",
         &[
-            "4:1: unknown key `max_connections`; known here: `listen`, `to`, `service`, `connect_timeout`, `dial_timeout`, `idle_timeout`, `half_close_timeout`, `keepalive`, `reuse_port`",
+            "4:1: unknown key `max_connections`; known here: `listen`, `to`, `service`, `connect_timeout`, `dial_timeout`, `idle_timeout`, `half_close_timeout`, `keepalive`, `reuse_port`, `socket_mode`, `socket_group`",
         ],
     ),
     (
@@ -44,6 +44,34 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nlisten = \":80\"\nservice = \"s\"\n[services.s]\nservers = [\"h:1\"]\nbalance = \"x\"\n",
         &["6:1: unknown key `balance`; known here: `servers`, `connect_timeout`, `dial_timeout`"],
+    ),
+    // Who may connect to a Unix socket.
+    (
+        "[entrypoints.a]\nlisten = \":80\"\nto = \"h:1\"\nsocket_mode = \"0660\"\nsocket_group = \"g\"\n",
+        &[
+            "4:1: `socket_mode` is for Unix sockets, and entrypoint `a` listens on none; remove it",
+            "5:1: `socket_group` is for Unix sockets, and entrypoint `a` listens on none; remove it",
+        ],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \"unix:/run/a\"\nto = \"h:1\"\nsocket_mode = 660\n",
+        &["4:15: expected a string, found an integer; write it in quotes"],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \"unix:/run/a\"\nto = \"h:1\"\nsocket_mode = \"0888\"\n",
+        &["4:15: `0888` is no mode of a socket; write three octal digits, such as \"0660\""],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \"unix:/run/a\"\nto = \"h:1\"\nsocket_mode = \"4755\"\n",
+        &["4:15: `4755` is no mode of a socket; write three octal digits, such as \"0660\""],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \"unix:/run/a\"\nto = \"h:1\"\nsocket_mode = \"060\"\n",
+        &["4:15: with `060` the socket's owner cannot connect; write one such as \"0660\""],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \"unix:/run/a\"\nto = \"h:1\"\nsocket_group = \"\"\n",
+        &["4:16: `` is no name of a group; write one such as \"www-data\", or its number"],
     ),
     // Wrong types.
     (

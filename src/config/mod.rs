@@ -11,6 +11,7 @@ mod origin;
 mod parse;
 mod read;
 mod resolve;
+mod socket;
 mod syntax;
 mod table;
 mod value;
@@ -20,5 +21,5 @@ pub use diagnostic::{Diagnostic, Diagnostics, Mistake, Place, Severity, count, p
 pub use endpoint::AdminEndpoint;
 pub use forward::Forward;
 pub use host::Host;
-pub use model::{Admin, Config, Entrypoint, Log, Metrics, Service, defaults};
+pub use model::{Admin, Config, Entrypoint, Log, Metrics, Service, SocketAccess, defaults};
 pub use parse::Overrides;

@@ -56,6 +56,8 @@ pub struct Entrypoint {
     pub listen: Vec<Listen>,
     /// Whether another process of the same user may listen on its addresses too (SO_REUSEPORT). Never with a Unix socket.
     pub reuse_port: bool,
+    /// Who may connect to its Unix sockets.
+    pub socket: SocketAccess,
     /// The position of its service in [`Config::services`].
     pub service: usize,
     /// How long nothing may pass in either direction; `None`: for ever.
@@ -64,6 +66,15 @@ pub struct Entrypoint {
     pub half_close_timeout: Option<Duration>,
     /// How long a connection is silent before the kernel probes whether its peers still exist; `None`: never.
     pub keepalive: Option<Duration>,
+}
+
+/// Who may connect to a Unix socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// The permission bits of its file; `None`: what the process's umask leaves of 0777.
+    pub mode: Option<u32>,
+    /// The name or number of the group that its file belongs to; `None`: the process's own.
+    pub group: Option<String>,
 }
 
 /// A group of servers that offer the same.

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::address::{Address, Listen};
 use super::diagnostic::{Collector, Span, nearest, shown};
-use super::model::{Admin, Log, Metrics, Service, defaults};
+use super::model::{Admin, Log, Metrics, Service, SocketAccess, defaults};
 use super::origin::Origin;
 use super::table::{Key, Reader, Value};
 use super::value;
@@ -29,6 +29,7 @@ pub(super) struct DraftEntrypoint {
     pub(super) name: String,
     pub(super) listen: Vec<DraftListen>,
     pub(super) reuse_port: bool,
+    pub(super) socket: SocketAccess,
     pub(super) target: Target,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) half_close_timeout: Option<Duration>,
@@ -170,6 +171,8 @@ impl Reader<'_, '_> {
                 "half_close_timeout",
                 "keepalive",
                 "reuse_port",
+                "socket_mode",
+                "socket_group",
             ],
         );
         let name = shown(key.get_ref());
@@ -256,6 +259,7 @@ impl Reader<'_, '_> {
             name: key.get_ref().to_string(),
             listen,
             reuse_port,
+            socket: self.socket_access(&name, table),
             target,
             idle_timeout: self
                 .parsed(table, "idle_timeout", value::timeout_or_off)

@@ -8,7 +8,7 @@ use super::address::Listen;
 use super::diagnostic::{Collector, did_you_mean, shown};
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
-use super::model::{Config, Entrypoint, Service, defaults};
+use super::model::{Config, Entrypoint, Service, SocketAccess, defaults};
 use super::origin::{Origin, report, told_place};
 use super::read::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 
@@ -41,6 +41,7 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
                 origin: origin.clone(),
             }],
             reuse_port: false,
+            socket: SocketAccess::default(),
             target: Target::Own(DraftService {
                 service,
                 origin: origin.clone(),
@@ -106,6 +107,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
             name: entry.name,
             listen,
             reuse_port: entry.reuse_port,
+            socket: entry.socket,
             service,
             idle_timeout: entry.idle_timeout,
             half_close_timeout: entry.half_close_timeout,

@@ -1,24 +1,21 @@
 //! A listening socket: how it is bound, and one accepted stream per turn of the loop, or two.
 
 use std::cell::Cell;
-use std::fs::Metadata;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::io::Errno;
 use rustix::net::{self, SocketAddrAny, SocketFlags};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
-use super::connect::connect_unix;
 use super::keepalive::Keepalive;
 use super::reactor::Reactor;
 use super::ready::Ready;
 use super::source::Source;
 use super::stream::{Kind, Stream};
+use super::unix_socket::{UnixPath, UnixSocket};
 
 /// Connections that the kernel completes before they are accepted; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
@@ -86,44 +83,36 @@ impl Listener {
             socket.set_only_v6(options.v6only || !address.ip().is_unspecified())?;
         }
         socket.bind(&address.into())?;
-        check_accept4(&socket)?;
-        socket.listen(BACKLOG)?;
-        let local = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Self {
-            source: Source::listener(reactor, socket.into())?,
-            kind: Kind::Tcp,
-            address: Some(local),
-            turn: Cell::new(0),
-            busy: Cell::new(0),
-            path: None,
-        })
+        let local = socket.local_addr()?.as_socket().or(Some(address));
+        Self::listen(reactor, None, local, Kind::Tcp, socket)
     }
 
-    /// Listens on a Unix socket at `path`. A socket there that nobody listens on any more is replaced; the path is removed
-    /// when the listener is dropped.
+    /// Listens on a Unix socket. Its path is removed when the listener is dropped.
     ///
     /// # Errors
-    /// The kernel's, such as `AddrInUse` when somebody listens there or the path is no socket.
-    pub fn bind_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-        let address = SockAddr::unix(path)?;
-        match socket.bind(&address) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
-                std::fs::remove_file(path)?;
-                socket.bind(&address)?;
-            }
-            bound => bound?,
-        }
-        let path = UnixPath::new(path)?;
+    /// The kernel's.
+    pub fn listen_unix(reactor: &Rc<Reactor>, bound: UnixSocket) -> io::Result<Self> {
+        let UnixSocket { socket, path } = bound;
+        Self::listen(reactor, Some(path), None, Kind::Unix, socket)
+    }
+
+    fn listen(
+        reactor: &Rc<Reactor>,
+        // Dropped after the socket, the last of these, if this fails.
+        path: Option<UnixPath>,
+        address: Option<SocketAddr>,
+        kind: Kind,
+        socket: Socket,
+    ) -> io::Result<Self> {
         check_accept4(&socket)?;
         socket.listen(BACKLOG)?;
         Ok(Self {
             source: Source::listener(reactor, socket.into())?,
-            kind: Kind::Unix,
-            address: None,
+            kind,
+            address,
             turn: Cell::new(0),
             busy: Cell::new(0),
-            path: Some(path),
+            path,
         })
     }
 
@@ -136,7 +125,7 @@ impl Listener {
     /// The file of a Unix socket; `None` for a TCP address.
     #[must_use]
     pub fn file(&self) -> Option<FileId> {
-        self.path.as_ref().map(|path| path.file)
+        self.path.as_ref().map(UnixPath::file)
     }
 
     /// Accepts one connection as soon as there is one: [`Listener::ready`], then [`Listener::try_accept`].
@@ -218,62 +207,5 @@ fn check_accept4(socket: &Socket) -> io::Result<()> {
             Err(io::Error::new(kind, format!("accept4: {error}")))
         }
         _ => Ok(()),
-    }
-}
-
-/// True if there is a socket at `path` and nobody listens on it.
-fn is_abandoned(path: &Path) -> bool {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    // Non-blocking: a listener with a full backlog is alive and answers EAGAIN.
-    is_socket && connect_unix(path).is_err_and(|error| error == Errno::CONNREFUSED)
-}
-
-/// The file of a bound Unix socket, removed with the listener unless somebody has put another in its place.
-#[derive(Debug)]
-struct UnixPath {
-    path: PathBuf,
-    file: FileId,
-}
-
-impl UnixPath {
-    fn new(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            path: path.to_owned(),
-            file: FileId::of(&std::fs::symlink_metadata(path)?),
-        })
-    }
-}
-
-impl Drop for UnixPath {
-    fn drop(&mut self) {
-        let ours =
-            std::fs::symlink_metadata(&self.path).is_ok_and(|meta| FileId::of(&meta) == self.file);
-        if ours {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Tells one file from all others, whatever path leads to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    fn of(meta: &Metadata) -> Self {
-        Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-        }
-    }
-
-    /// The file that connecting to `path` would lead to.
-    ///
-    /// # Errors
-    /// When there is none, or it may not be looked at.
-    pub fn of_socket(path: &Path) -> io::Result<Self> {
-        Ok(Self::of(&std::fs::metadata(path)?))
     }
 }

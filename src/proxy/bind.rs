@@ -7,11 +7,11 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
-use crate::admin;
 use crate::config::{self, Listen};
 use crate::conn::{At, OwnListener};
-use crate::net::{Keepalive, Listener, Reactor, TcpOptions};
+use crate::net::{Keepalive, Listener, Reactor, TcpOptions, UnixSocket};
 use crate::state::{Entrypoint, Local};
+use crate::{admin, sys};
 
 /// Why the proxy cannot start: one line that names the place and the remedy.
 #[derive(Debug)]
@@ -49,7 +49,9 @@ impl BindError {
     }
 
     fn listen(who: &str, address: &dyn fmt::Display, reuse: bool, error: &io::Error) -> Self {
-        use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied, Unsupported};
+        use io::ErrorKind::{
+            AddrInUse, AddrNotAvailable, NotFound, PermissionDenied, Unsupported, WouldBlock,
+        };
         let errno = Errno::from_io_error(error);
         let address_text = address.to_string();
         let is_unix = address_text.starts_with("unix:");
@@ -62,6 +64,9 @@ impl BindError {
             }
             AddrInUse => {
                 "another program listens there; stop it (`ss -ltnp` names it) or choose another port"
+            }
+            WouldBlock if is_unix => {
+                "another program keeps the directory locked (`lslocks` names it); stop it, or choose another directory"
             }
             PermissionDenied if is_unix => "choose a directory that this user may write to",
             PermissionDenied => {
@@ -101,6 +106,7 @@ pub(super) fn entrypoint(
     service: &config::Service,
     listen: &Listen,
 ) -> Result<Listener, BindError> {
+    let mut opened = Ok(());
     let listener = match listen {
         Listen::Tcp { address, v6only } => {
             let options = TcpOptions {
@@ -110,12 +116,16 @@ pub(super) fn entrypoint(
             };
             bind_tcp(reactor, *address, options)
         }
-        Listen::Unix(path) => Listener::bind_unix(reactor, path),
+        Listen::Unix(path) => UnixSocket::bind(path).and_then(|socket| {
+            opened = open_to(&socket, &configured.socket);
+            Listener::listen_unix(reactor, socket)
+        }),
     };
     let name = configured.name.as_str();
     let who = format!("entrypoint {name}");
     let listener =
         listener.map_err(|error| BindError::listen(&who, listen, configured.reuse_port, &error))?;
+    opened.map_err(|why| BindError(format!("{who}: listen on {listen}: {why}")))?;
     log_listening(configured, service, listen, &listener);
     Ok(listener)
 }
@@ -154,6 +164,28 @@ fn log_listening(
 fn is_absent(ip: &IpAddr) -> bool {
     let bound = UdpSocket::bind((*ip, 0));
     bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
+/// Lets in whom the configuration says, before anybody can connect.
+fn open_to(socket: &UnixSocket, access: &config::SocketAccess) -> Result<(), String> {
+    if let Some(group) = &access.group {
+        let Some(number) = sys::group::id(group) else {
+            return Err(format!(
+                "there is no group `{group}` for `socket_group`; `getent group` lists them"
+            ));
+        };
+        socket.set_group(number).map_err(|error| {
+            format!(
+                "the socket cannot be given to the group `{group}`: {error}; this takes a member of it (SupplementaryGroups= in the unit), or root"
+            )
+        })?;
+    }
+    if let Some(mode) = access.mode {
+        socket
+            .set_mode(mode)
+            .map_err(|error| format!("`socket_mode` cannot be set: {error}"))?;
+    }
+    Ok(())
 }
 
 /// What a listener really listens on.

@@ -1,6 +1,7 @@
 //! The operating system's raw edges; the only place for unsafe code.
 
 pub mod descriptors;
+pub mod group;
 pub mod process;
 pub mod send_buffer;
 pub mod send_queue;

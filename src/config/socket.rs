@@ -1,0 +1,66 @@
+//! Reads who may connect to an entrypoint's Unix sockets.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::{Mistake, is_unprintable, shown, wrong};
+use super::model::SocketAccess;
+use super::table::Reader;
+
+impl Reader<'_, '_> {
+    /// `socket_mode` and `socket_group` of the entrypoint `name`.
+    pub(super) fn socket_access(&mut self, name: &str, table: &DeTable<'_>) -> SocketAccess {
+        let access = SocketAccess {
+            mode: self.parsed(table, "socket_mode", mode),
+            group: self.parsed(table, "socket_group", group),
+        };
+        for key in ["socket_mode", "socket_group"] {
+            let Some((at, _)) = table.get_key_value(key) else {
+                continue;
+            };
+            // Where `listen` is missing or of another type, that is told.
+            if table.get("listen").is_some_and(|listen| !is_unix(listen)) {
+                let why = format!(
+                    "`{key}` is for Unix sockets, and entrypoint `{name}` listens on none; remove it"
+                );
+                self.out.report(Some(at.span()), why);
+            }
+        }
+        access
+    }
+}
+
+/// Whether an address to listen on, or one of a list, is meant to be a Unix socket.
+fn is_unix(listen: &Spanned<DeValue<'_>>) -> bool {
+    match listen.get_ref() {
+        DeValue::String(text) => text.starts_with("unix:"),
+        DeValue::Array(array) => array.iter().any(is_unix),
+        _ => true,
+    }
+}
+
+fn mode(text: &str) -> Result<u32, Mistake> {
+    /// Without it coracle itself could not find out whether an old socket is abandoned.
+    const OWNER_MAY_CONNECT: u32 = 0o200;
+    let is_octal = matches!(text.len(), 3 | 4) && text.bytes().all(|c| matches!(c, b'0'..=b'7'));
+    let says = shown(text);
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if is_octal && mode <= 0o777 && mode & OWNER_MAY_CONNECT != 0 => Ok(mode),
+        Ok(mode) if is_octal && mode <= 0o777 => wrong(format!(
+            "with `{says}` the socket's owner cannot connect; write one such as \"0660\""
+        )),
+        _ => wrong(format!(
+            "`{says}` is no mode of a socket; write three octal digits, such as \"0660\""
+        )),
+    }
+}
+
+fn group(text: &str) -> Result<String, Mistake> {
+    if text.is_empty() || text.contains(|c| c == ':' || is_unprintable(c)) {
+        return wrong(format!(
+            "`{}` is no name of a group; write one such as \"www-data\", or its number",
+            shown(text)
+        ));
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,204 @@
+//! A Unix socket bound to a path: how the path is taken, replaced and removed without touching another's.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// A Unix stream socket with a path. Nobody can connect before it listens, so its mode and group are set first.
+#[derive(Debug)]
+pub struct UnixSocket {
+    // Closed before its path is removed.
+    pub(super) socket: Socket,
+    pub(super) path: UnixPath,
+}
+
+impl UnixSocket {
+    /// Binds a new socket to `path`. An abandoned socket there is replaced.
+    ///
+    /// # Errors
+    /// The kernel's, such as `AddrInUse` when another program has the path or it is no socket; `WouldBlock` when another
+    /// program keeps the directory locked.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        /// Another coracle that starts or ends holds the lock for less than a millisecond.
+        const TRIES: u32 = 200;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+        let address = SockAddr::unix(path)?;
+        let lock = DirectoryLock::of(path, TRIES)?;
+        match socket.bind(&address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && lock.is_some()
+                    && is_abandoned(path) =>
+            {
+                match fs::remove_file(path) {
+                    // Somebody has removed it meanwhile: that is what was wanted.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    removed => removed?,
+                }
+                socket.bind(&address)?;
+            }
+            bound => bound?,
+        }
+        // From here on it is not abandoned, so nobody replaces it.
+        drop(lock);
+        let path = UnixPath::new(path)?;
+        Ok(Self { socket, path })
+    }
+
+    /// Gives the socket's file to a group.
+    ///
+    /// # Errors
+    /// `PermissionDenied` unless this user is a member of the group.
+    pub fn set_group(&self, group: u32) -> io::Result<()> {
+        let file = self.path.open()?;
+        Ok(rustix::fs::chownat(
+            &file,
+            "",
+            None,
+            Some(Gid::from_raw(group)),
+            AtFlags::EMPTY_PATH,
+        )?)
+    }
+
+    /// Sets the permission bits of the socket's file. To connect takes write permission.
+    ///
+    /// # Errors
+    /// The kernel's; `NotFound` without `/proc`.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let file = self.path.open()?;
+        // The one way that all kernels have to change the mode of exactly this file, whatever its path leads to by now.
+        let exactly = format!("/proc/self/fd/{}", file.as_raw_fd());
+        Ok(rustix::fs::chmod(exactly, Mode::from_raw_mode(mode))?)
+    }
+}
+
+/// The path of a bound socket. It is removed in the end, unless the file there is another one, or somebody else still has the
+/// socket (a service manager that keeps it for the next process).
+#[derive(Debug)]
+pub(super) struct UnixPath {
+    path: PathBuf,
+    file: FileId,
+}
+
+impl UnixPath {
+    fn new(path: &Path) -> io::Result<Self> {
+        let meta = fs::symlink_metadata(path)?;
+        if !meta.file_type().is_socket() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            file: FileId::of(&meta),
+        })
+    }
+
+    pub(super) fn file(&self) -> FileId {
+        self.file
+    }
+
+    fn is_ours(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|meta| FileId::of(&meta) == self.file)
+    }
+
+    /// A descriptor that stands for the socket's file itself and follows no link.
+    fn open(&self) -> io::Result<File> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(CWD, &self.path, flags, Mode::empty())?);
+        if FileId::of(&file.metadata()?) != self.file {
+            return Err(io::Error::other("another program has replaced the socket"));
+        }
+        Ok(file)
+    }
+}
+
+/// Tells one file from all others, whatever path leads to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(meta: &Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+        }
+    }
+
+    /// The file that connecting to `path` would lead to.
+    ///
+    /// # Errors
+    /// When there is none, or it may not be looked at.
+    pub fn of_socket(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&fs::metadata(path)?))
+    }
+}
+
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        /// Few, since the loop waits meanwhile. A socket that is left behind is replaced by the next start.
+        const TRIES: u32 = 2;
+        let Ok(_lock) = DirectoryLock::of(&self.path, TRIES) else {
+            return;
+        };
+        if self.is_ours() && is_abandoned(&self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// True if there is a socket's file at `path` and the socket is gone.
+fn is_abandoned(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    is_socket && probe(path) == Err(Errno::CONNREFUSED)
+}
+
+/// Asks for a socket of another type at `path`. A stream socket that lives refuses with EPROTOTYPE, whether it listens or not, and
+/// does not notice.
+fn probe(path: &Path) -> Result<(), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    net::connect(&fd, &net::SocketAddrUnix::new(path)?)
+}
+
+/// Held by whoever looks at a path and then replaces or removes what is there. It is a flock(2) on the directory: a lock file
+/// would have to be cleaned up, by the same rules.
+struct DirectoryLock {
+    _directory: File,
+}
+
+impl DirectoryLock {
+    /// `None` where the directory cannot be locked: then nothing in it may be replaced.
+    fn of(path: &Path, tries: u32) -> io::Result<Option<Self>> {
+        const PAUSE: Duration = Duration::from_millis(10);
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(directory) = rustix::fs::openat(CWD, parent, flags, Mode::empty()) else {
+            return Ok(None);
+        };
+        for left in (0..tries).rev() {
+            match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {
+                    return Ok(Some(Self {
+                        _directory: directory.into(),
+                    }));
+                }
+                Err(Errno::WOULDBLOCK) if left > 0 => thread::sleep(PAUSE),
+                Err(Errno::WOULDBLOCK) => break,
+                Err(Errno::INTR) => {}
+                Err(_) => return Ok(None),
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
