@@ -16,6 +16,7 @@ use async_signal::{Signal, Signals};
 use coracle::audit::Audit;
 use coracle::config::{Overrides, printable};
 use coracle::demo::Demo;
+use coracle::net::Inherited;
 use coracle::proxy::Proxy;
 use coracle::{logging, sys};
 use log::LevelFilter;
@@ -86,6 +87,8 @@ fn check(Check { file }: Check) -> Result<ExitCode, String> {
 }
 
 fn run(arguments: Run) -> Result<ExitCode, String> {
+    // Before anything is opened.
+    let inherited = Inherited::take();
     let overrides = Overrides {
         forwards: arguments.forward,
         admin: arguments.admin,
@@ -97,7 +100,7 @@ fn run(arguments: Run) -> Result<ExitCode, String> {
         log::info!(target: "setup", file:% = file.display(); "configuration read");
     }
     load::log_warnings(&config);
-    let proxy = Proxy::bind(&config, None).map_err(told)?;
+    let proxy = Proxy::bind_with(&config, None, inherited).map_err(told)?;
     drive(proxy, stops)
 }
 

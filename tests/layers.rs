@@ -27,7 +27,6 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("httparse", &["admin"]),
     ("libc", &["sys"]),
     ("prometheus", &["admin"]),
-    ("sd_notify", &["proxy"]),
     ("socket2", &["net"]),
     ("strsim", &["config"]),
     ("toml", &["config"]),

@@ -43,6 +43,12 @@ const ALLOWED: &[(&str, &str, usize, &str)] = &[
         "rest is no event; CPU time is compared, to which load adds none",
     ),
     (
+        "support/manager.rs",
+        "thread::sleep(",
+        1,
+        "a service manager that is slow on purpose",
+    ),
+    (
         "support/backend.rs",
         "thread::sleep(",
         1,

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::io::Errno;
@@ -15,7 +16,7 @@ use super::reactor::Reactor;
 use super::ready::Ready;
 use super::source::Source;
 use super::stream::{Kind, Stream};
-use super::unix_socket::{UnixPath, UnixSocket};
+use super::unix_socket::{FileId, UnixPath, UnixSocket};
 
 /// Connections that the kernel completes before they are accepted; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
@@ -87,6 +88,26 @@ impl Listener {
         Self::listen(reactor, None, local, Kind::Tcp, socket)
     }
 
+    /// Takes over a TCP socket of [`Inherited`](super::Inherited), with the clients in its backlog.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn adopt_tcp(
+        reactor: &Rc<Reactor>,
+        fd: OwnedFd,
+        keepalive: Option<Keepalive>,
+    ) -> io::Result<Self> {
+        let socket = Socket::from(fd);
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        match keepalive {
+            Some(keepalive) => keepalive.apply(&socket)?,
+            None => socket.set_keepalive(false)?,
+        }
+        let address = socket.local_addr()?.as_socket();
+        Self::listen(reactor, None, address, Kind::Tcp, socket)
+    }
+
     /// Listens on a Unix socket. Its path is removed when the listener is dropped.
     ///
     /// # Errors
@@ -104,8 +125,11 @@ impl Listener {
         kind: Kind,
         socket: Socket,
     ) -> io::Result<Self> {
-        check_accept4(&socket)?;
-        socket.listen(BACKLOG)?;
+        // One that listens already may have a backlog of another's choice, and clients in it.
+        if !net::sockopt::socket_acceptconn(&socket)? {
+            check_accept4(&socket)?;
+            socket.listen(BACKLOG)?;
+        }
         Ok(Self {
             source: Source::listener(reactor, socket.into())?,
             kind,
@@ -195,6 +219,20 @@ impl Listener {
     /// Only if the kernel has no memory left.
     pub fn set_muted(&self, muted: bool) -> io::Result<()> {
         self.source.set_muted(muted)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // A service manager may have the same socket: closing our descriptor would not take it out of the epoll set, and
+        // each client that waits there would wake the loop in every turn.
+        self.source.unwatch();
     }
 }
 

@@ -6,6 +6,7 @@
 mod connect;
 mod dial;
 mod flow;
+mod inherited;
 mod keepalive;
 mod line;
 mod linger;
@@ -28,6 +29,7 @@ mod wake;
 
 pub use dial::{Dial, Lack, dial_tcp};
 pub use flow::{Broken, Meter, Side};
+pub use inherited::Inherited;
 pub use keepalive::Keepalive;
 pub use line::{Line, Turn};
 pub use listener::{Listener, TcpOptions};

@@ -287,6 +287,12 @@ impl Reactor {
         Ok(epoll::modify(&self.epoll, fd, data, interest)?)
     }
 
+    /// Has the kernel report a source no more.
+    pub(super) fn unwatch(&self, fd: impl AsFd) {
+        // It can only fail for what is not watched.
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
     /// Forgets a source. Its descriptor is about to be closed, which takes it out of the epoll set.
     pub(super) fn remove(&self, place: &Place) {
         let removed = self.places.borrow_mut().remove(place.key().index as usize);

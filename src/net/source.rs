@@ -78,6 +78,11 @@ impl Source {
         self.reactor.modify(&self.fd, &self.place, interest)
     }
 
+    /// Takes it out of the epoll set, for a descriptor whose closing does not: somebody else has the same socket.
+    pub(super) fn unwatch(&self) {
+        self.reactor.unwatch(&self.fd);
+    }
+
     pub(super) fn is(&self, ready: Ready) -> bool {
         self.ready().contains(ready)
     }

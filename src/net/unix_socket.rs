@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -50,6 +50,17 @@ impl UnixSocket {
         }
         // From here on it is not abandoned, so nobody replaces it.
         drop(lock);
+        let path = UnixPath::new(path)?;
+        Ok(Self { socket, path })
+    }
+
+    /// Takes over a socket of [`Inherited`](super::Inherited), with the clients in its backlog.
+    ///
+    /// # Errors
+    /// When there is no socket at `path` any more.
+    pub fn inherited(fd: OwnedFd, path: &Path) -> io::Result<Self> {
+        let socket = Socket::from(fd);
+        socket.set_nonblocking(true)?;
         let path = UnixPath::new(path)?;
         Ok(Self { socket, path })
     }

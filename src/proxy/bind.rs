@@ -7,6 +7,8 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
+use super::hand_over::HandOver;
+use super::ipv6::{is_no_ipv6, with_or_without_ipv6};
 use crate::config::{self, Listen};
 use crate::conn::{At, OwnListener};
 use crate::net::{Keepalive, Listener, Reactor, TcpOptions, UnixSocket};
@@ -99,34 +101,49 @@ impl BindError {
     }
 }
 
-/// Opens one listener of an entrypoint.
+/// Opens one listener of an entrypoint, or goes on with the socket that was handed over for it.
 pub(super) fn entrypoint(
     reactor: &Rc<Reactor>,
     configured: &config::Entrypoint,
     service: &config::Service,
     listen: &Listen,
+    hand_over: &mut HandOver,
 ) -> Result<Listener, BindError> {
-    let mut opened = Ok(());
-    let listener = match listen {
-        Listen::Tcp { address, v6only } => {
+    let who = format!("entrypoint {}", configured.name);
+    let failed = |error: &_| BindError::listen(&who, listen, configured.reuse_port, error);
+    let handed = hand_over.next();
+    let inherited = handed.is_some();
+    // A manager that opened it for us (systemd's socket units) has it anyway.
+    let is_kept = handed.as_ref().is_none_or(|handed| handed.from_us);
+    let listener = match (listen, handed.map(|handed| handed.fd)) {
+        (Listen::Tcp { address, v6only }, handed) => {
             let options = TcpOptions {
                 v6only: *v6only,
                 reuse_port: configured.reuse_port,
                 keepalive: configured.keepalive.map(Keepalive::after),
             };
-            bind_tcp(reactor, *address, options)
+            let listener = match handed {
+                Some(fd) => Listener::adopt_tcp(reactor, fd, options.keepalive),
+                None => bind_tcp(reactor, *address, options),
+            };
+            listener.map_err(|error| failed(&error))?
         }
-        Listen::Unix(path) => UnixSocket::bind(path).and_then(|socket| {
-            opened = open_to(&socket, &configured.socket);
-            Listener::listen_unix(reactor, socket)
-        }),
+        (Listen::Unix(path), handed) => {
+            let inherited = handed.map(|fd| UnixSocket::inherited(fd, path));
+            let socket = match inherited {
+                Some(Ok(socket)) => socket,
+                // Its path has been removed, so that nobody can connect to it.
+                Some(Err(_)) | None => UnixSocket::bind(path).map_err(|error| failed(&error))?,
+            };
+            open_to(&socket, &configured.socket)
+                .map_err(|why| BindError(format!("{who}: listen on {listen}: {why}")))?;
+            Listener::listen_unix(reactor, socket).map_err(|error| failed(&error))?
+        }
     };
-    let name = configured.name.as_str();
-    let who = format!("entrypoint {name}");
-    let listener =
-        listener.map_err(|error| BindError::listen(&who, listen, configured.reuse_port, &error))?;
-    opened.map_err(|why| BindError(format!("{who}: listen on {listen}: {why}")))?;
-    log_listening(configured, service, listen, &listener);
+    log_listening(configured, service, listen, &listener, inherited);
+    if is_kept {
+        hand_over.keep(configured, listen, &listener);
+    }
     Ok(listener)
 }
 
@@ -137,6 +154,7 @@ fn log_listening(
     service: &config::Service,
     listen: &Listen,
     listener: &Listener,
+    inherited: bool,
 ) {
     const SERVERS: usize = 8;
     let address = listener.local_addr();
@@ -153,7 +171,8 @@ fn log_listening(
     if let more @ 1.. = service.servers.len().saturating_sub(SERVERS) {
         to.push_str(&format!(" and {more} more"));
     }
-    log::info!(target: "setup", entrypoint, address = at.as_str(), service = service_name, to; "listening");
+    log::info!(target: "setup", entrypoint, address = at.as_str(), service = service_name, to,
+        inherited = inherited.then_some(true); "listening");
     if let Some(ip) = address.map(|address| address.ip()).filter(is_absent) {
         log::warn!(target: "setup", entrypoint = name;
             "this machine does not have the address {ip} yet; connections arrive when it does");
@@ -230,25 +249,6 @@ fn bind_tcp(
         true => bind(address),
         false => with_or_without_ipv6(address, bind),
     }
-}
-
-/// Binds `[::]` as `0.0.0.0` on a machine without IPv6: all addresses it has are IPv4 ones.
-fn with_or_without_ipv6<T>(
-    address: SocketAddr,
-    bind: impl Fn(SocketAddr) -> io::Result<T>,
-) -> io::Result<T> {
-    let is_any = address.is_ipv6() && address.ip().is_unspecified();
-    match bind(address) {
-        Err(error) if is_any && is_no_ipv6(&error) => {
-            bind(SocketAddr::from(([0, 0, 0, 0], address.port())))
-        }
-        bound => bound,
-    }
-}
-
-fn is_no_ipv6(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
 pub(super) fn admin(address: SocketAddr) -> Result<admin::Listener, BindError> {

@@ -2,11 +2,14 @@
 
 mod accept;
 mod bind;
+mod hand_over;
+mod ipv6;
 mod notify;
 mod sweep;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -17,10 +20,12 @@ use smol::{LocalExecutor, Task};
 pub use bind::BindError;
 
 use accept::Bound;
+use hand_over::HandOver;
+use notify::Manager;
 
 use crate::config::{Address, Config, Host};
 use crate::conn::{self, Hook, OwnListener, Route, Target};
-use crate::net::{Keepalive, Names, Reactor};
+use crate::net::{Inherited, Keepalive, Names, Reactor};
 use crate::state::{CloseReason, Entrypoint, Protocol, Service, Shared};
 use crate::{admin, sys};
 
@@ -34,6 +39,9 @@ pub struct Proxy {
     admin: Option<admin::Listener>,
     limits: Vec<sweep::Limits>,
     drain_timeout: Duration,
+    manager: Rc<Manager>,
+    /// Sockets that the manager is to keep for the next process.
+    kept: Vec<OwnedFd>,
 }
 
 /// How a drain ended.
@@ -51,6 +59,19 @@ impl Proxy {
     /// # Errors
     /// The first listener that cannot be had, with what to do.
     pub fn bind(config: &Config, hook: Option<Hook>) -> Result<Self, BindError> {
+        Self::bind_with(config, hook, Inherited::default())
+    }
+
+    /// The same with sockets that this process was handed at its start: a listener whose address one of them has goes on with
+    /// it and with the clients that wait there.
+    ///
+    /// # Errors
+    /// The first listener that cannot be had, with what to do.
+    pub fn bind_with(
+        config: &Config,
+        hook: Option<Hook>,
+        inherited: Inherited,
+    ) -> Result<Self, BindError> {
         let reactor = Reactor::new().map_err(BindError::reactor)?;
         let entrypoints = config.entrypoints.iter().enumerate();
         let entrypoints = entrypoints
@@ -74,11 +95,14 @@ impl Proxy {
         let names = Rc::new(names);
         let mut open = Vec::new();
         let mut own = Vec::new();
+        let manager = Manager::from_env();
+        let mut hand_over = HandOver::new(config, inherited, &manager);
         for (entrypoint, configured) in shared.entrypoints.iter().zip(&config.entrypoints) {
             let service = &config.services[configured.service];
             let mut locals = Vec::new();
             for listen in &configured.listen {
-                let listener = bind::entrypoint(&reactor, configured, service, listen)?;
+                let listener =
+                    bind::entrypoint(&reactor, configured, service, listen, &mut hand_over)?;
                 locals.push(bind::local(listen, &listener));
                 own.extend(bind::own(entrypoint, listen, &listener));
                 open.push((listener, entrypoint.index));
@@ -126,6 +150,8 @@ impl Proxy {
             admin,
             limits: limits.collect(),
             drain_timeout: config.drain_timeout,
+            manager,
+            kept: hand_over.kept(),
         })
     }
 
@@ -200,14 +226,20 @@ impl Proxy {
             })
             .collect();
         log::info!(connections_at_most = capacity; "ready");
-        notify::ready();
-        if let Some(living) = notify::signs_of_life(reactor.clone()) {
+        let manager = self.manager;
+        let telling = manager.ready(&reactor, self.kept);
+        let telling = telling.map(|rest| executor.spawn(rest));
+        if let Some(living) = manager.signs_of_life(&reactor) {
             executor.spawn(living).detach();
         }
 
         let signal = stops.next().await.unwrap_or("the end of the signals");
         shared.start_draining();
-        notify::stopping(self.drain_timeout);
+        // What has not been told by now is no longer so.
+        drop(telling);
+        if let Some(rest) = manager.stopping(&reactor, self.drain_timeout) {
+            executor.spawn(rest).detach();
+        }
         for task in accepting {
             // Cancelled, not only told to stop: with its future the listener is closed.
             task.cancel().await;

@@ -2,6 +2,7 @@
 
 pub mod descriptors;
 pub mod group;
+pub mod inherited;
 pub mod process;
 pub mod send_buffer;
 pub mod send_queue;

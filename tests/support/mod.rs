@@ -8,6 +8,7 @@ pub mod backend;
 pub mod http;
 pub mod in_process;
 pub mod kernel;
+pub mod manager;
 pub mod metrics;
 pub mod namespace;
 pub mod openmetrics;

@@ -164,6 +164,21 @@ impl Coracle {
             .collect()
     }
 
+    /// The inodes of what it has in its epoll sets, as the kernel shows them (proc_pid_fdinfo(5)).
+    pub fn watched(&self) -> Vec<u64> {
+        let folder = std::fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
+        let texts = folder
+            .flatten()
+            .filter_map(|it| std::fs::read_to_string(it.path()).ok());
+        let inode = |line: &str| {
+            let (_, inode) = line.strip_prefix("tfd:")?.split_once("ino:")?;
+            u64::from_str_radix(inode.split_whitespace().next()?, 16).ok()
+        };
+        texts
+            .flat_map(|text| text.lines().filter_map(inode).collect::<Vec<_>>())
+            .collect()
+    }
+
     /// How many descriptors it has open when no one talks to its admin endpoint.
     pub fn settled_descriptors(&self) -> usize {
         until("the admin clients have gone", || {

@@ -1,0 +1,87 @@
+//! Listening sockets that an earlier process or the service manager has opened: which of them fits which address.
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::net::{SocketAddrUnix, SocketType, getsockname, ipproto, sockopt};
+
+use super::listener::TcpOptions;
+use crate::sys::inherited::{self, Descriptor};
+
+/// The sockets that this process was started with and that nobody has taken yet.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    sockets: Vec<Descriptor>,
+}
+
+impl Inherited {
+    /// Those of this process, which are handed over once. Call it before anything else is opened.
+    #[must_use]
+    pub fn take() -> Self {
+        let sockets = inherited::take();
+        Self { sockets }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    /// Takes the one that listens on this TCP address in this way.
+    pub fn tcp(&mut self, address: SocketAddr, options: TcpOptions) -> Option<Descriptor> {
+        self.first(|fd| is_tcp(fd, address, options).unwrap_or(false))
+    }
+
+    /// Takes the Unix stream socket that is bound to `path`.
+    pub fn unix(&mut self, path: &Path) -> Option<Descriptor> {
+        self.first(|fd| is_unix(fd, path).unwrap_or(false))
+    }
+
+    /// Closes those that are left, and returns the address of each with the manager's name for it.
+    pub fn close(&mut self) -> Vec<(String, String)> {
+        let left = self.sockets.drain(..);
+        left.map(|it| (address(&it.fd), it.name)).collect()
+    }
+
+    fn first(&mut self, fits: impl Fn(&OwnedFd) -> bool) -> Option<Descriptor> {
+        let position = self.sockets.iter().position(|it| fits(&it.fd))?;
+        Some(self.sockets.remove(position))
+    }
+}
+
+/// `None` where the kernel does not tell: it is something else.
+fn is_tcp(fd: &OwnedFd, wanted: SocketAddr, options: TcpOptions) -> Option<bool> {
+    let bound = SocketAddr::try_from(getsockname(fd).ok()?).ok()?;
+    let is_wildcard = bound.is_ipv6() && bound.ip().is_unspecified();
+    Some(
+        bound == wanted
+            && sockopt::socket_type(fd).ok()? == SocketType::STREAM
+            && sockopt::socket_protocol(fd).ok()? == Some(ipproto::TCP)
+            && sockopt::socket_reuseport(fd).ok()? == options.reuse_port
+            && (!is_wildcard || sockopt::ipv6_v6only(fd).ok()? == options.v6only),
+    )
+}
+
+fn is_unix(fd: &OwnedFd, wanted: &Path) -> Option<bool> {
+    let is_stream = sockopt::socket_type(fd).ok()? == SocketType::STREAM;
+    Some(is_stream && path(fd)? == wanted)
+}
+
+/// The path that a Unix socket is bound to.
+fn path(fd: &OwnedFd) -> Option<PathBuf> {
+    let bound = SocketAddrUnix::try_from(getsockname(fd).ok()?).ok()?;
+    Some(OsStr::from_bytes(bound.path_bytes()?).into())
+}
+
+/// The address of a socket, to be told.
+fn address(fd: &OwnedFd) -> String {
+    if let Some(path) = path(fd) {
+        return format!("unix:{}", path.display());
+    }
+    let address = getsockname(fd).and_then(SocketAddr::try_from);
+    address.map_or("no address".to_owned(), |address| address.to_string())
+}

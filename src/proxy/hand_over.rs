@@ -1,0 +1,104 @@
+//! Listening sockets from one process to the next: which that were handed over are used, and which the manager is to keep.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::ipv6::effective;
+use super::notify::{KEPT, Manager};
+use crate::config::{Config, Entrypoint, Listen};
+use crate::net::{Inherited, Listener, TcpOptions};
+
+/// A socket that was handed over to this process.
+#[derive(Debug)]
+pub(super) struct Handed {
+    pub(super) fd: OwnedFd,
+    /// Whether the manager had it from an earlier process.
+    pub(super) from_us: bool,
+}
+
+/// The sockets for the listeners of a configuration, in its order.
+#[derive(Debug)]
+pub(super) struct HandOver {
+    sorted: std::vec::IntoIter<Option<Handed>>,
+    has_manager: bool,
+    kept: Vec<OwnedFd>,
+}
+
+impl HandOver {
+    /// Sorts what was handed over. Sockets for which there is no listener any more are closed, by the manager too, since a
+    /// new listener may need their addresses.
+    pub(super) fn new(config: &Config, mut inherited: Inherited, manager: &Manager) -> Self {
+        let mut sorted = Vec::new();
+        if !inherited.is_empty() {
+            for entrypoint in &config.entrypoints {
+                let listens = entrypoint.listen.iter();
+                sorted.extend(listens.map(|listen| take(&mut inherited, entrypoint, listen)));
+            }
+            close(inherited, manager);
+        }
+        Self {
+            sorted: sorted.into_iter(),
+            has_manager: manager.is_there(),
+            kept: Vec::new(),
+        }
+    }
+
+    /// The socket of the next listener.
+    pub(super) fn next(&mut self) -> Option<Handed> {
+        self.sorted.next().flatten()
+    }
+
+    /// Has the manager keep the socket of a listener, if the next process can use it.
+    pub(super) fn keep(&mut self, configured: &Entrypoint, listen: &Listen, listener: &Listener) {
+        // Nobody finds a port again that the kernel chose. With `reuse_port` another process may serve meanwhile, and a socket from
+        // which nobody accepts would take clients from it.
+        let is_found = !matches!(listen, Listen::Tcp { address, .. } if address.port() == 0);
+        if self.has_manager && is_found && !configured.reuse_port {
+            // What cannot be kept, for lack of descriptors, is opened anew by the next process.
+            self.kept.extend(listener.as_fd().try_clone_to_owned());
+        }
+    }
+
+    /// What the manager is to keep.
+    pub(super) fn kept(self) -> Vec<OwnedFd> {
+        self.kept
+    }
+}
+
+fn take(inherited: &mut Inherited, entrypoint: &Entrypoint, listen: &Listen) -> Option<Handed> {
+    let found = match listen {
+        Listen::Tcp { address, v6only } => {
+            let options = TcpOptions {
+                v6only: *v6only,
+                reuse_port: entrypoint.reuse_port,
+                keepalive: None,
+            };
+            let address = match v6only {
+                true => *address,
+                false => effective(*address),
+            };
+            inherited.tcp(address, options)
+        }
+        Listen::Unix(path) => inherited.unix(path),
+    };
+    found.map(|it| Handed {
+        fd: it.fd,
+        from_us: it.name == KEPT,
+    })
+}
+
+fn close(mut left: Inherited, manager: &Manager) {
+    let mut forgets = false;
+    for (address, name) in left.close() {
+        let address = address.as_str();
+        if name == KEPT {
+            forgets = true;
+            log::info!(target: "setup", address; "no entrypoint listens here any more");
+        } else {
+            log::warn!(target: "setup", address, socket = name.as_str();
+                "no entrypoint listens on this socket, which the service manager has opened; it is not used");
+        }
+    }
+    if forgets {
+        manager.forget();
+    }
+}

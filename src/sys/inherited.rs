@@ -1,0 +1,54 @@
+//! The descriptors that a service manager hands to this process at its start (sd_listen_fds(3)).
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The first of them: SD_LISTEN_FDS_START.
+const FIRST: RawFd = 3;
+/// More than any manager hands over.
+const AT_MOST: RawFd = 4096;
+
+/// One of them, and the manager's name for it; empty if it has none.
+#[derive(Debug)]
+pub struct Descriptor {
+    /// The descriptor, which is closed when the process becomes another one.
+    pub fd: OwnedFd,
+    /// The name.
+    pub name: String,
+}
+
+/// Takes them; nothing if there are none, and nothing the second time. Call it before anything else is opened: it believes
+/// `LISTEN_FDS` that the descriptors from 3 on are those.
+#[must_use]
+pub fn take() -> Vec<Descriptor> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let number = |name| std::env::var(name).ok()?.parse::<RawFd>().ok();
+    let is_ours = number("LISTEN_PID") == Some(rustix::process::getpid().as_raw_nonzero().get());
+    if !is_ours || TAKEN.swap(true, Ordering::Relaxed) {
+        return Vec::new();
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, AT_MOST);
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':').map(str::to_owned);
+    let numbers = FIRST..FIRST + count;
+    numbers
+        .filter_map(|number| {
+            let name = names.next().unwrap_or_default();
+            Some(Descriptor {
+                fd: own(number)?,
+                name,
+            })
+        })
+        .collect()
+}
+
+/// Takes one of them over; `None` if it is not open.
+fn own(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: fcntl with F_SETFD touches no memory. It fails with EBADF for a number that is not open.
+    #[allow(unsafe_code)]
+    let is_open = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
+    // SAFETY: the descriptor is open, and the manager has made it for this very process (LISTEN_PID), whose only user of it is
+    // this one: `take` does this once, before anything else is opened.
+    #[allow(unsafe_code)]
+    is_open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
