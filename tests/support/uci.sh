@@ -6,28 +6,48 @@ config() {
     section=${2:-anonymous$sections}
     sections="$sections $section"
     eval "uci_${section}_type=\$1"
+    config_cb "$1" "$section"
 }
-option() { eval "uci_${section}_$1=\$2"; }
+option() {
+    eval "uci_${section}_$1=\$2"
+    option_cb "$1" "$2"
+}
 list() {
     local length
     eval "length=\${uci_${section}_$1_length:-0}"
     length=$((length + 1))
     eval "uci_${section}_$1_item$length=\$2 uci_${section}_$1_length=\$length uci_${section}_$1=\"\${uci_${section}_$1:+\$uci_${section}_$1 }\$2\""
+    list_cb "$1" "$2"
 }
 
+reset_cb() {
+    config_cb() { return 0; }
+    option_cb() { return 0; }
+    list_cb() { return 0; }
+}
+reset_cb
+
 config_load() {
+    local each
+    # A router forgets lists before it loads again.
+    for each in $(set | sed -n 's/^\(uci_[A-Za-z0-9_]*_length\)=.*/\1/p'); do
+        eval "$each=0 ${each%_length}="
+    done
     sections=
     # shellcheck source=/dev/null
     . "$UCI/$1"
+    config_cb
 }
 config_get() { eval "$1=\${uci_$2_$3:-\${4:-}}"; }
 config_get_bool() {
-    local value
-    config_get value "$2" "$3" "$4"
-    case $value in
-        1 | on | true | yes | enabled) eval "$1=1" ;;
-        *) eval "$1=0" ;;
+    local _value
+    config_get _value "$2" "$3" "$4"
+    case $_value in
+        1 | on | true | yes | enabled) _value=1 ;;
+        0 | off | false | no | disabled) _value=0 ;;
+        *) _value=$4 ;;
     esac
+    eval "$1=\$_value"
 }
 config_foreach() {
     local each kind
