@@ -1,8 +1,10 @@
 //! The operating system's raw edges; the only place for unsafe code.
 
+pub mod cgroup;
 pub mod descriptors;
 pub mod group;
 pub mod inherited;
+pub mod memory;
 pub mod process;
 pub mod send_buffer;
 pub mod send_queue;
