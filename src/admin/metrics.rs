@@ -8,7 +8,7 @@ use prometheus::proto::MetricFamily;
 use super::family::{Family, Label, seconds};
 use super::kernel::Count;
 use super::traefik;
-use crate::state::{Entrypoint, Label as _, Server, Service, Shared};
+use crate::state::{Entrypoint, Held, HeldIn, Label as _, Server, Service, Shared};
 use crate::sys::{self, process::Usage};
 
 /// Hands every family that has samples to `emit`, one after the other, so that only one is in memory at a time.
@@ -37,6 +37,7 @@ pub fn families(
     emit(service_open_connections(shared, &open));
     emit(connect_duration(shared));
     emit(connect_errors(shared));
+    emit(memory_held(&shared.held));
     if shared.traefik_names {
         let families = traefik::families(shared, &open.entrypoints);
         families.into_iter().for_each(&mut emit);
@@ -75,6 +76,17 @@ fn open_connections(shared: &Shared, open: &Open) -> Family {
     for entrypoint in &shared.entrypoints {
         let n = open.entrypoints[entrypoint.index];
         family.sample(&of_entrypoint(entrypoint), n as f64);
+    }
+    family
+}
+
+fn memory_held(held: &Held) -> Family {
+    let mut family = Family::gauge(
+        "coracle_memory_held_bytes",
+        "Bytes that were read and that blocked receivers have not taken yet, in the process (spill) or in pipes.",
+    );
+    for (kind, place) in [("spill", HeldIn::Spill), ("pipe", HeldIn::Pipe)] {
+        family.sample(&[("kind", kind)], held.bytes(place) as f64);
     }
     family
 }

@@ -34,6 +34,11 @@ impl Stream {
             AddressFamily::INET6
         };
         let fd = net::socket_with(family, SocketType::STREAM, NEW_SOCKET, None)?;
+        if let Some(allowance) = reactor.allowance() {
+            // Before it connects: a window that was offered is not taken back.
+            allowance.limit_received(&fd);
+            allowance.limit_unsent(&fd);
+        }
         let later = keepalive.filter(|keepalive| keepalive.can_wait());
         if let Some(keepalive) = keepalive
             && later.is_none()

@@ -206,7 +206,7 @@ impl Flow {
             Ok(Some(n)) => n,
             Err(error) if held.is_in_pipe() && cannot_splice(error) => {
                 self.copies_only = true;
-                self.pipe_to_spill()
+                self.pipe_to_spill(sink)
                     .map_err(|error| self.sink_broken(error))?;
                 return Ok(true);
             }
@@ -225,7 +225,7 @@ impl Flow {
             return Ok(());
         }
         if has_aged {
-            let moved = self.pipe_to_spill();
+            let moved = self.pipe_to_spill(sink);
             return moved.map_err(|error| self.sink_broken(error));
         }
         sink.tell_when_aged();
@@ -236,11 +236,12 @@ impl Flow {
         self.held = Some(Box::new(held));
     }
 
-    fn pipe_to_spill(&mut self) -> io::Result<()> {
+    fn pipe_to_spill(&mut self, sink: &Stream) -> io::Result<()> {
         if let Some(held) = self.held.take()
             && let Held::Pipe(pipe) = *held
         {
-            self.hold(Held::Spill(Spill::new(&pipe.into_bytes()?)));
+            let spill = sink.reactor().spill(&pipe.into_bytes()?)?;
+            self.hold(Held::Spill(spill));
         }
         Ok(())
     }
@@ -254,12 +255,14 @@ impl Flow {
         meter: &impl Meter,
     ) -> Result<Option<usize>, Broken> {
         let is_long = self.streak >= SPLICE_AFTER_KIB;
+        let most = budget.min(source.reactor().may_splice());
         if is_long
             && !self.copies_only
+            && most >= SMALL_BYTES
             && source.can_splice()
             && let Some(pipe) = source.reactor().lend_pipe()
         {
-            return self.splice(source, sink, budget, pipe);
+            return self.splice(source, sink, most, pipe);
         }
         self.copy(source, sink, meter)
     }
@@ -270,32 +273,44 @@ impl Flow {
         sink: &Stream,
         meter: &impl Meter,
     ) -> Result<Option<usize>, Broken> {
-        source.reactor().with_scratch(|scratch| {
-            let received = source.try_recv(scratch);
+        let reactor = source.reactor();
+        reactor.with_scratch(|scratch| {
+            // Where no more may be held, what the receiver does not take stays in the sender's kernel buffer.
+            let may_hold = reactor.may_hold();
+            let received = match may_hold {
+                true => source.try_recv(scratch),
+                false => source.try_peek(scratch),
+            };
             let Some(n) = received.map_err(|error| self.source_broken(error))? else {
                 return Ok(None);
             };
             self.took_in(n);
-            self.pass(sink, &scratch[..n], meter)?;
+            let sent = self.pass(sink, &scratch[..n], meter)?;
+            if !may_hold {
+                let consumed = source.consume(&mut scratch[..sent]);
+                consumed.map_err(|error| self.source_broken(error))?;
+            } else if sent < n {
+                let spill = reactor.spill(&scratch[sent..n]);
+                self.hold(Held::Spill(
+                    spill.map_err(|error| self.source_broken(error))?,
+                ));
+            }
             Ok(Some(n))
         })
     }
 
-    /// Offers what was just read to the receiver and keeps what it does not take. No bytes are the end.
-    fn pass(&mut self, sink: &Stream, bytes: &[u8], meter: &impl Meter) -> Result<(), Broken> {
+    /// Offers what was just read to the receiver, and returns how many bytes it has taken. No bytes are the end.
+    fn pass(&mut self, sink: &Stream, bytes: &[u8], meter: &impl Meter) -> Result<usize, Broken> {
         if bytes.is_empty() {
             self.ended = true;
-            return Ok(());
+            return Ok(0);
         }
         let sent = sink.try_send(bytes);
         let n = sent.map_err(|error| self.sink_broken(error))?.unwrap_or(0);
         if n > 0 {
             meter.moved(self.from, n);
         }
-        if n < bytes.len() {
-            self.hold(Held::Spill(Spill::new(&bytes[n..])));
-        }
-        Ok(())
+        Ok(n)
     }
 
     /// Fills a pipe, which [`Flow::release`] then empties. The pipe goes back at once if nothing was there.

@@ -12,6 +12,7 @@ use rustix::net::{self, SocketAddrAny, SocketFlags};
 use socket2::{Domain, Socket, Type};
 
 use super::keepalive::Keepalive;
+use super::memory::{Allowance, MemoryLimits};
 use super::reactor::Reactor;
 use super::ready::Ready;
 use super::source::Source;
@@ -45,6 +46,10 @@ pub struct Listener {
     turn: Cell<u32>,
     /// Turns in a row in which somebody did.
     busy: Cell<u32>,
+    /// What those who are accepted may buffer of what they send.
+    allowance: Cell<Option<Allowance>>,
+    /// Those who wait may have come before that was so.
+    may_be_older: Cell<i32>,
     path: Option<UnixPath>,
 }
 
@@ -136,6 +141,8 @@ impl Listener {
             address,
             turn: Cell::new(0),
             busy: Cell::new(0),
+            allowance: Cell::new(None),
+            may_be_older: Cell::new(0),
             path,
         })
     }
@@ -180,6 +187,7 @@ impl Listener {
     /// Those of accept(2). The listener lives on: the caller decides when to try again, and mutes it until then.
     pub fn try_accept(&self) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
         let reactor = self.source.reactor();
+        self.adapt(reactor.allowance());
         let before = self.turn.replace(reactor.turns());
         let is_second = before == reactor.turns();
         if !is_second {
@@ -197,6 +205,7 @@ impl Listener {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         match net::acceptfrom_with(&self.source, flags) {
             Ok((fd, peer)) => {
+                self.limit_older(&fd);
                 let stream = Stream::accepted(reactor, fd, self.kind);
                 let peer = peer.and_then(|peer: SocketAddrAny| SocketAddr::try_from(peer).ok());
                 Ok(Some((stream, peer)))
@@ -210,6 +219,48 @@ impl Listener {
                 self.source.clear(Ready::READ);
                 Err(error.into())
             }
+        }
+    }
+
+    /// Limits what the kernel keeps for receivers that do not read, if there may be up to `capacity` connections. What is accepted inherits it,
+    /// so that it costs no call per connection, and it holds for those who wait in the backlog, too.
+    pub fn limit_unsent(&self, capacity: usize) {
+        let limits = self.source.reactor().memory().limits();
+        if let Some(least) = limits.allowance(capacity)
+            && self.kind == Kind::Tcp
+        {
+            least.limit_unsent(&self.source);
+        }
+    }
+
+    /// Has those who come from now on inherit what they may buffer, if it has changed a good deal.
+    fn adapt(&self, allowance: Option<Allowance>) {
+        let applied = self.allowance.get();
+        let is_other = match (applied, allowance) {
+            (None, None) => false,
+            (None, Some(_)) => true,
+            (Some(old), None) => old.bytes() <= MemoryLimits::DEFAULT_BYTES / 2,
+            (Some(old), Some(new)) => {
+                new.bytes() <= old.bytes() / 8 * 7 || new.bytes() / 2 >= old.bytes()
+            }
+        };
+        if is_other && self.kind == Kind::Tcp {
+            self.allowance.set(allowance);
+            self.may_be_older.set(BACKLOG);
+            // The kernel does not adapt what was set once; it allows as much as net.core.rmem_max.
+            let most = Allowance::MOST;
+            allowance.unwrap_or(most).limit_received(&self.source);
+        }
+    }
+
+    /// Limits one that may have come to wait before its listener was limited.
+    fn limit_older(&self, accepted: &OwnedFd) {
+        let more = self.may_be_older.get();
+        if let Some(allowance) = self.allowance.get()
+            && more > 0
+        {
+            self.may_be_older.set(more - 1);
+            allowance.limit_received(accepted);
         }
     }
 

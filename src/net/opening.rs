@@ -63,7 +63,7 @@ impl<'a> Opening<'a> {
             read.taken += n;
             return server.is_connected_by(sent);
         }
-        if read.ended || read.error.is_some() {
+        if read.ended || read.error.is_some() || !client.reactor().may_hold() {
             return Ok(false);
         }
         client.reactor().with_scratch(|scratch| {
@@ -81,10 +81,13 @@ impl<'a> Opening<'a> {
             }
             let sent = server.send_at_once(bytes);
             let n = sent.unwrap_or(None).unwrap_or(0);
-            if n < bytes.len() {
-                read.held = Spill::new(&bytes[n..]);
-            }
             read.taken = n;
+            if n < bytes.len() {
+                match client.reactor().spill(&bytes[n..]) {
+                    Ok(spill) => read.held = spill,
+                    Err(error) => read.error = Some(error),
+                }
+            }
             server.is_connected_by(sent)
         })
     }

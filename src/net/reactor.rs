@@ -18,11 +18,14 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use slab::Slab;
 
+use super::memory::{Memory, MemoryLimits};
 use super::pipes::{Lent, Pipes};
 use super::place::{Age, Place, SourceKey};
 use super::ready::Ready;
 use super::timers::Timers;
 use super::wake::WakeUp;
+use crate::state::Held;
+use crate::sys;
 
 /// Events taken from the kernel at once. More wait for the next turn, after the tasks that these have woken.
 const EVENTS_PER_TURN: usize = 256;
@@ -30,7 +33,7 @@ const EVENTS_PER_TURN: usize = 256;
 /// The bytes lent to one read, and so the most that is copied aside for a blocked receiver, which is why it is not larger. The CPU time
 /// of copying 1 GiB was 0.98 s with 16 KiB, 0.81 s with 32, 0.74 s with 64, 0.63 s with 128 and 0.44 s with 1 MiB (x86-64, medians of
 /// five interleaved rounds); long streams are spliced all the same.
-const SCRATCH_BYTES: usize = 64 * 1024;
+pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Bytes that all streams together may move in one turn beyond their least share: new events are then looked at.
 const TURN_BYTES: usize = 4 << 20;
@@ -57,6 +60,7 @@ pub struct Reactor {
     /// What is left of [`TURN_BYTES`].
     turn_bytes: Cell<usize>,
     pipes: Rc<Pipes>,
+    memory: Memory,
     /// Sources that are to be told when they have aged.
     young: Cell<usize>,
     tick: Cell<Option<Instant>>,
@@ -79,6 +83,7 @@ impl Reactor {
     pub fn new() -> io::Result<Rc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = WakeUp::new()?;
+        let memory = Memory::new();
         // Edge-triggered: each write is an edge, so the number in the eventfd never has to be read.
         let flags = EventFlags::IN | EventFlags::ET;
         epoll::add(&epoll, &*wake, EventData::new_u64(WAKE_EVENT), flags)?;
@@ -94,7 +99,8 @@ impl Reactor {
             next_turn: RefCell::default(),
             turns: Cell::new(0),
             turn_bytes: Cell::new(TURN_BYTES),
-            pipes: Pipes::new(),
+            pipes: Pipes::new(memory.held()),
+            memory,
             young: Cell::new(0),
             tick: Cell::new(None),
         }))
@@ -108,6 +114,21 @@ impl Reactor {
     /// Lets long streams have at most this many pipes, of two descriptors each. Without one they are copied.
     pub fn limit_pipes(&self, at_most: usize) {
         self.pipes.limit(at_most);
+    }
+
+    /// Limits what blocked receivers may take of the memory.
+    pub fn limit_memory(&self, limits: MemoryLimits) {
+        self.memory.limit(limits);
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What is held for blocked receivers, in all connections.
+    #[must_use]
+    pub fn held(&self) -> &Rc<Held> {
+        self.memory.held()
     }
 
     /// Drives `future`, and with it the executor that it runs, to its end.
@@ -201,15 +222,19 @@ impl Reactor {
                 }
             }
         }
+        if self.held().is_worth_trimming() {
+            sys::memory::trim();
+        }
         let has_pipes = self.pipes.shrink();
-        let goes_on = has_pipes || self.young.get() > 0;
+        let waits = has_pipes || self.held().may_be_worth_trimming();
+        let goes_on = waits || self.young.get() > 0;
         self.tick.set(goes_on.then(|| now + TICK));
         for place in aged {
             place.report(Ready::AGED);
         }
     }
 
-    fn start_ticking(&self) {
+    pub(super) fn start_ticking(&self) {
         if self.tick.get().is_none() {
             self.tick.set(Some(self.now() + TICK));
         }
@@ -227,6 +252,11 @@ impl Reactor {
     /// Lends the shared buffer. `f` must not lend it again.
     pub(super) fn with_scratch<T>(&self, f: impl FnOnce(&mut [u8]) -> T) -> T {
         f(&mut self.scratch.borrow_mut())
+    }
+
+    /// How many connections there are, of two sources each. Listeners among them do not matter.
+    pub(super) fn connections(&self) -> usize {
+        self.places.borrow().len() / 2
     }
 
     /// Lends a pipe, if there is one.

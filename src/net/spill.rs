@@ -1,18 +1,33 @@
 //! Bytes that wait for a receiver that would not take them.
 
+use std::io;
+use std::rc::Rc;
+
+use crate::state::{Held, HeldIn, Reservation};
+
 /// Bytes that were read and not yet taken. Empty, it has no memory.
 #[derive(Debug, Default)]
 pub(super) struct Spill {
     bytes: Box<[u8]>,
     start: usize,
+    _reservation: Option<Reservation>,
 }
 
 impl Spill {
-    pub(super) fn new(bytes: &[u8]) -> Self {
-        Self {
-            bytes: bytes.into(),
+    /// Keeps a copy of `bytes`.
+    ///
+    /// # Errors
+    /// When there is no memory for it. That ends one connection; the others need none.
+    pub(super) fn new(bytes: &[u8], held: &Rc<Held>) -> io::Result<Self> {
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(bytes.len())
+            .map_err(|_| io::ErrorKind::OutOfMemory)?;
+        copy.extend_from_slice(bytes);
+        Ok(Self {
+            bytes: copy.into(),
             start: 0,
-        }
+            _reservation: Some(held.reserve(HeldIn::Spill, bytes.len())),
+        })
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -24,11 +24,13 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Stream {
     source: Source,
-    kind: Kind,
+    pub(super) kind: Kind,
     finished: Cell<bool>,
     delay: Cell<Delay>,
     /// The keep-alive that it gets when it has aged.
     keepalive: Cell<Option<Keepalive>>,
+    /// KiB that have passed, as far as it matters ([`Stream::passed`]).
+    pub(super) passed_kib: Cell<u8>,
 }
 
 /// What is known of Nagle's algorithm on a socket. It holds back a small segment only behind another that is under way, so that a
@@ -70,6 +72,7 @@ impl Stream {
             finished: Cell::new(false),
             delay: Cell::new(delay),
             keepalive: Cell::new(None),
+            passed_kib: Cell::new(0),
         }
     }
 
@@ -128,11 +131,14 @@ impl Stream {
         if !ready.contains(Ready::READ) {
             return Ok(None);
         }
+        let most = self.piece(buffer.len());
+        let buffer = &mut buffer[..most];
         let received = retrying(|| net::recv(&self.source, &mut *buffer, RecvFlags::empty()));
         let Some((n, _)) = received? else {
             self.source.clear(Ready::READ);
             return Ok(None);
         };
+        self.passed(n);
         // A short read of a TCP stream has taken all there was, unless it stopped at urgent data. One of a Unix stream may have stopped
         // behind a message that came with descriptors (unix(7)), so there only EAGAIN tells.
         if n < buffer.len() && self.kind == Kind::Tcp && !ready.contains(Ready::URGENT) {
@@ -166,13 +172,16 @@ impl Stream {
 
     /// Like [`Stream::try_send`], but asks the kernel in any case, which has perhaps connected it already.
     pub(super) fn send_at_once(&self, bytes: &[u8]) -> Result<Option<usize>, Errno> {
+        let bytes = &bytes[..self.piece(bytes.len())];
         self.before_sending();
-        let sent = retrying(|| net::send(&self.source, bytes, SendFlags::NOSIGNAL))?;
+        let flags = SendFlags::NOSIGNAL | self.keeping_apart(bytes);
+        let sent = retrying(|| net::send(&self.source, bytes, flags))?;
         match sent {
             // A short write has filled the buffer; room in it is the next edge (epoll(7)).
             Some(n) if n == bytes.len() => self.source.set(Ready::WRITE),
             _ => self.source.clear(Ready::WRITE),
         }
+        self.passed(sent.unwrap_or(0));
         if sent.is_some() && self.delay.get() == Delay::Unsent {
             self.delay.set(Delay::Sent);
         }
@@ -190,8 +199,9 @@ impl Stream {
         }
         // The pipe is empty, so that EAGAIN can only come from the socket. A short count may mean that the pipe's slots are full.
         let spliced = retrying(|| splice(&self.source, None, pipe, None, n, SPLICE))?;
-        if spliced.is_none() {
-            self.source.clear(Ready::READ);
+        match spliced {
+            Some(n) => self.passed(n),
+            None => self.source.clear(Ready::READ),
         }
         Ok(spliced)
     }
@@ -209,8 +219,9 @@ impl Stream {
         }
         self.before_sending();
         let spliced = retrying(|| splice(pipe, None, &self.source, None, n, SPLICE))?;
-        if spliced.is_none() {
-            self.source.clear(Ready::WRITE);
+        match spliced {
+            Some(n) => self.passed(n),
+            None => self.source.clear(Ready::WRITE),
         }
         Ok(spliced)
     }
@@ -312,7 +323,7 @@ impl Stream {
 const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 /// Makes a call again while a signal interrupts it; `None` if it would block.
-fn retrying<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<Option<T>, Errno> {
+pub(super) fn retrying<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<Option<T>, Errno> {
     loop {
         match call() {
             Ok(value) => return Ok(Some(value)),

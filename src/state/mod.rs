@@ -8,6 +8,7 @@ mod backoff;
 mod conns;
 mod counters;
 mod entrypoint;
+mod held;
 mod loads;
 mod lookups;
 mod pauses;
@@ -23,6 +24,7 @@ pub use backoff::Backoff;
 pub use conns::{Below, Conn, ConnId, Conns, Guard, Left, Peer, Phase, Starving};
 pub use counters::{Counter, CounterBy, Histogram, Label};
 pub use entrypoint::{AcceptError, Direction, Entrypoint, Local, Protocol};
+pub use held::{Held, HeldIn, Reservation};
 pub use loads::ConfigLoads;
 pub use lookups::Lookups;
 pub use pauses::Pauses;
@@ -44,6 +46,8 @@ pub struct Shared {
     pub config_loads: ConfigLoads,
     /// Whether what Traefik publishes too is published under its names as well.
     pub traefik_names: bool,
+    /// What is held for blocked receivers.
+    pub held: Rc<Held>,
     draining: Cell<bool>,
 }
 
@@ -57,6 +61,7 @@ impl Shared {
             services,
             config_loads: ConfigLoads::default(),
             traefik_names: false,
+            held: Rc::default(),
             draining: Cell::new(false),
         }
     }
@@ -68,6 +73,12 @@ impl Shared {
             traefik_names,
             ..self
         }
+    }
+
+    /// The same with what a loop holds for blocked receivers.
+    #[must_use]
+    pub fn with_held(self, held: Rc<Held>) -> Self {
+        Self { held, ..self }
     }
 
     /// True once the program has been asked to stop: it accepts no more, and `/readyz` says so.

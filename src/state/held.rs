@@ -1,0 +1,136 @@
+//! How many bytes are held for receivers that are blocked: the sum of the reservations that live.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// Where bytes are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldIn {
+    /// In the process.
+    Spill,
+    /// In a pipe.
+    Pipe,
+}
+
+/// The sum, in all connections. Only [`Reservation`]s change it.
+#[derive(Debug, Default)]
+pub struct Held {
+    spills: Cell<usize>,
+    pipes: Cell<usize>,
+    /// The most that the spills have been since [`Held::is_worth_trimming`] was last true.
+    peak: Cell<usize>,
+}
+
+impl Held {
+    /// Less than this need not be given back to the system.
+    const WORTH_TRIMMING_BYTES: usize = 4 << 20;
+
+    /// The bytes that are held in this way.
+    #[must_use]
+    pub fn bytes(&self, place: HeldIn) -> usize {
+        self.cell(place).get()
+    }
+
+    /// All bytes that are held.
+    #[must_use]
+    pub fn sum(&self) -> usize {
+        self.spills.get() + self.pipes.get()
+    }
+
+    /// Notes that `bytes` are held until the reservation is dropped. It always succeeds: what has been read must be kept.
+    #[must_use]
+    pub fn reserve(self: &Rc<Self>, place: HeldIn, bytes: usize) -> Reservation {
+        let mut reservation = Reservation {
+            held: self.clone(),
+            place,
+            bytes: 0,
+        };
+        reservation.resize(bytes);
+        reservation
+    }
+
+    /// True once after much was held and half of it has gone: the allocator may keep what was freed.
+    #[must_use]
+    pub fn is_worth_trimming(&self) -> bool {
+        let (held, peak) = (self.spills.get(), self.peak.get());
+        let is_worth_it = self.may_be_worth_trimming() && held <= peak / 2;
+        if is_worth_it {
+            self.peak.set(held);
+        }
+        is_worth_it
+    }
+
+    /// True while [`Held::is_worth_trimming`] may become true without more being held.
+    #[must_use]
+    pub fn may_be_worth_trimming(&self) -> bool {
+        self.peak.get() >= Self::WORTH_TRIMMING_BYTES
+    }
+
+    fn cell(&self, place: HeldIn) -> &Cell<usize> {
+        match place {
+            HeldIn::Spill => &self.spills,
+            HeldIn::Pipe => &self.pipes,
+        }
+    }
+}
+
+/// Bytes that are held, for as long as this lives.
+#[derive(Debug)]
+pub struct Reservation {
+    held: Rc<Held>,
+    place: HeldIn,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// Notes that it is `bytes` now.
+    pub fn resize(&mut self, bytes: usize) {
+        let cell = self.held.cell(self.place);
+        cell.set(cell.get() - self.bytes + bytes);
+        self.bytes = bytes;
+        let peak = &self.held.peak;
+        peak.set(peak.get().max(self.held.spills.get()));
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Held, HeldIn};
+    use std::rc::Rc;
+
+    #[test]
+    fn what_is_held_is_the_sum_of_what_lives() {
+        let held = Rc::<Held>::default();
+        let first = held.reserve(HeldIn::Spill, 60_000);
+        let mut second = held.reserve(HeldIn::Pipe, 50_000);
+        assert_eq!(held.sum(), 110_000);
+        second.resize(10_000);
+        drop(first);
+        assert_eq!(held.bytes(HeldIn::Spill), 0);
+        assert_eq!(held.bytes(HeldIn::Pipe), 10_000);
+        drop(second);
+        assert_eq!(held.sum(), 0);
+    }
+
+    #[test]
+    fn trimming_is_worth_it_once_after_much_has_gone() {
+        let held = Rc::<Held>::default();
+        let reserve = || held.reserve(HeldIn::Spill, 65_536);
+        let much: Vec<_> = (0..100).map(|_| reserve()).collect();
+        assert!(!held.is_worth_trimming(), "it is still held");
+        drop(much);
+        assert!(held.may_be_worth_trimming());
+        assert!(held.is_worth_trimming());
+        assert!(!held.is_worth_trimming());
+        for _ in 0..1000 {
+            drop(reserve());
+        }
+        assert!(!held.is_worth_trimming(), "never much at once");
+    }
+}
