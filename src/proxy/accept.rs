@@ -9,6 +9,7 @@ use std::time::Duration;
 use smol::LocalExecutor;
 use smol::future::FutureExt;
 
+use super::capacity::Capacity;
 use crate::conn::{self, Route};
 use crate::net::{Listener, Reactor, Stream};
 use crate::state::{
@@ -31,19 +32,19 @@ pub(super) struct Bound {
     pub(super) route: Rc<Route>,
 }
 
-/// Accepts connections into the set for ever. `capacity` is the number of connections that the process has descriptors for.
+/// Accepts connections into the set for ever. `capacity` is how many there may be.
 pub(super) async fn accept(
     executor: Rc<LocalExecutor<'static>>,
     shared: Rc<Shared>,
     bound: Bound,
-    capacity: usize,
+    capacity: Capacity,
 ) {
     let reactor = bound.route.reactor.clone();
     let full = Throttle::new(Duration::from_secs(1));
     let failed = Throttle::new(Duration::from_secs(1));
     let mut back_off = Backoff::new(BACK_OFF_MIN, BACK_OFF_MAX);
     loop {
-        let error = match next_client(&bound, &shared.conns, capacity, &full).await {
+        let error = match next_client(&bound, &shared.conns, &capacity, &full).await {
             Ok((stream, address)) => {
                 back_off.reset();
                 let peer = address.map_or(Peer::Unix, Peer::from);
@@ -77,19 +78,19 @@ pub(super) async fn accept(
 async fn next_client(
     bound: &Bound,
     conns: &Conns,
-    capacity: usize,
+    capacity: &Capacity,
     full: &Throttle,
 ) -> io::Result<(Stream, Option<SocketAddr>)> {
     loop {
         bound.listener.ready().await?;
-        if !conns.has_place(capacity) {
+        if !conns.has_place(capacity.connections) {
             let reactor = &bound.route.reactor;
             if let Some(suppressed) = full.admit(reactor.now()) {
                 log::warn!(entrypoint = bound.entrypoint.name.as_str(), open = conns.len(), suppressed;
-                    "no room for more connections: the limit of open files is reached (ulimit -n); new ones wait");
+                    "no room for more connections: {}; new ones wait", capacity.by.remedy());
             }
             let _muted = Muted::of(bound);
-            place(reactor, conns, capacity).await;
+            place(reactor, conns, capacity.connections).await;
         }
         if let Some(accepted) = bound.listener.try_accept()? {
             return Ok(accepted);

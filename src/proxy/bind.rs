@@ -46,6 +46,12 @@ impl BindError {
         ))
     }
 
+    pub(super) fn no_memory(limit: String) -> Self {
+        Self(format!(
+            "the memory limit of {limit} of the control group leaves no room for a connection; raise it (MemoryMax= in the unit)"
+        ))
+    }
+
     pub(crate) fn demo(why: impl fmt::Display) -> Self {
         Self(format!("demo: {why}"))
     }

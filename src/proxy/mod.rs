@@ -2,6 +2,7 @@
 
 mod accept;
 mod bind;
+mod capacity;
 mod hand_over;
 mod ipv6;
 mod notify;
@@ -20,14 +21,15 @@ use smol::{LocalExecutor, Task};
 pub use bind::BindError;
 
 use accept::Bound;
+use capacity::Capacity;
 use hand_over::HandOver;
 use notify::Manager;
 
+use crate::admin;
 use crate::config::{Address, Config, Host};
 use crate::conn::{self, Hook, OwnListener, Route, Target};
 use crate::net::{Inherited, Keepalive, Names, Reactor};
 use crate::state::{CloseReason, Entrypoint, Protocol, Service, Shared};
-use crate::{admin, sys};
 
 /// A proxy whose entrypoints listen. It accepts once [`Proxy::run`] drives it.
 #[derive(Debug)]
@@ -87,7 +89,8 @@ impl Proxy {
             })
             .collect();
         let shared = Shared::new(entrypoints, services);
-        let shared = Rc::new(shared.with_traefik_names(config.metrics.traefik));
+        let shared = shared.with_traefik_names(config.metrics.traefik);
+        let shared = Rc::new(shared.with_held(reactor.held().clone()));
         if config.log.access {
             shared.conns.tell_leaving(conn::log_access);
         }
@@ -181,7 +184,7 @@ impl Proxy {
     /// is left after `drain_timeout`, or when `stops` yields again. An end after the first request is not another one.
     ///
     /// # Errors
-    /// When the descriptor limit leaves no room for a single connection.
+    /// When open files or memory leave no room for a single connection.
     pub fn run(
         self,
         stops: impl Stream<Item = &'static str> + Unpin + 'static,
@@ -200,8 +203,9 @@ impl Proxy {
     ) -> Result<Drained, BindError> {
         let shared = self.shared;
         let reactor = self.reactor;
-        let (capacity, pipes) = capacity()?;
-        reactor.limit_pipes(pipes);
+        let capacity = Capacity::of_this_process()?;
+        reactor.limit_pipes(capacity.pipes);
+        reactor.limit_memory(capacity.limits);
         let admin = self.admin.map(|listener| {
             let serving = admin::serve(listener, executor.clone(), shared.clone());
             executor.spawn(serving)
@@ -217,6 +221,7 @@ impl Proxy {
             .listeners
             .into_iter()
             .map(|bound| {
+                bound.listener.limit_unsent(capacity.connections);
                 executor.spawn(accept::accept(
                     executor.clone(),
                     shared.clone(),
@@ -225,7 +230,9 @@ impl Proxy {
                 ))
             })
             .collect();
-        log::info!(connections_at_most = capacity; "ready");
+        log::info!(
+            connections_at_most = capacity.connections, by = capacity.by.name(),
+            memory_limit = capacity.memory_text().as_str(), open_files = capacity.open_files; "ready");
         let manager = self.manager;
         let telling = manager.ready(&reactor, self.kept);
         let telling = telling.map(|rest| executor.spawn(rest));
@@ -279,22 +286,6 @@ async fn run_tasks<T>(executor: &LocalExecutor<'_>) -> T {
             }
         }
         yield_now().await;
-    }
-}
-
-/// How many connections the descriptor limit has room for: each needs two, and some are kept for everything else. And how many
-/// pipes for long streams are among that, of two descriptors each.
-fn capacity() -> Result<(usize, usize), BindError> {
-    /// For look-ups of names, and whatever a library opens for a moment.
-    const SPARE: usize = 4;
-    let limit = usize::try_from(sys::descriptors::raise_limit()).unwrap_or(usize::MAX);
-    // The admin endpoint serves at most 32 clients; with few descriptors it has to do with fewer.
-    let admin = (limit / 8).clamp(4, 33);
-    let pipes = (limit / 128).min(Reactor::PIPES);
-    let open = sys::descriptors::open_now().unwrap_or(16);
-    match limit.saturating_sub(open + admin + 2 * pipes + SPARE) / 2 {
-        0 => Err(BindError::no_descriptors(limit)),
-        capacity => Ok((capacity, pipes)),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod http;
 pub mod in_process;
 pub mod kernel;
 pub mod manager;
+pub mod memory_group;
 pub mod metrics;
 pub mod namespace;
 pub mod openmetrics;

@@ -1,0 +1,236 @@
+//! How many connections there may be: as many as open files and memory allow.
+
+use std::fmt;
+
+use super::bind::BindError;
+use crate::net::{MemoryLimits, Reactor};
+use crate::sys;
+
+/// What an idle connection takes: two sockets are 7.5 KB of the kernel's memory, its task and its entry less than 1 KiB of the process's.
+const IDLE_BYTES: u64 = 9 * 1024;
+
+/// What the rest of the program takes: code, the log's queue, answers of the admin endpoint.
+const PROGRAM_BYTES: u64 = 8 << 20;
+
+/// What may be held for blocked receivers where it is not known how much memory there is.
+const HELD_BYTES: usize = 16 << 20;
+
+/// How many connections there may be, and why no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Capacity {
+    pub(super) connections: usize,
+    pub(super) by: Limit,
+    /// The limit of open files.
+    pub(super) open_files: usize,
+    /// The memory that the control group allows, in bytes.
+    pub(super) memory: Option<u64>,
+    /// Pipes for long streams.
+    pub(super) pipes: usize,
+    /// What blocked receivers may take.
+    pub(super) limits: MemoryLimits,
+}
+
+/// What limits the number of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limit {
+    OpenFiles,
+    Memory,
+}
+
+impl Limit {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::OpenFiles => "open_files",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// What is reached, and what to do.
+    pub(super) fn remedy(self) -> &'static str {
+        match self {
+            Self::OpenFiles => "the limit of open files is reached; raise it (ulimit -n)",
+            Self::Memory => {
+                "the memory limit of the control group is reached; raise it (MemoryMax= in the unit)"
+            }
+        }
+    }
+}
+
+/// What the machine allows.
+#[derive(Clone, Copy, Debug)]
+struct Machine {
+    open_files: usize,
+    /// Open files that are there already.
+    open_now: usize,
+    memory: Option<u64>,
+    /// What the machine has, if it says so.
+    memory_total: Option<u64>,
+}
+
+impl Capacity {
+    /// Raises the limit of open files as far as it goes, and asks how much memory there may be.
+    ///
+    /// # Errors
+    /// When there is no room for a single connection.
+    pub(super) fn of_this_process() -> Result<Self, BindError> {
+        let open_files = sys::descriptors::raise_limit();
+        let capacity = Self::of(Machine {
+            open_files: usize::try_from(open_files).unwrap_or(usize::MAX),
+            open_now: sys::descriptors::open_now().unwrap_or(16),
+            memory: sys::cgroup::memory_limit(),
+            memory_total: sys::memory::total(),
+        });
+        match (capacity.connections, capacity.by) {
+            (0, Limit::OpenFiles) => Err(BindError::no_descriptors(capacity.open_files)),
+            (0, Limit::Memory) => Err(BindError::no_memory(capacity.memory_text())),
+            _ => Ok(capacity),
+        }
+    }
+
+    fn of(machine: Machine) -> Self {
+        /// For look-ups of names, and whatever a library opens for a moment.
+        const SPARE_FILES: usize = 4;
+        let open_files = machine.open_files;
+        // The admin endpoint serves at most 32 clients; with few descriptors it has to do with fewer.
+        let admin = (open_files / 8).clamp(4, 33);
+        let pipes = (open_files / 128).min(Reactor::PIPES);
+        let taken = machine.open_now + admin + 2 * pipes + SPARE_FILES;
+        let by_files = open_files.saturating_sub(taken) / 2;
+        let by_memory = machine.memory.map(by_memory);
+        let connections = by_memory.map_or(by_files, |most| most.min(by_files));
+        Self {
+            connections,
+            by: match connections < by_files {
+                true => Limit::Memory,
+                false => Limit::OpenFiles,
+            },
+            open_files,
+            memory: machine.memory,
+            pipes,
+            limits: match machine.memory {
+                Some(memory) => limits(memory, connections),
+                // The kernel has a limit of its own for all sockets of the machine (net.ipv4.tcp_mem).
+                None => MemoryLimits {
+                    held_bytes: machine
+                        .memory_total
+                        .map_or(HELD_BYTES, |total| size(total / 16)),
+                    spare_bytes: None,
+                },
+            },
+        }
+    }
+
+    /// The memory limit for people.
+    pub(super) fn memory_text(&self) -> String {
+        self.memory
+            .map_or("none".to_owned(), |bytes| Bytes(bytes).to_string())
+    }
+}
+
+/// What is left of a memory limit for connections: a tiny one is shared with the program by halves.
+fn room(memory: u64) -> u64 {
+    memory - PROGRAM_BYTES.min(memory / 2)
+}
+
+/// How many connections a memory limit has room for if each has a blocked receiver: in seven eighths of it.
+fn by_memory(memory: u64) -> usize {
+    size(room(memory) / 8 * 7 / (IDLE_BYTES + MemoryLimits::STALLED_BYTES as u64))
+}
+
+/// A sixteenth of the memory for what is held; the rest, which is another sixteenth at least, for larger buffers.
+fn limits(memory: u64, connections: usize) -> MemoryLimits {
+    let room = room(memory);
+    let held = room / 16;
+    let least = connections as u64 * (IDLE_BYTES + MemoryLimits::STALLED_BYTES as u64);
+    MemoryLimits {
+        held_bytes: size(held),
+        spare_bytes: Some(size(room - held - least)),
+    }
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// A number of bytes in the largest unit that divides it.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let fits = |(shift, _): &&(u32, &str)| self.0 > 0 && self.0.trailing_zeros() >= *shift;
+        match units.iter().find(fits) {
+            Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn capacity(open_files: usize, memory: Option<u64>) -> Capacity {
+        Capacity::of(Machine {
+            open_files,
+            open_now: 16,
+            memory,
+            memory_total: Some(512 * MIB),
+        })
+    }
+
+    #[test]
+    fn the_smaller_limit_decides() {
+        let both = capacity(65_536, Some(128 * MIB));
+        assert_eq!((both.connections, both.by), (4_300, Limit::Memory));
+        let files = capacity(2_048, Some(128 * MIB));
+        assert_eq!((files.connections, files.by), (989, Limit::OpenFiles));
+        let no_memory_limit = capacity(65_536, None);
+        assert_eq!(no_memory_limit.connections, 32_733);
+        assert_eq!(no_memory_limit.by, Limit::OpenFiles);
+        assert_eq!(no_memory_limit.limits.held_bytes, 32 << 20);
+        assert_eq!(no_memory_limit.limits.spare_bytes, None);
+    }
+
+    #[test]
+    fn a_tiny_limit_leaves_some_room_and_none_says_so() {
+        assert_eq!(capacity(1_024, Some(4 * MIB)).connections, 71);
+        let none = capacity(1_024, Some(32 * 1024));
+        assert_eq!((none.connections, none.by), (0, Limit::Memory));
+        let none = capacity(8, Some(MIB));
+        assert_eq!((none.connections, none.by), (0, Limit::OpenFiles));
+    }
+
+    #[test]
+    fn all_that_connections_may_take_fits_in_the_limit() {
+        for mib in [1, 4, 16, 32, 64, 128, 256, 512, 1024, 4096] {
+            for open_files in [128, 1_024, 8_192, 65_536, 1 << 20] {
+                let memory = mib * MIB;
+                let capacity = capacity(open_files, Some(memory));
+                let connections = capacity.connections as u64;
+                // Each with what it may take at the moment at which it comes.
+                let sockets = (0..capacity.connections).map(|open| {
+                    let allowance = capacity.limits.allowance(open);
+                    allowance.map_or(MemoryLimits::DEFAULT_BYTES, |allowance| allowance.bytes())
+                });
+                let sockets: usize = sockets.sum();
+                let held = capacity.limits.held_bytes as u64;
+                let sum = connections * IDLE_BYTES + sockets as u64 + held;
+                let room = memory - PROGRAM_BYTES.min(memory / 2);
+                assert!(sum <= room, "{mib} MiB, {open_files} files: {sum} > {room}");
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_are_written_in_the_largest_unit_that_divides_them() {
+        let text = |bytes| Bytes(bytes).to_string();
+        assert_eq!(text(128 * MIB), "128MiB");
+        assert_eq!(text(1 << 31), "2GiB");
+        assert_eq!(text(1536), "1536B");
+        assert_eq!(text(100_000_000), "100000000B");
+        assert_eq!(text(0), "0B");
+    }
+}
