@@ -98,6 +98,7 @@ fn all_places_taken_by_busy_clients_lets_the_next_wait() {
             client
         })
         .collect();
+    admin.settle();
     let mut next = Client::connect(admin.address);
     next.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
     // Who is done while others wait may not stay; the answer that says so comes once the endpoint knows that somebody waits. Until
@@ -128,6 +129,7 @@ fn idle_clients_make_room_one_for_one() {
             client
         })
         .collect();
+    admin.settle();
     let mut next = Client::connect(admin.address);
     assert_eq!(next.get("/healthz").status, 200);
     // The one that was idle for the longest has gone; the others are still served.

@@ -11,7 +11,7 @@ use coracle::state::{Entrypoint, Guard, Peer, Protocol, Service, Shared};
 use smol::channel::Sender;
 use smol::{LocalExecutor, Task};
 
-use super::DEADLINE;
+use super::{DEADLINE, kernel, until};
 
 /// Limits that no test meets by being slow.
 pub const PATIENT: Limits = Limits {
@@ -102,6 +102,18 @@ impl Admin {
         let job: Job = Box::new(move |world| done.send(job(world)).unwrap());
         self.jobs.as_ref().unwrap().send_blocking(job).unwrap();
         result.recv().unwrap()
+    }
+
+    /// Waits until the endpoint has read all that was sent, and every task that could run has run: a client that was answered is idle
+    /// then, and one that has begun a request is not.
+    pub fn settle(&self) {
+        until("all that was sent is read", || {
+            let sockets = kernel::tcp_sockets().into_iter();
+            let mut own = sockets.filter(|socket| socket.local_port == self.address.port());
+            own.all(|socket| socket.receive_queue == 0).then_some(())
+        });
+        // Between two jobs the executor runs what is ready.
+        (0..2).for_each(|_| self.with(|_| ()));
     }
 }
 
