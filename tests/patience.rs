@@ -87,7 +87,7 @@ const ALLOWED: &[(&str, &str, usize, &str)] = &[
     (
         "forwarding.rs",
         ".elapsed()",
-        1,
+        3,
         "a cut is right if the silence before it was as long as the timeout",
     ),
     (
