@@ -4,9 +4,11 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::ffi::OsStr;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Output};
 use std::thread;
 
@@ -104,6 +106,142 @@ fn kernel_and_set_agree_for_every_kind_of_entrypoint() {
         "{shown}"
     );
     assert!(!shown.contains('!'), "{shown}");
+}
+
+/// Starts a coracle whose kernel tells it by sock_diag, and one whose has no netlink, which reads /proc/net instead.
+fn by_each_source(config: &str, check: impl Fn(&Coracle)) {
+    check(&Coracle::start(config));
+    if support::has_tool("python3") {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/old_kernel.py");
+        let mut command = Command::new("python3");
+        // AF_NETLINK is 16.
+        command.args([script, "socket[0=16]=EPERM", "--", &binary()]);
+        check(&Coracle::start_by(command, config));
+    }
+}
+
+#[test]
+fn two_entrypoints_that_share_a_port_by_family_each_count_their_own_sockets() {
+    let to = backend::start();
+    let port = support::lasting_address(&mut support::rng::Rng::from_env()).port();
+    let config = format!(
+        "[entrypoints.four]\nlisten = \"0.0.0.0:{port}\"\nto = \"{to}\"\n\
+         [entrypoints.six]\nlisten = \"[::]:{port}\"\nto = \"{to}\"\n"
+    );
+    by_each_source(&config, |coracle| {
+        let _four: Vec<_> = (0..3)
+            .map(|_| held(SocketAddr::from(([127, 0, 0, 1], port))))
+            .collect();
+        let _six: Vec<_> = (0..2)
+            .map(|_| held(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))))
+            .collect();
+        for (entrypoint, n) in [("four", 3.0), ("six", 2.0)] {
+            let metrics = until_kernel_counts(coracle.admin, entrypoint, n);
+            assert_eq!(of(&metrics, "coracle_connection_mismatch", entrypoint), 0.0);
+        }
+        let output = audit(coracle.admin, &[]);
+        assert!(output.status.success(), "{}", text(&output.stdout));
+    });
+}
+
+/// A server that has answered and finished, and reads no more than it is told to.
+struct Stalled {
+    address: SocketAddr,
+    stream: std::sync::mpsc::Receiver<TcpStream>,
+}
+
+impl Stalled {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, stream) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                stream.write_all(b"!").unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+                let _ = tell.send(stream);
+            }
+        });
+        Self { address, stream }
+    }
+}
+
+/// Whether the kernel remembers, at the end `local`, a connection from `peer` whose socket it no longer shows (TIME_WAIT).
+fn is_in_time_wait(local: SocketAddr, peer: SocketAddr) -> bool {
+    let [local, peer] = [local, peer].map(|address| format!(":{:04X}", address.port()));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().any(|row| {
+        let columns: Vec<_> = row.split_whitespace().collect();
+        columns[1].ends_with(&local) && columns[2].ends_with(&peer) && columns[3] == "06"
+    })
+}
+
+#[test]
+fn a_connection_that_both_sides_have_finished_and_that_still_has_bytes_to_pass_on_is_no_mismatch() {
+    const STEP: usize = 256 * 1024;
+    let stalled = Stalled::start();
+    let config = format!(
+        "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{}\"\n",
+        stalled.address
+    );
+    by_each_source(&config, |coracle| {
+        let mut client = TcpStream::connect(coracle.address("e")).unwrap();
+        let peer = client.local_addr().unwrap();
+        // All that the kernel and coracle take while the server does not read.
+        client.set_nonblocking(true).unwrap();
+        let (mut sent, mut refused) = (0, 0);
+        while refused < 40 {
+            match client.write(&[7; 65_536]) {
+                Ok(n) => (sent, refused) = (sent + n, 0),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    refused += 1;
+                    thread::sleep(std::time::Duration::from_millis(5));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        client.set_nonblocking(false).unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        client.shutdown(Shutdown::Write).unwrap();
+        // The server reads until the client's end has come through to coracle, and no further.
+        let mut server = stalled.stream.recv().unwrap();
+        let mut received = 0;
+        while !is_in_time_wait(coracle.address("e"), peer) {
+            // Looking is dear where the machine has many sockets.
+            server.read_exact(&mut [0; STEP]).unwrap();
+            received += STEP;
+            assert!(received < sent, "all has passed before the end came");
+        }
+        let metrics = scrape(coracle.admin);
+        assert_eq!(of(&metrics, "coracle_open_connections", "e"), 1.0);
+        assert_eq!(of(&metrics, "coracle_connection_mismatch", "e"), 0.0);
+        assert_eq!(of(&metrics, "coracle_kernel_connections", "e"), 1.0);
+        let output = audit(coracle.admin, &["--json"]);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(output.status.success(), "{json}");
+        assert_eq!(json["connections"][0]["peer"], peer.to_string());
+        assert_eq!(json["connections"][0]["kernel"], "closed");
+        assert_eq!(json["connections"][0]["differs"], false);
+        let rest = std::io::copy(&mut server, &mut std::io::sink()).unwrap();
+        assert_eq!(received + rest as usize, sent);
+    });
+}
+
+#[test]
+fn what_the_kernel_remembers_of_a_connection_hides_no_leaked_entry() {
+    let proxy = InProcess::start(true);
+    let mut client = TcpStream::connect(proxy.address).unwrap();
+    let peer = client.local_addr().unwrap();
+    // The server finishes first, so that it is coracle's side that the kernel remembers.
+    client.write_all(&Script::HoldFinished.request(0)).unwrap();
+    client.read_to_end(&mut Vec::new()).unwrap();
+    drop(client);
+    until("the connection is in TIME_WAIT", || {
+        is_in_time_wait(proxy.address, peer).then_some(())
+    });
+    until_mismatch(proxy.admin, -1.0);
+    assert_eq!(audit(proxy.admin, &[]).status.code(), Some(1));
 }
 
 #[test]
@@ -208,6 +346,7 @@ fn both_sources_tell_the_same() {
     let query = Query {
         ports: vec![port],
         unix: false,
+        closed: false,
     };
     let tables = [Kernel::open(), Kernel::without_sock_diag()].map(|mut kernel| {
         let (source, table) = kernel.read(&query).unwrap();
@@ -223,6 +362,25 @@ fn both_sources_tell_the_same() {
     assert_eq!(tables[0].1.len(), 2);
     assert_eq!((tables[0].2, tables[0].3), (1, Some(1)));
     assert_eq!((tables[1].2, tables[1].3), (1, Some(1)));
+}
+
+#[test]
+fn a_unix_path_that_is_not_utf_8_does_not_keep_the_table_from_being_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(OsStr::from_bytes(b"caf\xe9 \xff.sock"));
+    let listener = UnixListener::bind(&path).unwrap();
+    let _client = UnixStream::connect(&path).unwrap();
+    let _accepted = listener.accept().unwrap();
+    let query = Query {
+        unix: true,
+        ..Query::default()
+    };
+    for mut kernel in [Kernel::open(), Kernel::without_sock_diag()] {
+        let (source, table) = kernel.read(&query).expect("a table");
+        let name = Name::Unix(path.clone());
+        let of_it = table.accepted.iter().filter(|row| row.local == name);
+        assert_eq!(of_it.count(), 1, "{source}");
+    }
 }
 
 #[test]

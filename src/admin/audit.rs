@@ -24,7 +24,7 @@ pub async fn audit(shared: &Shared, kernel: &Kernel) -> Value {
     let mut lasting: Option<Differences> = None;
     for reading in 1..=READINGS {
         let before = entries(shared);
-        let Some((source, table, took)) = kernel.read(shared).await else {
+        let Some((source, table, took)) = kernel.read(shared, reading > 1).await else {
             return json!({ "coracle": env!("CARGO_PKG_VERSION"), "error":
                 "the kernel's table of sockets cannot be read: neither sock_diag nor /proc is to be had" });
         };

@@ -84,7 +84,8 @@ impl Kernel {
         let mut found: Option<Vec<Count>> = None;
         for reading in 1..=READINGS {
             let before = moments(shared);
-            let Some((table, took)) = self.table(shared).await else {
+            // What both sides have closed is worth a look only where something is missing.
+            let Some((_, table, took)) = self.read(shared, reading > 1).await else {
                 return (None, cost);
             };
             cost += took;
@@ -107,17 +108,11 @@ impl Kernel {
         (found, cost)
     }
 
-    /// Reads the kernel's table on another thread; tells how much of that thread's time it took.
-    async fn table(&self, shared: &Shared) -> Option<(Table, Duration)> {
-        self.read(shared)
-            .await
-            .map(|(_, table, took)| (table, took))
-    }
-
-    /// Reads the kernel's table of what belongs to the entrypoints. It takes that much processor time.
-    pub async fn read(&self, shared: &Shared) -> Option<(Source, Table, Duration)> {
+    /// Reads the kernel's table of what belongs to the entrypoints on another thread, and with `closed` the sockets that are
+    /// held although both sides have closed them. Returns how much processor time that took.
+    pub async fn read(&self, shared: &Shared, closed: bool) -> Option<(Source, Table, Duration)> {
         let source = self.source.clone();
-        let query = query(shared);
+        let query = query(shared, closed);
         blocking::unblock(move || {
             // Not the time that has passed: beside a load, or after a pause, old numbers would be served for minutes.
             let begun = thread_cpu_time();
@@ -136,15 +131,17 @@ pub fn entrypoint_of(shared: &Shared, name: &Name) -> Option<usize> {
         Name::Tcp(address) => Local::Tcp(*address),
         Name::Unix(path) => Local::Unix(path.clone()),
     };
-    let owner = shared
-        .entrypoints
-        .iter()
-        .find(|entrypoint| entrypoint.accepts(&local));
-    owner.map(|entrypoint| entrypoint.index)
+    let entrypoints = shared.entrypoints.iter();
+    let fits =
+        entrypoints.filter_map(|entrypoint| Some((entrypoint.accepts(&local)?, entrypoint.index)));
+    fits.min().map(|(_, index)| index)
 }
 
-fn query(shared: &Shared) -> Query {
-    let mut query = Query::default();
+fn query(shared: &Shared, closed: bool) -> Query {
+    let mut query = Query {
+        closed,
+        ..Query::default()
+    };
     for local in shared
         .entrypoints
         .iter()

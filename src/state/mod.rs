@@ -23,7 +23,7 @@ use std::rc::Rc;
 pub use backoff::Backoff;
 pub use conns::{Below, Conn, ConnId, Conns, Guard, Left, Peer, Phase, Starving};
 pub use counters::{Counter, CounterBy, Histogram, Label};
-pub use entrypoint::{AcceptError, Direction, Entrypoint, Local, Protocol};
+pub use entrypoint::{AcceptError, Direction, Entrypoint, Fit, Local, Protocol};
 pub use held::{Held, HeldIn, Reservation};
 pub use loads::ConfigLoads;
 pub use lookups::Lookups;

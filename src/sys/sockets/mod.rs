@@ -1,5 +1,6 @@
 //! The kernel's table of sockets, as far as this process owns them: what it has accepted, and what waits to be accepted.
 
+mod closed;
 mod owned;
 mod proc_net;
 mod row;
@@ -73,6 +74,12 @@ impl Kernel {
             inodes.extend(owned.sockets().ok()?);
         }
         table.retain_owned(&inodes);
+        if query.closed {
+            let accepted = table.accepted.iter().map(|row| row.inode);
+            let listening = table.listening.iter().map(|row| row.inode);
+            let listed = accepted.chain(listening).collect();
+            table.accepted.extend(owned.closed(query, &listed).ok()?);
+        }
         Some((source, table))
     }
 }

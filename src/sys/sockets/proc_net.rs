@@ -1,41 +1,58 @@
 //! Reads the kernel's sockets from `/proc/net/tcp`, `tcp6` and `unix`, where sock_diag is not to be had.
 
-use std::fs;
-use std::io;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::row::{Accepted, Listening, Name, Query, Table, TcpState, plain};
 
 /// The state of a connected Unix socket (SS_CONNECTED in linux/net.h).
-const UNIX_CONNECTED: &str = "03";
+const UNIX_CONNECTED: &[u8] = b"03";
 /// __SO_ACCEPTCON: it listens.
-const UNIX_LISTENS: &str = "00010000";
+const UNIX_LISTENS: &[u8] = b"00010000";
+/// How much is read at once: a table of thousands of sockets never is in memory as text.
+const READ_BYTES: usize = 16 * 1024;
 
 pub(super) fn read(query: &Query) -> io::Result<Table> {
     let mut table = Table::default();
-    for row in fs::read_to_string("/proc/net/tcp")?.lines().skip(1) {
-        read_tcp(row, query, &mut table);
-    }
-    // Without IPv6 there is no such file.
-    for row in fs::read_to_string("/proc/net/tcp6")
-        .unwrap_or_default()
-        .lines()
-        .skip(1)
-    {
-        read_tcp(row, query, &mut table);
+    for_each_row("/proc/net/tcp", |row| read_tcp(row, query, &mut table))?;
+    match for_each_row("/proc/net/tcp6", |row| read_tcp(row, query, &mut table)) {
+        // Without IPv6 there is no such file.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
     if query.unix {
-        for row in fs::read_to_string("/proc/net/unix")?.lines().skip(1) {
-            read_unix(row, &mut table);
-        }
+        for_each_row("/proc/net/unix", |row| read_unix(row, &mut table))?;
     }
     Ok(table)
 }
 
+/// Calls `row` with each line but the first, the titles. Lines are bytes: the path of a Unix socket may hold any. One that
+/// cannot be understood is passed over.
+fn for_each_row(path: &str, mut row: impl FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
+    let mut file = BufReader::with_capacity(READ_BYTES, File::open(path)?);
+    let mut line = Vec::new();
+    for n in 0_u64.. {
+        line.clear();
+        if file.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        if n > 0 {
+            let _ = row(line.strip_suffix(b"\n").unwrap_or(&line));
+        }
+    }
+    Ok(())
+}
+
 /// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode ...` (proc_net_tcp).
-fn read_tcp(row: &str, query: &Query, table: &mut Table) -> Option<()> {
-    let mut columns = row.split_ascii_whitespace().skip(1);
+fn read_tcp(row: &[u8], query: &Query, table: &mut Table) -> Option<()> {
+    let mut columns = std::str::from_utf8(row)
+        .ok()?
+        .split_ascii_whitespace()
+        .skip(1);
     let local = address(columns.next()?)?;
     let peer = address(columns.next()?)?;
     let state = TcpState(u8::from_str_radix(columns.next()?, 16).ok()?);
@@ -44,7 +61,7 @@ fn read_tcp(row: &str, query: &Query, table: &mut Table) -> Option<()> {
     if !query.ports.contains(&local.port()) {
         return None;
     }
-    let local = Name::Tcp(plain(local));
+    let local = Name::Tcp(local);
     if state == TcpState::LISTEN {
         let backlog = u64::from_str_radix(receive_queue, 16).ok();
         table.listening.push(Listening {
@@ -82,26 +99,23 @@ fn address(text: &str) -> Option<SocketAddr> {
 }
 
 /// `Num RefCount Protocol Flags Type St Inode Path`.
-fn read_unix(row: &str, table: &mut Table) -> Option<()> {
-    let columns: Vec<&str> = row.splitn(8, ' ').collect();
-    let [_, _, _, flags, _, state, rest @ ..] = columns.as_slice() else {
-        return None;
-    };
-    // The inode is padded with spaces.
-    let (inode, path) = rest
-        .join(" ")
-        .trim_start()
-        .split_once(' ')
-        .map(|(inode, path)| (inode.parse().ok(), PathBuf::from(path)))?;
-    let (inode, local) = (inode?, Name::Unix(path));
-    if *flags == UNIX_LISTENS {
+fn read_unix(row: &[u8], table: &mut Table) -> Option<()> {
+    let mut columns = row.splitn(7, |byte| *byte == b' ');
+    let flags = columns.nth(3)?;
+    let state = columns.nth(1)?;
+    // The inode is padded with spaces. Whatever follows it is the path.
+    let rest = columns.next()?.trim_ascii_start();
+    let end = rest.iter().position(|byte| *byte == b' ')?;
+    let inode = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    let local = Name::Unix(PathBuf::from(OsStr::from_bytes(&rest[end + 1..])));
+    if flags == UNIX_LISTENS {
         let backlog = None;
         table.listening.push(Listening {
             local,
             backlog,
             inode,
         });
-    } else if *state == UNIX_CONNECTED {
+    } else if state == UNIX_CONNECTED {
         let state = TcpState::ESTABLISHED;
         table.accepted.push(Accepted {
             local,
@@ -125,6 +139,7 @@ mod tests {
         let query = Query {
             ports: vec![8080],
             unix: true,
+            closed: false,
         };
         let mut table = Table::default();
         let rows = [
@@ -136,7 +151,7 @@ mod tests {
             "nonsense",
         ];
         for row in rows {
-            read_tcp(row, &query, &mut table);
+            read_tcp(row.as_bytes(), &query, &mut table);
         }
         assert_eq!(table.listening.len(), 1);
         assert_eq!(table.listening[0].backlog, Some(3));
@@ -155,18 +170,21 @@ mod tests {
     }
 
     #[test]
-    fn unix_rows_are_read_and_paths_may_hold_spaces() {
+    fn unix_rows_are_read_and_paths_may_hold_spaces_and_any_bytes() {
         let mut table = Table::default();
-        let rows = [
-            "0000000000000000: 00000002 00000000 00010000 0001 01 21001 /run/a b.sock",
-            "0000000000000000: 00000003 00000000 00000000 0001 03   912 /run/a b.sock",
-            "0000000000000000: 00000003 00000000 00000000 0001 03 21003",
+        let rows: [&[u8]; 4] = [
+            b"0000000000000000: 00000002 00000000 00010000 0001 01 21001 /run/a b.sock",
+            b"0000000000000000: 00000003 00000000 00000000 0001 03   912 /run/a b.sock",
+            b"0000000000000000: 00000003 00000000 00000000 0001 03   913 /run/\xff\xfe.sock",
+            b"0000000000000000: 00000003 00000000 00000000 0001 03 21003",
         ];
         for row in rows {
             read_unix(row, &mut table);
         }
         assert_eq!(table.listening[0].local, Name::Unix("/run/a b.sock".into()));
-        assert_eq!(table.accepted.len(), 1);
-        assert_eq!(table.accepted[0].inode, 912);
+        let inodes: Vec<_> = table.accepted.iter().map(|row| row.inode).collect();
+        assert_eq!(inodes, [912, 913]);
+        let path = OsStr::from_bytes(b"/run/\xff\xfe.sock");
+        assert_eq!(table.accepted[1].local, Name::Unix(path.into()));
     }
 }

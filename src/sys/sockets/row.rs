@@ -12,6 +12,9 @@ pub struct Query {
     pub ports: Vec<u16>,
     /// Whether Unix sockets are wanted.
     pub unix: bool,
+    /// Whether TCP sockets are wanted that both sides have closed while this process holds a descriptor of them. The
+    /// kernel's table does not list these, so looking for them costs a few calls for each descriptor.
+    pub closed: bool,
 }
 
 /// The name that a socket is bound to.
@@ -35,9 +38,10 @@ pub struct Table {
 /// A connected socket.
 #[derive(Clone, Debug)]
 pub struct Accepted {
-    /// This end; for a Unix socket that was accepted, the listener's path.
+    /// This end, in the family of the socket: the address of an IPv4 client that came in over an IPv6 socket is a mapped
+    /// one here. For a Unix socket that was accepted, the listener's path.
     pub local: Name,
-    /// The other end; Unix clients have no name.
+    /// The other end, an IPv4 address where it is one; Unix clients have none.
     pub peer: Option<SocketAddr>,
     /// Its state.
     pub state: TcpState,
@@ -74,13 +78,14 @@ pub struct TcpState(pub(super) u8);
 impl TcpState {
     pub(super) const LISTEN: Self = Self(10);
     pub(super) const ESTABLISHED: Self = Self(1);
+    pub(super) const CLOSED: Self = Self(7);
     /// Those of a connection that a process may hold: neither listening, nor a handshake that is not complete, nor a mere
     /// memory of a closed connection.
     const CONNECTED: [Self; 7] = [
         Self::ESTABLISHED,
         Self(4),
         Self(5),
-        Self(7),
+        Self::CLOSED,
         Self(8),
         Self(9),
         Self(11),
@@ -103,7 +108,7 @@ impl fmt::Display for TcpState {
             1 => "established",
             4 => "fin-wait-1",
             5 => "fin-wait-2",
-            7 => "close",
+            7 => "closed",
             8 => "close-wait",
             9 => "last-ack",
             10 => "listen",

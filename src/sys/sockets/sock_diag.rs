@@ -188,7 +188,7 @@ fn read_inet(row: &[u8], query: &Query, table: &mut Table) -> Option<()> {
     if !query.ports.contains(&local.port()) {
         return Some(());
     }
-    let local = Name::Tcp(plain(local));
+    let local = Name::Tcp(local);
     if state == TcpState::LISTEN {
         table.listening.push(Listening {
             local,
