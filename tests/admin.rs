@@ -64,7 +64,7 @@ fn head_has_the_headers_of_get_and_no_body() {
     let admin = Admin::start(PATIENT);
     for (path, status) in [("/healthz", 200), ("/metrics", 200), ("/nothing", 404)] {
         let mut client = Client::connect(admin.address);
-        let request = format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         // The second answer follows the first at once, or it is not understood.
         client.send(request.repeat(2));
         let first = client.answer_to_head();
@@ -88,10 +88,10 @@ fn other_methods_are_not_allowed_and_leave_the_connection_usable() {
     let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
     for request in [
-        "POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
-        "DELETE /nothing HTTP/1.1\r\nHost: a\r\n\r\n",
-        "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
-        "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+        "DELETE /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ] {
         client.send(request);
         let answer = client.answer();
@@ -103,7 +103,7 @@ fn other_methods_are_not_allowed_and_leave_the_connection_usable() {
         );
     }
     assert_eq!(client.get("/healthz").status, 200);
-    let (status, headers, _) = http(admin.address, "get / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (status, headers, _) = http(admin.address, "get / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(status, 405, "methods are case-sensitive");
     assert_eq!(headers.value("allow"), Some("GET, HEAD"));
 }
@@ -131,13 +131,16 @@ fn what_cannot_be_framed_is_refused_and_ends_the_connection_in_order() {
     let after_host = after_host.iter().map(|(status, headers)| {
         (
             *status,
-            format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n"),
+            format!("GET / HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"),
         )
     });
     let whole = [
         (400, "GET / HTTP/1.1\r\n\r\n".to_owned()),
-        (400, "GET metrics HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
-        (400, "GET / HTTP/x\r\nHost: a\r\n\r\n".to_owned()),
+        (
+            400,
+            "GET metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        ),
+        (400, "GET / HTTP/x\r\nHost: localhost\r\n\r\n".to_owned()),
         (
             400,
             "\x16\x03\x01\x02\x00\x01\x00\x01\u{fc}\x03\x03".to_owned(),
@@ -146,10 +149,13 @@ fn what_cannot_be_framed_is_refused_and_ends_the_connection_in_order() {
             400,
             "GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
         ),
-        (431, format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")),
+        (
+            431,
+            format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        ),
         (431, "\r\n".repeat(4096)),
-        (505, "GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned()),
-        (505, "GET / HTTP/1.2\r\nHost: a\r\n\r\n".to_owned()),
+        (505, "GET / HTTP/2.0\r\nHost: localhost\r\n\r\n".to_owned()),
+        (505, "GET / HTTP/1.2\r\nHost: localhost\r\n\r\n".to_owned()),
         (505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
     ];
     for (status, request) in after_host.chain(whole) {
@@ -171,12 +177,14 @@ fn bodies_are_thrown_away_up_to_their_limit() {
     let mut client = Client::connect(admin.address);
     let body = "z".repeat(8192);
     client.send(format!(
-        "GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 8192\r\n\r\n{body}"
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8192\r\n\r\n{body}"
     ));
     assert_eq!(client.answer().body, "ok\n");
     assert_eq!(client.get("/readyz").body, "ready\n");
     // Who waits for a 100 is answered at once, and the connection ends since the body may follow or not.
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    client.send(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+    );
     let answer = client.answer();
     assert_eq!(answer.status, 405);
     assert_eq!(answer.headers.value("connection"), Some("close"));
@@ -188,14 +196,14 @@ fn bodies_are_thrown_away_up_to_their_limit() {
 fn the_longest_head_is_served() {
     let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
-    let rest = "GET /healthz HTTP/1.1\r\nHost: a\r\nx: \r\n\r\n".len();
+    let rest = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nx: \r\n\r\n".len();
     let fill = "x".repeat(8192 - rest);
     client.send(format!(
-        "GET /healthz HTTP/1.1\r\nHost: a\r\nx: {fill}\r\n\r\n"
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nx: {fill}\r\n\r\n"
     ));
     assert_eq!(client.answer().status, 200);
     client.send(format!(
-        "GET /healthz HTTP/1.1\r\nHost: a\r\nx: {fill}x\r\n\r\n"
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nx: {fill}x\r\n\r\n"
     ));
     assert_eq!(client.answer().status, 431);
 }
@@ -207,7 +215,9 @@ fn pipelined_requests_are_answered_in_order() {
     let paths = ["/healthz", "/readyz", "/metrics", "/nothing", "/"].repeat(40);
     let requests: String = paths
         .iter()
-        .map(|path| format!("\r\nGET {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"))
+        .map(|path| {
+            format!("\r\nGET {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc")
+        })
         .collect();
     client.send(requests);
     for path in paths {
@@ -226,7 +236,7 @@ fn pipelined_requests_are_answered_in_order() {
 fn a_request_may_come_byte_by_byte() {
     let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
-    let request = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    let request = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabcGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for byte in request.bytes() {
         client.send([byte]);
     }
@@ -251,9 +261,9 @@ fn the_connection_ends_where_the_client_says_so() {
         connection
     };
     let close = Some("close".to_owned());
-    assert_eq!(ends("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), None);
+    assert_eq!(ends("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), None);
     assert_eq!(
-        ends("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
+        ends("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
         close
     );
     assert_eq!(ends("GET / HTTP/1.0\r\n\r\n"), close);
@@ -265,7 +275,7 @@ fn the_connection_ends_where_the_client_says_so() {
 fn a_half_closed_client_gets_its_answers() {
     let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
-    client.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3));
+    client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3));
     client.stream().shutdown(Shutdown::Write).unwrap();
     for _ in 0..3 {
         assert_eq!(client.answer().body, "ok\n");

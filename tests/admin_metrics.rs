@@ -13,7 +13,7 @@ use support::http::{get, http};
 use support::metrics::{Metrics, scrape};
 use support::openmetrics;
 
-const OPENMETRICS: &str = "GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: application/openmetrics-text;version=1.0.0,\
+const OPENMETRICS: &str = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text;version=1.0.0,\
     application/openmetrics-text;version=0.0.1;q=0.75\r\nAccept: text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n\r\n";
 
 #[test]

@@ -17,7 +17,7 @@ use support::openmetrics;
 use support::process::Coracle;
 use support::until;
 
-const OPENMETRICS: &str = "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
+const OPENMETRICS: &str = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
     Accept: application/openmetrics-text;version=1.0.0\r\n\r\n";
 
 /// A coracle with two entrypoints and the given table of metrics.

@@ -32,7 +32,7 @@ fn hold(coracle: &Coracle) -> TcpStream {
 
 fn status_of(coracle: &Coracle, path: &str) -> String {
     let mut stream = TcpStream::connect(coracle.admin).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

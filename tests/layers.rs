@@ -22,7 +22,6 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("async_net", &["admin"]),
     ("serde_json", &["admin", "audit"]),
     ("async_signal", &["main"]),
-    ("blocking", &["admin"]),
     ("http_types", &["admin"]),
     ("httparse", &["admin"]),
     ("libc", &["sys"]),

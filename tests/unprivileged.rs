@@ -16,7 +16,7 @@ while read -t 180 -r line <&4; do
     case $line in *msg=ready*) break;; esac
 done
 exec 3<>/dev/tcp/127.0.0.1/8080
-printf 'GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n' >&3
+printf 'GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n' >&3
 while read -t 180 -r line <&3; do
     case $line in coracle_kernel_connections*|coracle_connection_mismatch*) echo "$line";; esac
     case $line in coracle_service_open_connections*) break;; esac

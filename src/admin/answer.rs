@@ -1,122 +1,219 @@
-//! What is answered to a request: the paths and their answers. No I/O but the reading of the process's own figures.
+//! What is answered to a request: the paths and their answers, and the work behind those that are made anew.
 
 use std::fmt::Write;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use http_types::headers::HeaderName;
 use http_types::{Method, Request, Response, StatusCode};
-use prometheus::TextEncoder;
+use smol::future::FutureExt;
 
 use super::audit;
-use super::kernel::{Count, Kernel};
-use super::metrics::families;
+use super::body::{Body, Room};
+use super::desk::Desk;
+use super::hosts::{self, Hosts};
+use super::kernel::Kernel;
+use super::metrics;
+use super::moments::{Moments, Sign};
 use super::negotiate::Format;
-use super::openmetrics;
-use crate::state::Shared;
-use crate::sys::process::{Process, Usage};
+use super::output::Output;
+use super::park::Park;
+use super::request::Head;
+use crate::sys::process::Process;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
 const INDEX: &str = "coracle's local window:
 /metrics   what coracle counts, for Prometheus
 /audit     the set of connections beside the kernel's table, for `coracle audit`
-/healthz   200 while the process lives
+/healthz   200 while the loop that moves data answers
 /readyz    200 while it accepts connections, 503 once it drains
 ";
+
+/// An answer, whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its status and headers.
+    pub response: Response,
+    /// Its body, which others may read too.
+    pub body: Rc<Body>,
+}
 
 /// What can be seen through the endpoint.
 #[derive(Debug)]
 pub struct Window {
-    /// What the program knows.
-    pub shared: Rc<Shared>,
+    /// The way to the loop.
+    pub moments: Moments,
     /// What the kernel says of the process.
     pub process: Process,
     /// What the kernel says of its sockets.
     pub kernel: Kernel,
+    /// The hosts that it answers to.
+    pub hosts: Hosts,
+    /// Where its work waits.
+    pub park: Rc<Park>,
+    /// The room for what is made anew.
+    pub room: Rc<Room>,
+    /// Who waits for metrics, in which format.
+    pub metrics: Desk<Format, Made>,
+    /// Who waits for an audit.
+    pub audits: Desk<(), Made>,
+    /// Who wants to know whether the loop lives.
+    pub signs: Desk<(), Option<Sign>>,
 }
 
+/// A body that was made anew, or the status that says why there is none.
+pub type Made = Result<Rc<Body>, StatusCode>;
+
 impl Window {
-    /// The answer to `request`, with its body also where the method is HEAD: what is sent of it is the sender's business.
-    pub async fn answer(&self, request: &Request) -> Response {
+    /// The answer to a request, with its body also where the method is HEAD: what is sent of it is the sender's business.
+    pub async fn answer(&self, head: &Head) -> Answer {
+        if let Some(host) = &head.host
+            && !self.hosts.answer_to(host)
+        {
+            return text(StatusCode::MisdirectedRequest, &hosts::advice(host));
+        }
+        let request = &head.request;
         if !matches!(request.method(), Method::Get | Method::Head) {
             return refusal(StatusCode::MethodNotAllowed);
         }
         match request.url().path() {
-            "/metrics" => self.metrics(request).await,
-            "/audit" => self.audit().await,
-            "/healthz" => text(StatusCode::Ok, "ok\n"),
-            "/readyz" if self.shared.is_draining() => {
-                text(StatusCode::ServiceUnavailable, "draining\n")
+            "/metrics" => {
+                let format = Format::choose(&joined(request, &http_types::headers::ACCEPT));
+                made(self.metrics.ask(format).await, format.content_type())
             }
-            "/readyz" => text(StatusCode::Ok, "ready\n"),
+            "/audit" => made(self.audits.ask(()).await, "application/json"),
+            "/healthz" => match self.sign().await {
+                Some(_) => text(StatusCode::Ok, "ok\n"),
+                None => silence(),
+            },
+            "/readyz" => match self.sign().await {
+                Some(sign) if !sign.is_draining => text(StatusCode::Ok, "ready\n"),
+                Some(_) => text(StatusCode::ServiceUnavailable, "draining\n"),
+                None => silence(),
+            },
             "/" => text(StatusCode::Ok, INDEX),
             _ => refusal(StatusCode::NotFound),
         }
     }
 
-    async fn metrics(&self, request: &Request) -> Response {
-        let format = Format::choose(&joined(request, &http_types::headers::ACCEPT));
-        // The one await: what follows is one moment.
-        let counts = self.kernel.counts(&self.shared).await;
-        metrics(
-            &self.shared,
-            &self.process.usage(),
-            counts.as_deref(),
-            format,
-        )
+    async fn sign(&self) -> Option<Sign> {
+        self.signs.ask(()).await.flatten()
     }
 
-    async fn audit(&self) -> Response {
-        let audit = audit::audit(&self.shared, &self.kernel).await;
-        with_body(StatusCode::Ok, "application/json", audit.to_string())
+    /// Makes what is asked for, one piece of each kind at a time, for ever.
+    pub async fn work(&self) {
+        let metrics = forever(async || self.make_metrics().await);
+        let audits = forever(async || self.make_audit().await);
+        let signs = forever(async || self.look_for_sign().await);
+        metrics.or(audits).or(signs).await;
+    }
+
+    async fn make_metrics(&self) {
+        self.metrics.wanted().await;
+        let counts = self.kernel.counts(&self.moments).await;
+        self.room.free().await;
+        self.moments.turn().await;
+        let (text, open): (Vec<_>, Vec<_>) = self
+            .metrics
+            .take()
+            .into_iter()
+            .partition(|waiting| waiting.question == Format::Text);
+        // Who comes from here on wants a later moment than this.
+        let snapshot = self.moments.snapshot().await;
+        for (format, waiting) in [(Format::Text, text), (Format::OpenMetrics, open)] {
+            if waiting.is_empty() {
+                continue;
+            }
+            self.room.free().await;
+            let made = match &snapshot {
+                None => Err(StatusCode::ServiceUnavailable),
+                Some(snapshot) => {
+                    let mut out = Output::new(Body::in_room(&self.room), format);
+                    let usage = self.process.usage();
+                    metrics::write(&mut out, snapshot, &usage, counts.as_deref()).await;
+                    out.finish().map(Rc::new).map_err(|error| {
+                        log::error!("admin: encoding the metrics: {error}");
+                        StatusCode::InternalServerError
+                    })
+                }
+            };
+            for waiting in waiting {
+                waiting.tell(made.clone());
+            }
+        }
+    }
+
+    async fn make_audit(&self) {
+        self.audits.wanted().await;
+        self.room.free().await;
+        let waiting = self.audits.take();
+        let mut body = Body::in_room(&self.room);
+        let made = match audit::audit(&self.moments, &self.kernel, &self.park, &mut body).await {
+            true => Ok(Rc::new(body)),
+            false => Err(StatusCode::ServiceUnavailable),
+        };
+        for waiting in waiting {
+            waiting.tell(made.clone());
+        }
+    }
+
+    async fn look_for_sign(&self) {
+        self.signs.wanted().await;
+        self.moments.turn().await;
+        let sign = self.moments.sign().await;
+        // Also to those who came meanwhile: a loop that has answered since lives, and one that has been silent for so long does not.
+        for waiting in self.signs.take() {
+            waiting.tell(sign);
+        }
+    }
+}
+
+/// Does one piece of work after the other. A bug costs those who wait for the one in which it shows, not the endpoint.
+async fn forever<F: Future<Output = ()>>(work: impl Fn() -> F) {
+    loop {
+        if AssertUnwindSafe(work()).catch_unwind().await.is_err() {
+            log::error!("admin: an answer could not be made: a bug; please report this");
+        }
     }
 }
 
 /// The answer that says no more than its status.
 #[must_use]
-pub fn refusal(status: StatusCode) -> Response {
-    let mut response = text(status, &format!("{status} {}\n", status.canonical_reason()));
+pub fn refusal(status: StatusCode) -> Answer {
+    let mut answer = text(status, &format!("{status} {}\n", status.canonical_reason()));
     if status == StatusCode::MethodNotAllowed {
-        response.insert_header("Allow", "GET, HEAD");
+        answer.response.insert_header("Allow", "GET, HEAD");
     }
-    response
+    answer
 }
 
-fn text(status: StatusCode, body: &str) -> Response {
-    with_body(status, TEXT, body.to_owned())
+fn silence() -> Answer {
+    text(
+        StatusCode::ServiceUnavailable,
+        "the loop that moves data does not answer\n",
+    )
 }
 
-fn with_body(status: StatusCode, content_type: &str, body: String) -> Response {
+fn made(made: Option<Made>, content_type: &str) -> Answer {
+    match made {
+        Some(Ok(body)) => with_body(StatusCode::Ok, content_type, body),
+        Some(Err(StatusCode::ServiceUnavailable)) => silence(),
+        Some(Err(status)) => refusal(status),
+        None => refusal(StatusCode::InternalServerError),
+    }
+}
+
+fn text(status: StatusCode, body: &str) -> Answer {
+    with_body(status, TEXT, Body::of(body))
+}
+
+fn with_body(status: StatusCode, content_type: &str, body: Rc<Body>) -> Answer {
     let mut response = Response::new(status);
     response.insert_header("Cache-Control", "no-store");
     response.insert_header("Content-Type", content_type);
-    response.set_body(body);
-    response
-}
-
-fn metrics(shared: &Shared, process: &Usage, counts: Option<&[Count]>, format: Format) -> Response {
-    let mut body = String::new();
-    let mut failed = None;
-    families(shared, process, counts, |family| {
-        let encoded = match format {
-            Format::Text => TextEncoder::new()
-                .encode_utf8(std::slice::from_ref(&family), &mut body)
-                .map_err(|error| error.to_string()),
-            Format::OpenMetrics => {
-                openmetrics::encode(&family, &mut body).map_err(|error| error.to_string())
-            }
-        };
-        failed = failed.take().or(encoded.err());
-    });
-    if format == Format::OpenMetrics {
-        body.push_str(openmetrics::END);
-    }
-    // Half a scrape would look like series that have ended.
-    if let Some(error) = failed {
-        log::error!("admin: encoding the metrics: {error}");
-        return refusal(StatusCode::InternalServerError);
-    }
-    with_body(StatusCode::Ok, format.content_type(), body)
+    Answer { response, body }
 }
 
 /// The values of a header that is a list, as one list.

@@ -1,37 +1,66 @@
-//! The clients of the endpoint: the tasks that serve them, bounded in number.
+//! The clients of the endpoint: the tasks that serve them, bounded in number, and who of them gives way to the next.
 //!
-//! As with the connections that are proxied, how many there are is the size of the set. When all places are taken, whoever
-//! comes waits in the listener's backlog, and idle clients are asked to make room.
+//! As with the connections that are proxied, how many there are is the size of the set.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener};
 use slab::Slab;
 use smol::future::or;
 use smol::{LocalExecutor, Task};
 
+use super::park::Park;
+
+/// The tick while a client waits for something.
+const BUSY_TICK: Duration = Duration::from_millis(500);
+/// The tick while all of them are idle.
+const IDLE_TICK: Duration = Duration::from_secs(5);
+
+/// What a client is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It has sent nothing since its last answer.
+    Idle,
+    /// Its request is not complete; a new client's has not begun.
+    Requesting,
+    /// Its answer is made or sent.
+    Answering,
+}
+
 /// The set of clients.
 #[derive(Debug)]
 pub struct Clients {
     limit: usize,
-    tasks: RefCell<Slab<Option<Task<()>>>>,
+    patience: Duration,
+    list: RefCell<Slab<Client>>,
     left: Event,
-    wanted: Cell<bool>,
-    idle: Event,
+    is_wanted: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Client {
+    /// `None` once it is being ended.
+    task: Option<Task<()>>,
+    phase: Phase,
+    /// When the phase began.
+    since: Instant,
+    /// Whether it has the spare descriptor.
+    has_spare: bool,
 }
 
 impl Clients {
-    /// No clients yet, and at most `limit` at once.
+    /// No clients yet, and at most `limit` at once. [`Limits`](super::Limits) says what `patience` is.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
+    pub fn new(limit: usize, patience: Duration) -> Self {
         Self {
             limit,
-            tasks: RefCell::default(),
+            patience,
+            list: RefCell::default(),
             left: Event::new(),
-            wanted: Cell::new(false),
-            idle: Event::new(),
+            is_wanted: Cell::new(false),
         }
     }
 
@@ -39,37 +68,88 @@ impl Clients {
     pub fn spawn<F: Future<Output = ()> + 'static>(
         self: &Rc<Self>,
         executor: &LocalExecutor<'static>,
+        has_spare: bool,
         serve: impl FnOnce(Place) -> F,
     ) {
-        let key = self.tasks.borrow_mut().insert(None);
-        let task = executor.spawn(serve(Place {
-            clients: self.clone(),
-            key,
-        }));
-        self.tasks.borrow_mut()[key] = Some(task);
+        let key = self.list.borrow_mut().insert(Client {
+            task: None,
+            phase: Phase::Requesting,
+            since: Instant::now(),
+            has_spare,
+        });
+        let clients = self.clone();
+        let task = executor.spawn(serve(Place { clients, key }));
+        self.list.borrow_mut()[key].task = Some(task);
     }
 
     /// Ends every client by dropping its task.
     pub fn end_all(&self) {
         // Taken in a statement of its own: dropping a task may drop its place, which borrows the set.
-        let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
-        drop(tasks);
+        let clients = std::mem::take(&mut *self.list.borrow_mut());
+        drop(clients);
     }
 
-    /// Waits until a place is free. While none is and `backlog` has resolved, that is while somebody waits for one, idle
-    /// clients are asked to go, one for each place.
-    pub async fn room(&self, backlog: impl Future<Output = ()>) {
+    /// Waits until a place is free. While none is and `backlog` has resolved, that is while somebody waits for one, others give way.
+    pub async fn room(&self, park: &Park, backlog: impl Future<Output = ()>) {
         if !self.is_full() {
             return;
         }
         or(backlog, self.left.listen()).await;
-        self.wanted.set(true);
-        while self.is_full() {
+        self.make_room(park, || !self.is_full(), |_| true).await;
+    }
+
+    /// Waits until the client with the spare descriptor has given way.
+    pub async fn room_for_spare(&self, park: &Park) {
+        let has_spare = |client: &Client| client.has_spare;
+        let is_free = || {
+            !self
+                .list
+                .borrow()
+                .iter()
+                .any(|(_, client)| has_spare(client))
+        };
+        self.make_room(park, is_free, has_spare).await;
+    }
+
+    /// Ends one client after the other until `is_done`: first the one that has been idle for the longest, then the one whose request has been
+    /// incomplete for the longest, both at once; and then whoever has waited for its answer or read it for longer than the patience.
+    async fn make_room(
+        &self,
+        park: &Park,
+        is_done: impl Fn() -> bool,
+        may_end: impl Fn(&Client) -> bool,
+    ) {
+        self.is_wanted.set(true);
+        while !is_done() {
             let left = self.left.listen();
-            self.idle.notify(1);
-            left.await;
+            if self.end_longest(|client| may_end(client) && client.phase == Phase::Idle)
+                || self.end_longest(|client| may_end(client) && client.phase == Phase::Requesting)
+            {
+                left.await;
+                continue;
+            }
+            let patience = async {
+                park.sleep(self.patience).await;
+                self.end_longest(|client| {
+                    may_end(client) && client.since.elapsed() >= self.patience
+                });
+            };
+            or(left, patience).await;
         }
-        self.wanted.set(false);
+        self.is_wanted.set(false);
+    }
+
+    /// Ends the client that is in its phase for the longest, among those that `may_end`. False if there is none.
+    fn end_longest(&self, may_end: impl Fn(&Client) -> bool) -> bool {
+        let mut list = self.list.borrow_mut();
+        let those = list
+            .iter_mut()
+            .filter(|(_, client)| client.task.is_some() && may_end(client));
+        let longest = those.min_by_key(|(_, client)| client.since);
+        let task = longest.and_then(|(_, client)| client.task.take());
+        // Before the task is dropped, and perhaps its place with it, which borrows the set.
+        drop(list);
+        task.is_some()
     }
 
     /// Resolves when the next client has left.
@@ -79,18 +159,19 @@ impl Clients {
 
     /// True while somebody waits for a place: whoever keeps one without need shall go.
     pub fn is_wanted(&self) -> bool {
-        self.wanted.get()
+        self.is_wanted.get()
     }
 
-    /// Resolves when the idle client that awaits this shall make room.
-    pub async fn asked_to_go(&self) {
-        if !self.is_wanted() {
-            self.idle.listen().await;
-        }
+    /// How often those who wait are to look again by themselves; `None` while there is nobody.
+    pub fn tick(&self) -> Option<Duration> {
+        let list = self.list.borrow();
+        let is_busy = list.iter().any(|(_, client)| client.phase != Phase::Idle);
+        let tick = if is_busy { BUSY_TICK } else { IDLE_TICK };
+        (!list.is_empty()).then_some(tick)
     }
 
     fn is_full(&self) -> bool {
-        self.tasks.borrow().len() >= self.limit
+        self.list.borrow().len() >= self.limit
     }
 }
 
@@ -101,13 +182,23 @@ pub struct Place {
     key: usize,
 }
 
+impl Place {
+    /// Notes what the client is about from now on.
+    pub fn enters(&self, phase: Phase) {
+        if let Some(client) = self.clients.list.borrow_mut().get_mut(self.key) {
+            client.phase = phase;
+            client.since = Instant::now();
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let task = self.clients.tasks.borrow_mut().try_remove(self.key);
+        let client = self.clients.list.borrow_mut().try_remove(self.key);
         // A task that ends by itself drops its place while it runs: it is let go, not cancelled.
-        if let Some(task) = task.flatten() {
+        if let Some(task) = client.and_then(|client| client.task) {
             task.detach();
         }
-        self.clients.left.notify(1);
+        self.clients.left.notify(usize::MAX);
     }
 }

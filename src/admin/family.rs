@@ -12,7 +12,7 @@ use crate::state;
 pub type Label<'a> = (&'a str, &'a str);
 
 /// A family under construction. Its samples are all of one type.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Family {
     family: MetricFamily,
 }
@@ -67,7 +67,11 @@ impl Family {
     }
 
     /// Adds one sample of a histogram.
-    pub fn observed(&mut self, labels: &[Label<'_>], observed: &state::Histogram) {
+    pub fn observed<const N: usize>(
+        &mut self,
+        labels: &[Label<'_>],
+        observed: &state::Histogram<N>,
+    ) {
         let buckets = observed.cumulative().map(|(bound, n)| {
             let mut bucket = Bucket::default();
             bucket.set_upper_bound(seconds(bound));
@@ -81,6 +85,12 @@ impl Family {
         let mut metric = metric(labels);
         metric.set_histogram(histogram);
         self.family.mut_metric().push(metric);
+    }
+
+    /// How many samples it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.family.get_metric().len()
     }
 
     /// The finished family; `None` when it has no sample, for the formats know no empty family.

@@ -1,18 +1,17 @@
 //! One client's conversation over HTTP/1: reads requests and writes answers, each within a limit, until either side ends it.
 
-use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use async_io::Timer;
 use async_net::TcpStream;
-use http_types::{Method, Request, Response, StatusCode};
+use http_types::{Method, Response, StatusCode};
 use smol::future::{or, yield_now};
-use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use smol::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::answer::refusal;
-use super::clients::Clients;
+use super::answer::{Answer, refusal};
+use super::clients::{Clients, Phase, Place};
+use super::park::Park;
 use super::request::{self, HEAD_BYTES, Head};
 
 /// What one client may take of the endpoint.
@@ -22,11 +21,15 @@ pub struct Limits {
     pub clients: usize,
     /// How long a request may take from its first byte to its last.
     pub request: Duration,
-    /// How long a client may be silent between requests. An idle one makes room at once when others wait; a new one only
-    /// after it has been silent for as long as a request may take.
+    /// How long a client may be silent between requests.
     pub idle: Duration,
-    /// How long a client may take to read one answer.
+    /// How long a client may take to read one answer, and the loop to give what it is made of.
     pub answer: Duration,
+    /// How long a client whose request is complete may keep its place while another waits for one. (One that is idle or whose
+    /// request is not complete gives way at once.) So this bounds how long anybody waits.
+    pub patience: Duration,
+    /// How long the loop may be silent before it counts as hanging.
+    pub silence: Duration,
     /// How long a client may take to close the connection after the last answer.
     pub linger: Duration,
 }
@@ -38,6 +41,8 @@ impl Default for Limits {
             request: Duration::from_secs(5),
             idle: Duration::from_secs(60),
             answer: Duration::from_secs(5),
+            patience: Duration::from_millis(400),
+            silence: Duration::from_millis(500),
             linger: Duration::from_secs(1),
         }
     }
@@ -57,48 +62,66 @@ pub struct Conversation<'a> {
     pub limits: &'a Limits,
     /// Those it shares the endpoint with.
     pub clients: &'a Clients,
+    /// Its place among them.
+    pub place: &'a Place,
+    /// Where it waits.
+    pub park: &'a Park,
     /// Whether the connection ends with the first answer.
     pub once: bool,
 }
 
 impl Conversation<'_> {
     /// Answers the client's requests with `answer` until the connection ends.
-    pub async fn hold(self, answer: impl AsyncFn(&Request) -> Response) {
-        let (limits, clients, once) = (*self.limits, self.clients, self.once);
+    pub async fn hold(self, answer: impl AsyncFn(&Head) -> Answer) {
+        let (limits, park, place) = (self.limits, self.park, self.place);
         // An answer is written in one piece where that is possible: nothing is gained by waiting for more.
         let _ = self.stream.set_nodelay(true);
         let mut wire = Wire {
             stream: self.stream,
             received: Vec::new(),
+            park,
         };
-        if !wire.first_byte(&limits, clients, once).await {
-            return;
+        // A new client has the time of one request before it counts as idle; one that is served `once` has no more than that.
+        match park.within(limits.request, wire.read()).await {
+            Some(Ok(())) => {}
+            None if !self.once => {
+                if !wire.next_byte(limits, place).await {
+                    return;
+                }
+            }
+            _ => return,
         }
         loop {
-            let received = within(limits.request, wire.receive()).await;
-            let (response, sending) = match received {
+            let received = park.within(limits.request, wire.receive()).await;
+            place.enters(Phase::Answering);
+            let (answer, sending) = match received {
                 Some(Ok(head)) => {
-                    let keep_alive = head.keep_alive && !once && !clients.is_wanted();
-                    let response = answer(&head.request).await;
-                    (response, Sending::to(&head, keep_alive))
+                    let answer = answer(&head).await;
+                    let may_stay = !self.once && !self.clients.is_wanted();
+                    (answer, Sending::to(&head, head.keep_alive && may_stay))
                 }
                 Some(Err(End::Gone)) => return,
                 Some(Err(End::Refused(status))) => (refusal(status), Sending::LAST),
                 None => (refusal(StatusCode::RequestTimeout), Sending::LAST),
             };
-            let sent = within(limits.answer, wire.send(response, sending)).await;
+            let sent = park
+                .within(limits.answer, wire.send(&answer, sending))
+                .await;
+            // Others may wait for the room that it takes.
+            drop(answer);
             if !matches!(sent, Some(Ok(()))) {
                 return;
             }
             if !sending.keep_alive {
-                within(limits.linger, wire.finish()).await;
+                park.within(limits.linger, wire.finish()).await;
                 return;
             }
             // A client that sends many requests at once shall not have the thread to itself.
             yield_now().await;
-            if wire.received.is_empty() && !wire.next_byte(&limits, clients).await {
+            if wire.received.is_empty() && !wire.next_byte(limits, place).await {
                 return;
             }
+            place.enters(Phase::Requesting);
         }
     }
 }
@@ -134,32 +157,22 @@ enum End {
 }
 
 /// The connection's bytes.
-struct Wire {
+struct Wire<'a> {
     stream: TcpStream,
     /// What has come and is not dealt with yet, at most [`HEAD_BYTES`].
     received: Vec<u8>,
+    park: &'a Park,
 }
 
-impl Wire {
-    /// Waits for the first request to begin; false when none will. A new client has the time of one request for it before it
-    /// counts as idle; one that is served `once` has no more than that.
-    async fn first_byte(&mut self, limits: &Limits, clients: &Clients, once: bool) -> bool {
-        match within(limits.request, self.read()).await {
-            Some(read) => read.is_ok(),
-            None if once => false,
-            None => self.next_byte(limits, clients).await,
-        }
-    }
-
-    /// Waits for a further request to begin; false when none will, or when others want the idle client's place.
-    async fn next_byte(&mut self, limits: &Limits, clients: &Clients) -> bool {
+impl Wire<'_> {
+    /// Waits for a further request to begin; false when none will.
+    async fn next_byte(&mut self, limits: &Limits, place: &Place) -> bool {
+        place.enters(Phase::Idle);
         // An idle client holds no buffer.
         self.received = Vec::new();
-        let silence = async {
-            or(clients.asked_to_go(), sleep(limits.idle)).await;
-            Err(End::Gone)
-        };
-        or(self.read(), silence).await.is_ok()
+        let read = self.park.within(limits.idle, self.read()).await;
+        place.enters(Phase::Requesting);
+        matches!(read, Some(Ok(())))
     }
 
     /// Receives one request, and throws its body away.
@@ -189,37 +202,50 @@ impl Wire {
         let mut piece = [0; READ_BYTES];
         // `parse` refuses a full buffer without a request in it, so there is always room.
         let room = (HEAD_BYTES - self.received.len()).min(READ_BYTES);
-        match self.stream.read(&mut piece[..room]).await {
-            Ok(0) | Err(_) => Err(End::Gone),
-            Ok(n) => {
-                self.received.extend_from_slice(&piece[..n]);
-                Ok(())
+        let n = loop {
+            let read = async { Some(self.stream.read(&mut piece[..room]).await) };
+            match or(read, next_tick(self.park)).await {
+                Some(Ok(n @ 1..)) => break n,
+                Some(_) => return Err(End::Gone),
+                None => self.wait_anew(),
             }
-        }
+        };
+        self.received.extend_from_slice(&piece[..n]);
+        Ok(())
     }
 
     /// Sends one answer, head and body in one piece where the kernel takes it.
-    async fn send(&mut self, mut response: Response, sending: Sending) -> io::Result<()> {
-        let head = head(&response, sending);
-        let mut head = head.as_slice();
-        let mut body = response.take_body();
-        loop {
-            let piece = match sending.with_body {
-                true => body.fill_buf().await?,
-                false => &[],
+    async fn send(&mut self, answer: &Answer, sending: Sending) -> io::Result<()> {
+        let head = head(answer, sending);
+        let bytes = match sending.with_body {
+            true => answer.body.len(),
+            false => 0,
+        };
+        let (mut of_head, mut of_body) = (0, 0);
+        while of_head < head.len() || of_body < bytes {
+            let mut slices = answer.body.slices(&head[of_head..], of_body);
+            if !sending.with_body {
+                slices.truncate(1);
+            }
+            let write = async { Some(self.stream.write_vectored(&slices).await) };
+            let n = match or(write, next_tick(self.park)).await {
+                Some(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Some(written) => written?,
+                None => {
+                    self.wait_anew();
+                    continue;
+                }
             };
-            if head.is_empty() && piece.is_empty() {
-                return Ok(());
-            }
-            let pieces = [IoSlice::new(head), IoSlice::new(piece)];
-            let n = self.stream.write_vectored(&pieces).await?;
-            if n == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            let of_head = n.min(head.len());
-            head = &head[of_head..];
-            body.consume(n - of_head);
+            let n_of_head = n.min(head.len() - of_head);
+            of_head += n_of_head;
+            of_body += n - n_of_head;
         }
+        Ok(())
+    }
+
+    /// Has the next wait register the socket with async-io once more: what it was registered for may have come and been lost.
+    fn wait_anew(&mut self) {
+        self.stream = self.stream.clone();
     }
 
     /// Ends the connection so that the client can read the last answer: bytes that were never read would turn the close
@@ -230,19 +256,27 @@ impl Wire {
         if self.stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
-        while let Ok(n @ 1..) = self.stream.read(&mut piece).await {
-            left = left.saturating_sub(n);
-            if left == 0 {
-                return;
+        while left > 0 {
+            let read = async { Some(self.stream.read(&mut piece).await) };
+            match or(read, next_tick(self.park)).await {
+                Some(Ok(n @ 1..)) => left = left.saturating_sub(n),
+                Some(_) => return,
+                None => self.wait_anew(),
             }
         }
     }
 }
 
+async fn next_tick<T>(park: &Park) -> Option<T> {
+    park.tick().await;
+    None
+}
+
 /// An answer's status line and headers.
-fn head(response: &Response, sending: Sending) -> Vec<u8> {
+fn head(answer: &Answer, sending: Sending) -> Vec<u8> {
     use std::io::Write;
 
+    let response: &Response = &answer.response;
     let mut head = Vec::with_capacity(256);
     let status = response.status();
     // Writing to a Vec cannot fail.
@@ -252,8 +286,7 @@ fn head(response: &Response, sending: Sending) -> Vec<u8> {
             let _ = write!(head, "{name}: {value}\r\n");
         }
     }
-    let length = response.len().unwrap_or(0);
-    let _ = write!(head, "content-length: {length}\r\n");
+    let _ = write!(head, "content-length: {}\r\n", answer.body.len());
     if !sending.keep_alive {
         head.extend_from_slice(b"connection: close\r\n");
     } else if sending.says_keep_alive {
@@ -261,18 +294,4 @@ fn head(response: &Response, sending: Sending) -> Vec<u8> {
     }
     head.extend_from_slice(b"\r\n");
     head
-}
-
-/// The output of `future`, or `None` if it takes longer than `limit`.
-async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    or(async { Some(future.await) }, async {
-        sleep(limit).await;
-        None
-    })
-    .await
-}
-
-/// Waits for `duration`.
-pub async fn sleep(duration: Duration) {
-    Timer::after(duration).await;
 }

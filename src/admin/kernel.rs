@@ -1,15 +1,13 @@
-//! The kernel's count of the connections beside the set's, gathered off the loop's thread and no more often than it is worth.
+//! The kernel's count of the connections beside the set's, gathered no more often than it is worth.
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
-use smol::lock::Mutex as AsyncMutex;
-
+use super::moments::Moments;
+use super::park::Park;
 use crate::state::agreement::{Moment, lasting, mismatch};
-use crate::state::{Local, Shared};
+use crate::state::{Catalogue, Local, Snapshot};
 use crate::sys::process::thread_cpu_time;
 use crate::sys::sockets::{self, Name, Query, Source, Table};
 
@@ -18,9 +16,9 @@ const FRESH: Duration = Duration::from_secs(1);
 /// A reading that took long serves for this many times as long, so that readings take a twentieth of one core at most.
 const COST_FACTOR: u32 = 20;
 /// A difference must show in this many readings in a row.
-const READINGS: u32 = 3;
+pub const READINGS: u32 = 3;
 /// The time from one of them to the next: the loop has long heard by then of whatever has ended in the kernel.
-const BETWEEN_READINGS: Duration = Duration::from_millis(100);
+pub const BETWEEN_READINGS: Duration = Duration::from_millis(100);
 
 /// What one entrypoint's connections are in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,61 +34,65 @@ pub struct Count {
 /// Counts on request.
 #[derive(Debug)]
 pub struct Kernel {
-    source: Arc<Mutex<sockets::Kernel>>,
-    /// Held while a reading is under way, so that there is one at a time.
-    reading: AsyncMutex<()>,
+    source: RefCell<sockets::Kernel>,
     last: RefCell<Option<Last>>,
+    park: Rc<Park>,
 }
 
 #[derive(Clone, Debug)]
 struct Last {
-    counts: Option<Rc<[Count]>>,
+    counts: Rc<[Count]>,
     until: Instant,
 }
 
 impl Kernel {
-    /// Opens the kernel's tables.
+    /// Counts in the kernel's tables.
     #[must_use]
-    pub fn open() -> Self {
+    pub fn new(source: sockets::Kernel, park: Rc<Park>) -> Self {
         Self {
-            source: Arc::new(Mutex::new(sockets::Kernel::open())),
-            reading: AsyncMutex::new(()),
+            source: RefCell::new(source),
             last: RefCell::new(None),
+            park,
         }
     }
 
-    /// One count per entrypoint, in their order; `None` where the kernel does not tell.
-    pub async fn counts(&self, shared: &Shared) -> Option<Rc<[Count]>> {
-        let _one_at_a_time = self.reading.lock().await;
+    /// One count per entrypoint, in their order; `None` where the kernel does not tell, or the loop does not answer.
+    pub async fn counts(&self, moments: &Moments) -> Option<Rc<[Count]>> {
         if let Some(last) = &*self.last.borrow()
             && Instant::now() < last.until
         {
-            return last.counts.clone();
+            return Some(last.counts.clone());
         }
-        let (counts, cost) = self.count(shared).await;
+        let (counts, cost) = self.count(moments).await;
         let until = Instant::now() + FRESH.max(cost * COST_FACTOR);
-        let counts: Option<Rc<[Count]>> = counts.map(Rc::from);
+        let counts: Rc<[Count]> = counts?.into();
         let last = Last {
             counts: counts.clone(),
             until,
         };
         self.last.replace(Some(last));
-        counts
+        Some(counts)
     }
 
     /// Counts until no difference is left, or what is left has lasted. Returns what the readings cost.
-    async fn count(&self, shared: &Shared) -> (Option<Vec<Count>>, Duration) {
+    async fn count(&self, moments: &Moments) -> (Option<Vec<Count>>, Duration) {
         let mut cost = Duration::ZERO;
         let mut found: Option<Vec<Count>> = None;
         for reading in 1..=READINGS {
-            let before = moments(shared);
+            moments.turn().await;
+            let Some(before) = moments.snapshot().await else {
+                return (None, cost);
+            };
             // What both sides have closed is worth a look only where something is missing.
-            let Some((_, table, took)) = self.read(shared, reading > 1).await else {
+            let Some((_, table, took)) = self.read(&before.catalogue, reading > 1) else {
                 return (None, cost);
             };
             cost += took;
-            let after = moments(shared);
-            let mut counts = compare(shared, &before, &table, &after);
+            moments.turn().await;
+            let Some(after) = moments.snapshot().await else {
+                return (None, cost);
+            };
+            let mut counts = compare(&before, &table, &after);
             if let Some(earlier) = &found {
                 for (count, earlier) in counts.iter_mut().zip(earlier) {
                     count.mismatch = lasting(earlier.mismatch, count.mismatch);
@@ -102,51 +104,37 @@ impl Kernel {
                 break;
             }
             if reading < READINGS {
-                Timer::after(BETWEEN_READINGS).await;
+                self.park.sleep(BETWEEN_READINGS).await;
             }
         }
         (found, cost)
     }
 
-    /// Reads the kernel's table of what belongs to the entrypoints on another thread, and with `closed` the sockets that are
-    /// held although both sides have closed them. Returns how much processor time that took.
-    pub async fn read(&self, shared: &Shared, closed: bool) -> Option<(Source, Table, Duration)> {
-        let source = self.source.clone();
-        let query = query(shared, closed);
-        blocking::unblock(move || {
-            // Not the time that has passed: beside a load, or after a pause, old numbers would be served for minutes.
-            let begun = thread_cpu_time();
-            let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
-            let (source, table) = source.read(&query)?;
-            Some((source, table, thread_cpu_time() - begun))
-        })
-        .await
+    /// Reads the kernel's table of what belongs to the entrypoints, and with `closed` the sockets that are held although both sides
+    /// have closed them. Returns how much processor time that took: it is the one thing here that keeps the thread.
+    pub fn read(&self, catalogue: &Catalogue, closed: bool) -> Option<(Source, Table, Duration)> {
+        // Not the time that has passed: beside a load, or after a pause, old numbers would be served for minutes.
+        let begun = thread_cpu_time();
+        let (source, table) = self.source.borrow_mut().read(&query(catalogue, closed))?;
+        Some((source, table, thread_cpu_time().saturating_sub(begun)))
     }
 }
 
 /// The entrypoint that a socket of this name was accepted on, or listens for.
 #[must_use]
-pub fn entrypoint_of(shared: &Shared, name: &Name) -> Option<usize> {
-    let local = match name {
+pub fn entrypoint_of(catalogue: &Catalogue, name: &Name) -> Option<usize> {
+    catalogue.entrypoint_of(&match name {
         Name::Tcp(address) => Local::Tcp(*address),
         Name::Unix(path) => Local::Unix(path.clone()),
-    };
-    let entrypoints = shared.entrypoints.iter();
-    let fits =
-        entrypoints.filter_map(|entrypoint| Some((entrypoint.accepts(&local)?, entrypoint.index)));
-    fits.min().map(|(_, index)| index)
+    })
 }
 
-fn query(shared: &Shared, closed: bool) -> Query {
+fn query(catalogue: &Catalogue, closed: bool) -> Query {
     let mut query = Query {
         closed,
         ..Query::default()
     };
-    for local in shared
-        .entrypoints
-        .iter()
-        .flat_map(|entrypoint| entrypoint.listening())
-    {
+    for local in catalogue.listening() {
         match local {
             Local::Tcp(address) => query.ports.push(address.port()),
             Local::Unix(_) => query.unix = true,
@@ -157,41 +145,34 @@ fn query(shared: &Shared, closed: bool) -> Query {
     query
 }
 
-fn moments(shared: &Shared) -> Vec<Moment> {
-    let mut open = vec![0; shared.entrypoints.len()];
-    shared
-        .conns
-        .for_each(|conn| open[conn.entrypoint.index] += 1);
-    let entrypoints = shared.entrypoints.iter().zip(open);
-    let moment = entrypoints.map(|(entrypoint, open)| Moment {
-        open,
-        opened: entrypoint.opened.value(),
-        closed: entrypoint.closed.iter().map(|(_, n)| n).sum(),
-    });
-    moment.collect()
+fn moment(snapshot: &Snapshot, entrypoint: usize) -> Moment {
+    let numbers = &snapshot.entrypoints[entrypoint];
+    Moment {
+        open: numbers.open,
+        opened: numbers.opened.value(),
+        closed: numbers.closed.iter().map(|(_, n)| n).sum(),
+    }
 }
 
-fn compare(shared: &Shared, before: &[Moment], table: &Table, after: &[Moment]) -> Vec<Count> {
-    let mut connections = vec![0; shared.entrypoints.len()];
+fn compare(before: &Snapshot, table: &Table, after: &Snapshot) -> Vec<Count> {
+    let catalogue = &after.catalogue;
+    let mut connections = vec![0; after.entrypoints.len()];
     for row in &table.accepted {
-        if let Some(index) = entrypoint_of(shared, &row.local) {
+        if let Some(index) = entrypoint_of(catalogue, &row.local) {
             connections[index] += 1;
         }
     }
-    let mut backlogs = vec![Some(0); shared.entrypoints.len()];
+    let mut backlogs = vec![Some(0); after.entrypoints.len()];
     for row in &table.listening {
-        if let Some(index) = entrypoint_of(shared, &row.local) {
+        if let Some(index) = entrypoint_of(catalogue, &row.local) {
             backlogs[index] = backlogs[index].zip(row.backlog).map(|(sum, n)| sum + n);
         }
     }
-    let each = connections
-        .into_iter()
-        .zip(backlogs)
-        .zip(before.iter().zip(after));
-    each.map(|((connections, backlog), (before, after))| Count {
+    let each = connections.into_iter().zip(backlogs).enumerate();
+    each.map(|(index, (connections, backlog))| Count {
         connections,
         backlog,
-        mismatch: mismatch(*before, connections, *after),
+        mismatch: mismatch(moment(before, index), connections, moment(after, index)),
     })
     .collect()
 }

@@ -1,225 +1,198 @@
-//! What is published: one consistent snapshot of the state as metric families, built when it is asked for.
+//! What is published: one snapshot of the state as metric families.
 //!
-//! Nothing here is kept between two scrapes. No await comes between the first family and the last, so in every scrape the
-//! opened connections less the closed ones are the open ones.
-
-use prometheus::proto::MetricFamily;
+//! Nothing here is kept between two scrapes. A snapshot is one moment, so in every scrape the opened connections less the closed
+//! ones are the open ones.
 
 use super::family::{Family, Label, seconds};
 use super::kernel::Count;
+use super::output::Output;
 use super::traefik;
-use crate::state::{Entrypoint, Held, HeldIn, Label as _, Server, Service, Shared};
+use crate::state::{Catalogue, EntrypointNumbers, HeldIn, Label as _, ServerNumbers, Snapshot};
 use crate::sys::{self, process::Usage};
 
-/// Hands every family that has samples to `emit`, one after the other, so that only one is in memory at a time.
+/// Writes every family that has samples.
 ///
-/// To publish more, write one more function that returns a [`Family`] and name it here.
-pub fn families(
-    shared: &Shared,
+/// To publish more, write one more function here and call it.
+pub async fn write(
+    out: &mut Output,
+    snapshot: &Snapshot,
     process: &Usage,
     counts: Option<&[Count]>,
-    mut emit: impl FnMut(MetricFamily),
 ) {
-    let open = Open::count(shared);
-    let mut emit = |family: Family| family.finish().into_iter().for_each(&mut emit);
-    emit(build_info());
-    emit(open_connections(shared, &open));
+    out.whole(build_info());
+    open_connections(out, snapshot).await;
     if let Some(counts) = counts {
-        kernel_families(shared, counts)
-            .into_iter()
-            .for_each(&mut emit);
+        kernel_families(out, &snapshot.catalogue, counts).await;
     }
-    emit(opened(shared));
-    emit(closed(shared));
-    emit(connection_duration(shared));
-    emit(bytes(shared));
-    emit(accept_errors(shared));
-    emit(service_open_connections(shared, &open));
-    emit(connect_duration(shared));
-    emit(connect_errors(shared));
-    emit(memory_held(&shared.held));
-    if shared.traefik_names {
-        let families = traefik::families(shared, &open.entrypoints);
-        families.into_iter().for_each(&mut emit);
+    opened(out, snapshot).await;
+    closed(out, snapshot).await;
+    connection_duration(out, snapshot).await;
+    bytes(out, snapshot).await;
+    accept_errors(out, snapshot).await;
+    service_open_connections(out, snapshot).await;
+    connect_duration(out, snapshot).await;
+    connect_errors(out, snapshot).await;
+    out.whole(memory_held(snapshot));
+    if snapshot.catalogue.traefik_names {
+        traefik::write(out, snapshot).await;
     }
-    process_families(process).into_iter().for_each(emit);
-}
-
-/// How the set is spread over entrypoints and servers: read off its entries, never counted beside it.
-struct Open {
-    entrypoints: Vec<u64>,
-    servers: Vec<Vec<u64>>,
-}
-
-impl Open {
-    fn count(shared: &Shared) -> Self {
-        let servers = shared.services.iter().map(|s| vec![0; s.servers.len()]);
-        let mut open = Self {
-            entrypoints: vec![0; shared.entrypoints.len()],
-            servers: servers.collect(),
-        };
-        shared.conns.for_each(|conn| {
-            open.entrypoints[conn.entrypoint.index] += 1;
-            if let Some(server) = conn.server() {
-                open.servers[conn.service.index][server.index()] += 1;
-            }
-        });
-        open
+    for family in process_families(process) {
+        out.whole(family);
     }
 }
 
-fn open_connections(shared: &Shared, open: &Open) -> Family {
-    let mut family = Family::gauge(
+async fn open_connections(out: &mut Output, snapshot: &Snapshot) {
+    let family = Family::gauge(
         "coracle_open_connections",
         "Connections that are open now: the length of the set of connections, read at this scrape.",
     );
-    for entrypoint in &shared.entrypoints {
-        let n = open.entrypoints[entrypoint.index];
-        family.sample(&of_entrypoint(entrypoint), n as f64);
-    }
-    family
+    let add = |family: &mut Family, (labels, numbers): OfEntrypoint<'_>| {
+        family.sample(&labels, numbers.open as f64);
+    };
+    out.family(family, entrypoints(snapshot), add).await;
 }
 
-fn memory_held(held: &Held) -> Family {
+fn memory_held(snapshot: &Snapshot) -> Family {
     let mut family = Family::gauge(
         "coracle_memory_held_bytes",
         "Bytes that were read and that blocked receivers have not taken yet, in the process (spill) or in pipes.",
     );
-    for (kind, place) in [("spill", HeldIn::Spill), ("pipe", HeldIn::Pipe)] {
-        family.sample(&[("kind", kind)], held.bytes(place) as f64);
+    for (place, kind) in [(HeldIn::Spill, "spill"), (HeldIn::Pipe, "pipe")] {
+        let held = snapshot.held_bytes(place);
+        family.sample(&[("kind", kind)], held as f64);
     }
     family
 }
 
 /// What the kernel says of the same connections. Absent where it does not tell.
-fn kernel_families(shared: &Shared, counts: &[Count]) -> [Family; 3] {
-    let mut connections = Family::gauge(
+async fn kernel_families(out: &mut Output, catalogue: &Catalogue, counts: &[Count]) {
+    let connections = Family::gauge(
         "coracle_kernel_connections",
         "Accepted sockets of this process in the kernel's table, at most a second ago.",
     );
-    let mut backlog = Family::gauge(
+    let backlog = Family::gauge(
         "coracle_accept_backlog",
         "Connections that the kernel holds and that are not accepted yet, at most a second ago.",
     );
-    let mut mismatch = Family::gauge(
+    let mismatch = Family::gauge(
         "coracle_connection_mismatch",
         "The kernel's count less the set's, as far as the difference lasted through several readings; 0 is right.",
     );
-    for (entrypoint, count) in shared.entrypoints.iter().zip(counts) {
-        let labels = [("entrypoint", entrypoint.name.as_str())];
-        connections.sample(&labels, count.connections as f64);
-        mismatch.sample(&labels, count.mismatch as f64);
-        if let Some(n) = count.backlog {
-            backlog.sample(&labels, n as f64);
-        }
-    }
-    [connections, backlog, mismatch]
+    let names = catalogue.entrypoints.iter();
+    let each = names
+        .map(|(name, _)| [("entrypoint", name.as_str())])
+        .zip(counts);
+    out.family(connections, each.clone(), |family, (labels, count)| {
+        family.sample(&labels, count.connections as f64);
+    })
+    .await;
+    let known = each
+        .clone()
+        .filter_map(|(labels, count)| Some((labels, count.backlog?)));
+    out.family(backlog, known, |family, (labels, n)| {
+        family.sample(&labels, n as f64);
+    })
+    .await;
+    out.family(mismatch, each, |family, (labels, count)| {
+        family.sample(&labels, count.mismatch as f64);
+    })
+    .await;
 }
 
-fn opened(shared: &Shared) -> Family {
-    let mut family = Family::counter(
+async fn opened(out: &mut Output, snapshot: &Snapshot) {
+    let family = Family::counter(
         "coracle_connections_opened_total",
         "Connections that were accepted and entered the set of connections.",
     );
-    for entrypoint in &shared.entrypoints {
-        family.sample(&of_entrypoint(entrypoint), entrypoint.opened.value() as f64);
-    }
-    family
+    let add = |family: &mut Family, (labels, numbers): OfEntrypoint<'_>| {
+        family.sample(&labels, numbers.opened.value() as f64);
+    };
+    out.family(family, entrypoints(snapshot), add).await;
 }
 
-fn closed(shared: &Shared) -> Family {
-    let mut family = Family::counter(
+async fn closed(out: &mut Output, snapshot: &Snapshot) {
+    let family = Family::counter(
         "coracle_connections_closed_total",
         "Connections that left the set of connections, by the reason for which they ended.",
     );
-    for entrypoint in &shared.entrypoints {
-        for (reason, n) in entrypoint.closed.iter() {
-            let labels = with(of_entrypoint(entrypoint), ("reason", reason.label()));
-            family.sample(&labels, n as f64);
+    let add = |family: &mut Family, (labels, numbers): OfEntrypoint<'_>| {
+        for (reason, n) in numbers.closed.iter() {
+            family.sample(&with(labels, ("reason", reason.label())), n as f64);
         }
-    }
-    family
+    };
+    out.family(family, entrypoints(snapshot), add).await;
 }
 
-fn connection_duration(shared: &Shared) -> Family {
-    let mut family = Family::histogram(
+async fn connection_duration(out: &mut Output, snapshot: &Snapshot) {
+    let family = Family::histogram(
         "coracle_connection_duration_seconds",
         "How long the connections that have ended were open, in seconds.",
     );
-    for entrypoint in &shared.entrypoints {
-        family.observed(&of_entrypoint(entrypoint), &entrypoint.duration);
-    }
-    family
+    let add = |family: &mut Family, (labels, numbers): OfEntrypoint<'_>| {
+        family.observed(&labels, &numbers.duration);
+    };
+    out.family(family, entrypoints(snapshot), add).await;
 }
 
-fn bytes(shared: &Shared) -> Family {
-    let mut family = Family::counter(
+async fn bytes(out: &mut Output, snapshot: &Snapshot) {
+    let family = Family::counter(
         "coracle_bytes_total",
         "Payload bytes passed on, counted as they pass.",
     );
-    for entrypoint in &shared.entrypoints {
-        for (direction, n) in entrypoint.bytes.iter() {
-            let labels = with(of_entrypoint(entrypoint), ("direction", direction.label()));
-            family.sample(&labels, n as f64);
+    let add = |family: &mut Family, (labels, numbers): OfEntrypoint<'_>| {
+        for (direction, n) in numbers.bytes.iter() {
+            family.sample(&with(labels, ("direction", direction.label())), n as f64);
         }
-    }
-    family
+    };
+    out.family(family, entrypoints(snapshot), add).await;
 }
 
-fn accept_errors(shared: &Shared) -> Family {
-    let mut family = Family::counter(
+async fn accept_errors(out: &mut Output, snapshot: &Snapshot) {
+    let family = Family::counter(
         "coracle_accept_errors_total",
         "Failed attempts to accept a connection. The listener goes on after each of them.",
     );
-    for entrypoint in &shared.entrypoints {
-        for (reason, n) in entrypoint.accept_errors.iter() {
-            let labels = with(of_entrypoint(entrypoint), ("reason", reason.label()));
-            family.sample(&labels, n as f64);
+    let add = |family: &mut Family, (labels, numbers): OfEntrypoint<'_>| {
+        for (reason, n) in numbers.accept_errors.iter() {
+            family.sample(&with(labels, ("reason", reason.label())), n as f64);
         }
-    }
-    family
+    };
+    out.family(family, entrypoints(snapshot), add).await;
 }
 
-fn service_open_connections(shared: &Shared, open: &Open) -> Family {
-    let mut family = Family::gauge(
+async fn service_open_connections(out: &mut Output, snapshot: &Snapshot) {
+    let family = Family::gauge(
         "coracle_service_open_connections",
         "Open connections that are connected to this server; those that are still dialling belong to none.",
     );
-    for service in &shared.services {
-        for (server, n) in service.servers.iter().zip(&open.servers[service.index]) {
-            family.sample(&of_server(service, server), *n as f64);
-        }
-    }
-    family
+    let add = |family: &mut Family, (labels, numbers): OfServer<'_>| {
+        family.sample(&labels, numbers.open as f64);
+    };
+    out.family(family, servers(snapshot), add).await;
 }
 
-fn connect_duration(shared: &Shared) -> Family {
-    let mut family = Family::histogram(
+async fn connect_duration(out: &mut Output, snapshot: &Snapshot) {
+    let family = Family::histogram(
         "coracle_connect_duration_seconds",
         "How long it took to connect to the server, in seconds, for each success.",
     );
-    for service in &shared.services {
-        for server in &service.servers {
-            family.observed(&of_server(service, server), &server.connect_duration);
-        }
-    }
-    family
+    let add = |family: &mut Family, (labels, numbers): OfServer<'_>| {
+        family.observed(&labels, &numbers.connect_duration);
+    };
+    out.family(family, servers(snapshot), add).await;
 }
 
-fn connect_errors(shared: &Shared) -> Family {
-    let mut family = Family::counter(
+async fn connect_errors(out: &mut Output, snapshot: &Snapshot) {
+    let family = Family::counter(
         "coracle_connect_errors_total",
         "Failed attempts to connect to the server.",
     );
-    for service in &shared.services {
-        for server in &service.servers {
-            for (reason, n) in server.connect_errors.iter() {
-                let labels = with(of_server(service, server), ("reason", reason.label()));
-                family.sample(&labels, n as f64);
-            }
+    let add = |family: &mut Family, (labels, numbers): OfServer<'_>| {
+        for (reason, n) in numbers.connect_errors.iter() {
+            family.sample(&with(labels, ("reason", reason.label())), n as f64);
         }
-    }
-    family
+    };
+    out.family(family, servers(snapshot), add).await;
 }
 
 fn build_info() -> Family {
@@ -292,18 +265,29 @@ fn process_families(process: &Usage) -> Vec<Family> {
     families
 }
 
-fn of_entrypoint(entrypoint: &Entrypoint) -> [Label<'_>; 2] {
-    [
-        ("entrypoint", entrypoint.name.as_str()),
-        ("protocol", entrypoint.protocol.label()),
-    ]
+type OfEntrypoint<'a> = ([Label<'a>; 2], &'a EntrypointNumbers);
+type OfServer<'a> = ([Label<'a>; 2], &'a ServerNumbers);
+
+/// The labels and the numbers of each entrypoint.
+pub fn entrypoints(snapshot: &Snapshot) -> impl Iterator<Item = OfEntrypoint<'_>> {
+    let names = snapshot.catalogue.entrypoints.iter();
+    let labels = names.map(|(name, protocol)| {
+        [
+            ("entrypoint", name.as_str()),
+            ("protocol", protocol.label()),
+        ]
+    });
+    labels.zip(&snapshot.entrypoints)
 }
 
-fn of_server<'a>(service: &'a Service, server: &'a Server) -> [Label<'a>; 2] {
-    [
-        ("service", service.name.as_str()),
-        ("server", server.name.as_str()),
-    ]
+/// The labels and the numbers of each server.
+fn servers(snapshot: &Snapshot) -> impl Iterator<Item = OfServer<'_>> {
+    let services = snapshot.catalogue.services.iter();
+    let labels = services.flat_map(|(service, servers)| {
+        let servers = servers.iter();
+        servers.map(move |server| [("service", service.as_str()), ("server", server.as_str())])
+    });
+    labels.zip(&snapshot.servers)
 }
 
 fn with<'a>([first, second]: [Label<'a>; 2], third: Label<'a>) -> [Label<'a>; 3] {

@@ -1,65 +1,90 @@
-//! The local window: the HTTP endpoint with metrics and health. It reads the state and changes nothing.
+//! The local window: the HTTP endpoint with metrics and health. It reads copies of the state and changes nothing.
 //!
-//! [`serve`] takes clients in, `clients` bounds their number, `http` talks to one of them, `request` and `answer` turn its
-//! bytes into a value and that into an answer, and `metrics` is what there is to say.
+//! It runs on a thread of its own, "admin", which gives way to the one that moves data. `serve` takes clients in, `clients`
+//! bounds their number, `http` talks to one of them, `request` and `answer` turn its bytes into a value and that into an answer.
+//! Through `moments` it gets copies of the state, which is all that the loop does for it; `metrics` and `audit` are what
+//! there is to say of them, and `desk` has it said once to all who ask at the same time.
 
 mod answer;
 mod audit;
+mod body;
 mod clients;
+mod desk;
 mod family;
+mod hosts;
 mod http;
 mod kernel;
 mod metrics;
+mod moments;
 mod negotiate;
 mod openmetrics;
+mod output;
+mod park;
+mod report;
 mod request;
+mod serve;
 mod spare;
 mod traefik;
 
-use std::io::{self, ErrorKind};
+use std::convert::Infallible;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use async_io::Async;
-use async_net::TcpStream;
-use rustix::io::Errno;
+use rustix::event::{EventfdFlags, eventfd};
 use smol::LocalExecutor;
-use smol::future::{FutureExt, or, pending, poll_once};
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::{FutureExt, or};
 
-use crate::state::{Shared, Throttle};
+use crate::sys;
 use crate::sys::process::Process;
 use answer::Window;
+use body::Room;
 use clients::Clients;
+use hosts::Hosts;
 pub use http::Limits;
-use http::{Conversation, sleep};
 use kernel::Kernel;
-use spare::{Lent, Spare};
+pub use moments::Answers;
+use park::Park;
+use serve::Endpoint;
+use spare::Spare;
+
+/// The thread's stack.
+const STACK_BYTES: usize = 256 * 1024;
+/// What the thread adds to its nice value: on one busy core, the thread that moves data has three quarters of the time.
+const NICE: i32 = 5;
 
 /// The endpoint's listening socket, with everything that it must have opened before descriptors can run out.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Async<TcpListener>,
+    socket: TcpListener,
     process: Process,
-    kernel: Kernel,
+    kernel: sys::sockets::Kernel,
     spare: Spare,
+    park: Park,
     limits: Limits,
+    hosts: Hosts,
 }
 
 impl Listener {
     /// Listens on `address`; port 0 is any free port.
     ///
     /// # Errors
-    /// When the address cannot be had, or no descriptor is left.
+    /// When the address is not available, or no descriptor is left.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        // The standard library sets SO_REUSEADDR and FD_CLOEXEC.
+        let socket = TcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
         Ok(Self {
-            // The standard library sets SO_REUSEADDR and FD_CLOEXEC.
-            socket: Async::<TcpListener>::bind(address)?,
+            socket,
             process: Process::open(),
-            kernel: Kernel::open(),
+            kernel: sys::sockets::Kernel::open(),
             spare: Spare::hold()?,
+            park: Park::new()?,
             limits: Limits::default(),
+            hosts: Hosts::default(),
         })
     }
 
@@ -70,139 +95,85 @@ impl Listener {
         self
     }
 
+    /// The same, answering to these hosts too.
+    #[must_use]
+    pub fn with_hosts(mut self, hosts: Vec<String>) -> Self {
+        self.hosts = Hosts::new(hosts);
+        self
+    }
+
     /// The address it listens on, with the real port.
     ///
     /// # Errors
     /// Those of getsockname(2).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.get_ref().local_addr()
+        self.socket.local_addr()
     }
-}
 
-/// Serves the endpoint for ever; dropping this future ends it with all its clients. Each client has a task on `executor`.
-pub async fn serve(listener: Listener, executor: Rc<LocalExecutor<'static>>, shared: Rc<Shared>) {
-    let clients = Rc::new(Clients::new(listener.limits.clients));
-    let _end = EndAll(clients.clone());
-    let endpoint = Rc::new(Endpoint {
-        clients,
-        window: Window {
-            shared,
-            process: listener.process,
-            kernel: listener.kernel,
-        },
-        limits: listener.limits,
-    });
-    let socket = listener.socket;
-    let spare = Rc::new(listener.spare);
-    let complaints = Throttle::new(Duration::from_secs(1));
-    let mut backoff = Backoff::default();
-    loop {
-        let in_backlog = async { drop(socket.readable().await) };
-        endpoint.clients.room(in_backlog).await;
-        // A spare that is not held is worth a look each second and each time a client leaves.
-        let lost = async {
-            match spare.regain() {
-                true => pending().await,
-                false => or(endpoint.clients.left(), sleep(Backoff::MOST)).await,
-            }
-            None
-        };
-        let error = match or(async { Some(socket.accept().await) }, lost).await {
-            None => continue,
-            Some(Ok((stream, _))) => {
-                backoff = Backoff::default();
-                endpoint.welcome(&executor, stream.into(), None);
-                continue;
-            }
-            Some(Err(error)) => error,
-        };
-        if let Some(suppressed) = complaints.admit(Instant::now()) {
-            log::warn!(suppressed; "admin: accept: {error}");
-        }
-        // No await comes between freeing the spare and the accept that takes it.
-        if is_out_of_descriptors(&error)
-            && let Some(lent) = spare.lend()
-            && let Some(Ok((stream, _))) = poll_once(socket.accept()).await
-        {
-            endpoint.welcome(&executor, stream.into(), Some(lent));
-        } else if !is_of_the_client(&error) {
-            or(endpoint.clients.left(), sleep(backoff.next())).await;
-        }
+    /// Starts the thread. It serves until the handle is dropped, and asks what [`Answers`] answers.
+    ///
+    /// # Errors
+    /// When there is no thread for it, or none for async-io.
+    pub fn start(self) -> io::Result<(Handle, Answers)> {
+        start_async_io()?;
+        let (stop, stopped) = bounded(1);
+        let (moments, answers) = moments::channel();
+        sys::thread::spawn("admin", STACK_BYTES, move || self.run(&stopped, moments))?;
+        Ok((Handle { _stop: stop }, answers))
     }
-}
 
-/// What every client's task shares.
-struct Endpoint {
-    clients: Rc<Clients>,
-    window: Window,
-    limits: Limits,
-}
-
-impl Endpoint {
-    /// Serves one client; with the spare descriptor lent to it, for one request only.
-    fn welcome(
-        self: &Rc<Self>,
-        executor: &LocalExecutor<'static>,
-        stream: TcpStream,
-        lent: Option<Lent>,
-    ) {
-        let endpoint = self.clone();
-        self.clients.spawn(executor, |place| async move {
-            // Dropped in reverse order: first the stream, then the spare is held again, then the place is free.
-            let _place = place;
-            let lent = lent;
-            let conversation = Conversation {
-                stream,
-                limits: &endpoint.limits,
-                clients: &endpoint.clients,
-                once: lent.is_some(),
-            };
-            let hold = conversation.hold(async |request| endpoint.window.answer(request).await);
-            // A bug in one answer costs that answer, not the endpoint.
-            if AssertUnwindSafe(hold).catch_unwind().await.is_err() {
-                log::error!("admin: a client's task panicked; please report this");
-            }
+    fn run(self, stopped: &Receiver<Infallible>, questions: moments::Questions) {
+        // Where it is not allowed, the kernel shares the time equally.
+        let nice = rustix::process::getpriority_process(None).unwrap_or(0);
+        let _ = rustix::process::setpriority_process(None, nice + NICE);
+        let park = Rc::new(self.park);
+        let clients = Rc::new(Clients::new(self.limits.clients, self.limits.patience));
+        let endpoint = Rc::new(Endpoint {
+            park: park.clone(),
+            clients: clients.clone(),
+            window: Window {
+                moments: questions.asked_from(park.clone(), &self.limits),
+                process: self.process,
+                kernel: Kernel::new(self.kernel, park.clone()),
+                hosts: self.hosts,
+                park: park.clone(),
+                room: Room::new(),
+                metrics: desk::Desk::default(),
+                audits: desk::Desk::default(),
+                signs: desk::Desk::default(),
+            },
+            limits: self.limits,
         });
+        let executor = Rc::new(LocalExecutor::new());
+        let serving = endpoint
+            .clone()
+            .serve(&self.socket, self.spare, executor.clone());
+        let working = async {
+            endpoint.window.work().await;
+        };
+        let end = async {
+            // Nothing is ever sent.
+            let _ = stopped.recv().await;
+        };
+        let all = end.or(executor.run(or(serving, working)));
+        park.block_on(&self.socket, || clients.tick(), all);
+        // Their tasks hold the set that holds them, so nothing else would end them.
+        clients.end_all();
     }
 }
 
-/// Ends all clients with the endpoint: their tasks hold the set that holds them, so nothing else would.
-struct EndAll(Rc<Clients>);
-
-impl Drop for EndAll {
-    fn drop(&mut self) {
-        self.0.end_all();
-    }
+/// The running endpoint. Dropping it ends it, with all its clients.
+#[derive(Debug)]
+pub struct Handle {
+    _stop: Sender<Infallible>,
 }
 
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
-}
-
-/// True for what a client does to itself by leaving early, after which the next one can be accepted at once.
-fn is_of_the_client(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionAborted | ErrorKind::Interrupted
-    )
-}
-
-/// Growing pauses between attempts that fail.
-struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(Duration::from_millis(10))
-    }
-}
-
-impl Backoff {
-    const MOST: Duration = Duration::from_secs(1);
-
-    fn next(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = (pause * 2).min(Self::MOST);
-        pause
+/// Has async-io start its thread now. Where it cannot, it panics, so whether there can be a thread is tried first.
+fn start_async_io() -> io::Result<()> {
+    std::thread::Builder::new().spawn(|| ())?;
+    let any = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    match catch_unwind(|| Async::new_nonblocking(any).map(drop)) {
+        Ok(started) => started,
+        Err(_) => Err(io::Error::other("async-io cannot start its thread")),
     }
 }

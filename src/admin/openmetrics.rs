@@ -13,18 +13,13 @@ pub const END: &str = "# EOF\n";
 /// The units that a family's name may end in.
 const UNITS: &[&str] = &["seconds", "bytes"];
 
-/// Writes one family.
+/// Writes a family's type, unit and help text.
 ///
 /// # Errors
 /// Only those of `out`; a `String` has none.
-pub fn encode(family: &MetricFamily, out: &mut impl Write) -> Result {
+pub fn encode_head(family: &MetricFamily, out: &mut impl Write) -> Result {
     let kind = family.get_field_type();
-    // A counter's family is named without the suffix that its samples have.
-    let name = match kind {
-        MetricType::COUNTER => family.name().strip_suffix("_total"),
-        _ => None,
-    };
-    let name = name.unwrap_or(family.name());
+    let name = name(family);
     let type_name = match kind {
         MetricType::COUNTER => "counter",
         MetricType::GAUGE => "gauge",
@@ -42,6 +37,16 @@ pub fn encode(family: &MetricFamily, out: &mut impl Write) -> Result {
     if !family.help().is_empty() {
         writeln!(out, "# HELP {name} {}", Escaped(family.help()))?;
     }
+    Ok(())
+}
+
+/// Writes a family's samples.
+///
+/// # Errors
+/// Only those of `out`; a `String` has none.
+pub fn encode_samples(family: &MetricFamily, out: &mut impl Write) -> Result {
+    let kind = family.get_field_type();
+    let name = name(family);
     family
         .get_metric()
         .iter()
@@ -60,6 +65,15 @@ pub fn encode(family: &MetricFamily, out: &mut impl Write) -> Result {
             // Nothing here makes one; a family of them is written without samples.
             MetricType::SUMMARY | MetricType::UNTYPED => Ok(()),
         })
+}
+
+/// A counter's family is named without the suffix that its samples have.
+fn name(family: &MetricFamily) -> &str {
+    let name = match family.get_field_type() {
+        MetricType::COUNTER => family.name().strip_suffix("_total"),
+        _ => None,
+    };
+    name.unwrap_or(family.name())
 }
 
 fn histogram(out: &mut impl Write, name: &str, metric: &Metric) -> Result {
@@ -155,7 +169,9 @@ mod tests {
 
     fn text(family: Family) -> String {
         let mut out = String::new();
-        encode(&family.finish().unwrap(), &mut out).unwrap();
+        let family = family.finish().unwrap();
+        encode_head(&family, &mut out).unwrap();
+        encode_samples(&family, &mut out).unwrap();
         out
     }
 
@@ -170,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_histogram_has_canonical_bounds_and_the_infinite_one() {
-        const BOUNDS: &[Duration] = &[
+        const BOUNDS: &[Duration; 3] = &[
             Duration::from_micros(500),
             Duration::from_secs(1),
             Duration::from_secs(86_400),

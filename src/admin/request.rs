@@ -16,6 +16,8 @@ const HEADERS: usize = 64;
 pub struct Head {
     /// The request. Headers that are not ASCII are left out.
     pub request: Request,
+    /// Whom it is for: a host, with a port or without; `None` in HTTP/1.0, which need not say it.
+    pub host: Option<String>,
     /// How many bytes the head had.
     pub head_bytes: usize,
     /// How many bytes of a body follow, to be thrown away.
@@ -52,7 +54,15 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head>, StatusCode> {
     let is_http_1_0 = minor == 0;
     fields.check_host(is_http_1_0)?;
     let body_bytes = fields.body_bytes(is_http_1_0)?;
-    let mut request = Request::new(known_method(method)?, url(method, target)?);
+    let url = url(method, target)?;
+    let host = if target.starts_with('/') || method == "OPTIONS" || method == "CONNECT" {
+        let host = fields.named("host").next();
+        host.map(|host| String::from_utf8_lossy(host.trim_ascii()).into_owned())
+    } else {
+        // It counts before the header: RFC 9112, 3.2.2.
+        url.host_str().map(str::to_owned)
+    };
+    let mut request = Request::new(known_method(method)?, url);
     for header in fields.0.iter() {
         let name = HeaderName::from_bytes(header.name.as_bytes().to_vec());
         let value = HeaderValue::from_bytes(header.value.to_vec());
@@ -70,6 +80,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head>, StatusCode> {
     };
     Ok(Some(Head {
         request,
+        host,
         head_bytes,
         body_bytes: if waits { 0 } else { body_bytes },
         keep_alive: asked_to_keep && !waits,
@@ -178,6 +189,19 @@ mod tests {
         for wrong in ["*", "a:1", "metrics", "file:///metrics", "http:///"] {
             assert_eq!(path(wrong), Err(StatusCode::BadRequest), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_absolute_target_says_whom_a_request_is_for_and_else_the_header_does() {
+        let host = |target: &str| {
+            let request = format!("GET {target} HTTP/1.1\r\nHost:  a:1 \r\n\r\n");
+            parse(request.as_bytes()).unwrap().unwrap().host
+        };
+        assert_eq!(host("/").as_deref(), Some("a:1"));
+        assert_eq!(host("http://b:2/").as_deref(), Some("b"));
+        assert_eq!(host("http://[::1]:2/").as_deref(), Some("[::1]"));
+        let old = parse(b"GET / HTTP/1.0\r\n\r\n").unwrap().unwrap();
+        assert_eq!(old.host, None);
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl Spare {
         Some(Lent(self.clone()))
     }
 
+    /// Whether somebody has it now.
+    pub fn is_lent(&self) -> bool {
+        self.lent.get()
+    }
+
     /// Tries to hold a lost descriptor again. True when it is held.
     pub fn regain(&self) -> bool {
         if self.held.borrow().is_none() && !self.lent.get() {

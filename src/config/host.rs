@@ -158,7 +158,7 @@ fn ipv6(text: &str) -> Result<Ipv6Addr, Mistake> {
 }
 
 /// Checks a host name by RFC 1123, with `_` as some local networks have it and a dot at the end as DNS allows it.
-fn host_name(text: &str) -> Result<String, Mistake> {
+pub(super) fn host_name(text: &str) -> Result<String, Mistake> {
     /// RFC 1035, section 2.3.4, less the length bytes.
     const MAX_BYTES: usize = 253;
     const MAX_LABEL_BYTES: usize = 63;

@@ -12,6 +12,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The admin endpoint.
     pub admin: Admin,
+    /// The names that the admin endpoint answers to beside the machine's own.
+    pub admin_hosts: Vec<String>,
     /// What is logged.
     pub log: Log,
     /// What is published beside the metrics of its own.

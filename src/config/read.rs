@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::address::{Address, Listen};
 use super::diagnostic::{Collector, Span, nearest, shown};
+use super::host::host_name;
 use super::model::{Admin, Log, Metrics, Service, SocketAccess, defaults};
 use super::origin::Origin;
 use super::table::{Key, Reader, Value};
@@ -17,6 +18,7 @@ pub(super) struct Draft {
     pub(super) drain_timeout: Duration,
     pub(super) admin: Admin,
     pub(super) admin_at: Origin,
+    pub(super) admin_hosts: Vec<String>,
     pub(super) log: Log,
     pub(super) metrics: Metrics,
     pub(super) entrypoints: Vec<DraftEntrypoint>,
@@ -68,6 +70,7 @@ impl Default for Draft {
                 listen: Some(defaults::ADMIN),
             },
             admin_at: Origin::Default,
+            admin_hosts: Vec::new(),
             log: Log {
                 level: defaults::LOG_LEVEL,
                 access: false,
@@ -99,7 +102,8 @@ pub(super) fn read(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -> 
         draft.drain_timeout = timeout;
     }
     if let Some(admin) = reader.table(root, "admin") {
-        reader.known(admin, &["listen"]);
+        reader.known(admin, &["listen", "hosts"]);
+        draft.admin_hosts = reader.host_names(admin, "hosts");
         if let Some(listen) = reader.parsed(admin, "listen", str::parse) {
             draft.admin = listen;
             let span = admin.get("listen").map(Spanned::span);
@@ -131,6 +135,22 @@ pub(super) fn read(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -> 
 }
 
 impl Reader<'_, '_> {
+    fn host_names(&mut self, table: &DeTable<'_>, key: &str) -> Vec<String> {
+        let array = match table.get(key).map(|value| (value, value.get_ref())) {
+            None => return Vec::new(),
+            Some((_, DeValue::Array(array))) => array,
+            Some((value, _)) => {
+                self.wrong_type(value, "an array of strings", "; write it in [ ]");
+                return Vec::new();
+            }
+        };
+        let read = |value| {
+            let name = self.string(value, key)?;
+            self.ok(value, host_name(name))
+        };
+        array.iter().filter_map(read).collect()
+    }
+
     fn metrics(&mut self, table: &DeTable<'_>) -> Metrics {
         self.known(table, &["compat"]);
         let mut metrics = Metrics::default();

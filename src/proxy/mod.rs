@@ -25,7 +25,6 @@ use capacity::Capacity;
 use hand_over::HandOver;
 use notify::Manager;
 
-use crate::admin;
 use crate::config::{Address, Config, Host};
 use crate::conn::{self, Hook, OwnListener, Route, Target};
 use crate::net::{Inherited, Keepalive, Names, Reactor};
@@ -38,7 +37,7 @@ pub struct Proxy {
     shared: Rc<Shared>,
     names: Rc<Names>,
     listeners: Vec<Bound>,
-    admin: Option<admin::Listener>,
+    admin: Option<bind::Admin>,
     limits: Vec<sweep::Limits>,
     drain_timeout: Duration,
     manager: Rc<Manager>,
@@ -142,7 +141,9 @@ impl Proxy {
         });
         let listeners = listeners.collect();
         let limits = config.entrypoints.iter().map(sweep::Limits::of);
-        let admin = config.admin.listen.map(bind::admin).transpose()?;
+        let admin = config.admin.listen;
+        let admin = admin.map(|address| bind::admin(address, &config.admin_hosts));
+        let admin = admin.transpose()?;
         // All that was asked for could be had, so this configuration is the one in force.
         shared.config_loads.succeeded(SystemTime::now());
         Ok(Self {
@@ -177,7 +178,7 @@ impl Proxy {
     /// The address of the admin endpoint.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref()?.local_addr().ok()
+        Some(self.admin.as_ref()?.address)
     }
 
     /// Forwards until `stops` yields or ends, then drains: it stops accepting at once, lets open connections end, and cuts what
@@ -206,9 +207,11 @@ impl Proxy {
         let capacity = Capacity::of_this_process()?;
         reactor.limit_pipes(capacity.pipes);
         reactor.limit_memory(capacity.limits);
-        let admin = self.admin.map(|listener| {
-            let serving = admin::serve(listener, executor.clone(), shared.clone());
-            executor.spawn(serving)
+        let admin = self.admin.map(|admin| {
+            executor
+                .spawn(admin.answers.answer(shared.clone()))
+                .detach();
+            admin.handle
         });
         if !self.names.is_empty() {
             let looking_up = self.names.keep_fresh(reactor.clone());
@@ -265,9 +268,7 @@ impl Proxy {
         all_ended.or(timed_out).or(told_again).await;
         let cut = shared.conns.kill_all(CloseReason::Drain, reactor.now());
         shared.conns.below(1).await;
-        if let Some(admin) = admin {
-            admin.cancel().await;
-        }
+        drop(admin);
         let ended = open - cut;
         log::info!(ended, cut; "drained");
         Ok(Drained { ended, cut })

@@ -1,11 +1,11 @@
 //! Monotonic counters, plain cells of one thread, that can only grow.
 
 use std::cell::Cell;
-use std::marker::PhantomData;
+use std::fmt::Debug;
 use std::time::Duration;
 
-/// A number that only grows.
-#[derive(Debug, Default)]
+/// A number that only grows. Its clone is another counter that begins where it stands.
+#[derive(Clone, Debug, Default)]
 pub struct Counter(Cell<u64>);
 
 impl Counter {
@@ -31,6 +31,9 @@ pub trait Label: Copy + 'static {
     /// Every value, in the order of [`Label::index`].
     const ALL: &'static [Self];
 
+    /// An array with one counter for each value: copying it is copying bytes.
+    type Counters: AsRef<[Counter]> + Clone + Debug + Default;
+
     /// This value's position in [`Label::ALL`].
     fn index(self) -> usize;
 
@@ -47,6 +50,7 @@ macro_rules! label {
 
         impl $crate::state::counters::Label for $name {
             const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            type Counters = [$crate::state::counters::Counter; [$($text,)+].len()];
             fn index(self) -> usize { self as usize }
             fn label(self) -> &'static str { match self { $(Self::$variant => $text,)+ } }
         }
@@ -61,18 +65,15 @@ macro_rules! label {
 pub(super) use label;
 
 /// One counter for each value of a label, all there from the start at 0.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CounterBy<L: Label> {
-    counters: Box<[Counter]>,
-    label: PhantomData<L>,
+    counters: L::Counters,
 }
 
 impl<L: Label> Default for CounterBy<L> {
     fn default() -> Self {
-        Self {
-            counters: L::ALL.iter().map(|_| Counter::default()).collect(),
-            label: PhantomData,
-        }
+        let counters = L::Counters::default();
+        Self { counters }
     }
 }
 
@@ -80,7 +81,7 @@ impl<L: Label> CounterBy<L> {
     /// The counter of one label value.
     #[must_use]
     pub fn of(&self, label: L) -> &Counter {
-        &self.counters[label.index()]
+        &self.counters.as_ref()[label.index()]
     }
 
     /// Every label value with its count.
@@ -89,21 +90,24 @@ impl<L: Label> CounterBy<L> {
     }
 }
 
-/// A histogram of durations with fixed bounds.
-#[derive(Debug)]
-pub struct Histogram {
-    bounds: &'static [Duration],
-    buckets: Box<[Counter]>,
+/// A histogram of durations with `N` fixed bounds.
+#[derive(Clone, Debug)]
+pub struct Histogram<const N: usize> {
+    bounds: &'static [Duration; N],
+    buckets: [Counter; N],
+    /// Beyond the last bound.
+    above: Counter,
     sum: Cell<Duration>,
 }
 
-impl Histogram {
+impl<const N: usize> Histogram<N> {
     /// An empty histogram. `bounds` are the buckets' inclusive upper bounds, ascending, without the infinite one.
     #[must_use]
-    pub fn new(bounds: &'static [Duration]) -> Self {
+    pub fn new(bounds: &'static [Duration; N]) -> Self {
         Self {
             bounds,
-            buckets: (0..=bounds.len()).map(|_| Counter::default()).collect(),
+            buckets: std::array::from_fn(|_| Counter::default()),
+            above: Counter::default(),
             sum: Cell::default(),
         }
     }
@@ -111,7 +115,7 @@ impl Histogram {
     /// Counts one observation.
     pub fn observe(&self, value: Duration) {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
-        self.buckets[bucket].increment();
+        self.buckets.get(bucket).unwrap_or(&self.above).increment();
         self.sum.set(self.sum.get().saturating_add(value));
     }
 
@@ -130,7 +134,8 @@ impl Histogram {
     /// How many observations there were.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.buckets.iter().map(Counter::value).sum()
+        let buckets = self.buckets.iter().map(Counter::value);
+        buckets.sum::<u64>() + self.above.value()
     }
 
     /// The sum of all observations.
@@ -146,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_bound_is_inclusive_and_the_last_bucket_takes_the_rest() {
-        const BOUNDS: &[Duration] = &[Duration::from_millis(1), Duration::from_millis(10)];
+        const BOUNDS: &[Duration; 2] = &[Duration::from_millis(1), Duration::from_millis(10)];
         let histogram = Histogram::new(BOUNDS);
         for millis in [0, 1, 2, 10, 11, 5000] {
             histogram.observe(Duration::from_millis(millis));

@@ -44,7 +44,7 @@ label! {
 
 /// Upper bounds of the connection duration's buckets: 10 ms to 1 day, about a factor of 6 apart, so that both a web request
 /// and a day-long SSH session can be told from their neighbours with few series.
-const DURATION_BOUNDS: &[Duration] = &[
+const DURATION_BOUNDS: &[Duration; 9] = &[
     Duration::from_millis(10),
     Duration::from_millis(100),
     Duration::from_secs(1),
@@ -72,46 +72,19 @@ pub struct Entrypoint {
     /// Payload bytes that were passed on.
     pub bytes: CounterBy<Direction>,
     /// How long the connections that have left the set were in it.
-    pub duration: Histogram,
+    pub duration: Histogram<9>,
     /// Failed attempts to accept a connection.
     pub accept_errors: CounterBy<AcceptError>,
     listening: OnceCell<Vec<Local>>,
 }
 
 /// What an entrypoint really listens on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Local {
     /// An IP address, perhaps that of all interfaces, and the real port.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
-}
-
-/// How closely a socket fits what a listener listens on; the kernel gives a connection to the closest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fit {
-    /// The listener has just this address.
-    Exact,
-    /// The listener has all addresses of this family.
-    AnyAddress,
-}
-
-impl Local {
-    /// Whether a connection that was accepted here has `local` as its own end. An accepted socket has its listener's family: an
-    /// IPv4 client of a listener for both has a mapped address, and none of a listener for IPv4.
-    #[must_use]
-    pub fn accepts(&self, local: &Self) -> Option<Fit> {
-        let (own, local) = match (self, local) {
-            (Self::Tcp(own), Self::Tcp(local)) if own.port() == local.port() => (own, local),
-            (Self::Unix(own), Self::Unix(path)) => return (own == path).then_some(Fit::Exact),
-            _ => return None,
-        };
-        if own.ip() == local.ip() {
-            return Some(Fit::Exact);
-        }
-        let is_any = own.ip().is_unspecified() && own.is_ipv6() == local.is_ipv6();
-        is_any.then_some(Fit::AnyAddress)
-    }
 }
 
 impl Entrypoint {
@@ -140,41 +113,5 @@ impl Entrypoint {
     #[must_use]
     pub fn listening(&self) -> &[Local] {
         self.listening.get().map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether a connection whose own end is `local` was accepted here, and how closely that fits.
-    #[must_use]
-    pub fn accepts(&self, local: &Local) -> Option<Fit> {
-        self.listening()
-            .iter()
-            .filter_map(|own| own.accepts(local))
-            .min()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Fit, Local};
-
-    #[test]
-    fn a_socket_belongs_to_a_listener_of_its_own_family() {
-        let local = |text: &str| Local::Tcp(text.parse().expect("an address"));
-        let fit = |listener: &str, socket: &str| local(listener).accepts(&local(socket));
-        assert_eq!(fit("0.0.0.0:80", "10.0.0.1:80"), Some(Fit::AnyAddress));
-        assert_eq!(fit("[::]:80", "[fd00::1]:80"), Some(Fit::AnyAddress));
-        assert_eq!(
-            fit("[::]:80", "[::ffff:10.0.0.1]:80"),
-            Some(Fit::AnyAddress)
-        );
-        assert_eq!(fit("10.0.0.1:80", "10.0.0.1:80"), Some(Fit::Exact));
-        for (listener, socket) in [
-            ("0.0.0.0:80", "[fd00::1]:80"),
-            ("0.0.0.0:80", "[::ffff:10.0.0.1]:80"),
-            ("[::]:80", "10.0.0.1:80"),
-            ("[::]:80", "[fd00::1]:81"),
-            ("10.0.0.1:80", "10.0.0.2:80"),
-        ] {
-            assert_eq!(fit(listener, socket), None, "{listener} {socket}");
-        }
     }
 }

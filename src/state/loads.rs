@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::counters::Counter;
 
 /// The configurations that have come into force, the first one at the start included.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ConfigLoads {
     count: Counter,
     last: Cell<Duration>,

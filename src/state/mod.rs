@@ -14,22 +14,25 @@ mod lookups;
 mod pauses;
 mod reason;
 mod service;
+mod snapshot;
 mod throttle;
 mod waiters;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub use backoff::Backoff;
 pub use conns::{Below, Conn, ConnId, Conns, Guard, Left, Peer, Phase, Starving};
 pub use counters::{Counter, CounterBy, Histogram, Label};
-pub use entrypoint::{AcceptError, Direction, Entrypoint, Fit, Local, Protocol};
+pub use entrypoint::{AcceptError, Direction, Entrypoint, Local, Protocol};
 pub use held::{Held, HeldIn, Reservation};
 pub use loads::ConfigLoads;
 pub use lookups::Lookups;
 pub use pauses::Pauses;
 pub use reason::{CloseReason, ConnectError};
 pub use service::{Server, ServerId, Service};
+pub use snapshot::{Catalogue, Entries, Entry, EntrypointNumbers, ServerNumbers, Snapshot};
 pub use throttle::Throttle;
 pub use waiters::{Waiters, Waiting};
 
@@ -49,6 +52,7 @@ pub struct Shared {
     /// What is held for blocked receivers.
     pub held: Rc<Held>,
     draining: Cell<bool>,
+    catalogue: OnceCell<Arc<Catalogue>>,
 }
 
 impl Shared {
@@ -63,6 +67,7 @@ impl Shared {
             traefik_names: false,
             held: Rc::default(),
             draining: Cell::new(false),
+            catalogue: OnceCell::new(),
         }
     }
 

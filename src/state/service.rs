@@ -7,7 +7,7 @@ use super::counters::{CounterBy, Histogram};
 use super::reason::ConnectError;
 
 /// Upper bounds of the connect time's buckets: 0.5 ms (the same box) over a LAN and Wi-Fi to 5 s, the default timeout.
-const CONNECT_BOUNDS: &[Duration] = &[
+const CONNECT_BOUNDS: &[Duration; 8] = &[
     Duration::from_micros(500),
     Duration::from_millis(1),
     Duration::from_millis(5),
@@ -36,7 +36,7 @@ pub struct Server {
     /// Its address as written in the configuration; the metrics' label.
     pub name: String,
     /// How long it took to connect, for each success.
-    pub connect_duration: Histogram,
+    pub connect_duration: Histogram<8>,
     /// Attempts to connect that failed.
     pub connect_errors: CounterBy<ConnectError>,
 }

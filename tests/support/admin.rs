@@ -1,4 +1,4 @@
-//! An admin endpoint on a thread of its own, with a state that the test makes by hand.
+//! An admin endpoint with a state that the test makes by hand, on a thread that stands for the loop.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -6,10 +6,10 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use coracle::admin::{self, Limits, Listener};
+use coracle::admin::{Handle, Limits, Listener};
 use coracle::state::{Entrypoint, Guard, Peer, Protocol, Service, Shared};
+use smol::LocalExecutor;
 use smol::channel::Sender;
-use smol::{LocalExecutor, Task};
 
 use super::{DEADLINE, kernel, until};
 
@@ -19,6 +19,8 @@ pub const PATIENT: Limits = Limits {
     request: DEADLINE,
     idle: DEADLINE,
     answer: DEADLINE,
+    patience: DEADLINE,
+    silence: DEADLINE,
     linger: DEADLINE,
 };
 
@@ -31,13 +33,15 @@ pub struct Admin {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What lives on the endpoint's thread.
+/// What lives on the loop's thread.
 pub struct World {
     pub shared: Rc<Shared>,
     /// The entries that the test has put into the set.
     pub guards: Vec<Guard>,
-    /// The endpoint itself.
-    pub endpoint: Option<Task<()>>,
+    /// What runs between two jobs.
+    pub executor: Rc<LocalExecutor<'static>>,
+    /// The endpoint itself, which has a thread of its own.
+    pub endpoint: Option<Handle>,
 }
 
 impl World {
@@ -75,13 +79,16 @@ impl Admin {
             let shared = Rc::new(Shared::new(entrypoints, vec![service]));
             let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
             let listener = listener.with_limits(limits);
+            let listener = listener.with_hosts(vec!["listed.example".to_owned()]);
             tell_address.send(listener.local_addr().unwrap()).unwrap();
+            let (endpoint, answers) = listener.start().unwrap();
             let executor = Rc::new(LocalExecutor::new());
-            let endpoint = admin::serve(listener, executor.clone(), shared.clone());
+            executor.spawn(answers.answer(shared.clone())).detach();
             let mut world = World {
                 shared,
                 guards: Vec::new(),
-                endpoint: Some(executor.spawn(endpoint)),
+                executor: executor.clone(),
+                endpoint: Some(endpoint),
             };
             smol::block_on(executor.run(async {
                 while let Ok(job) = queue.recv().await {
@@ -96,7 +103,7 @@ impl Admin {
         }
     }
 
-    /// Runs `job` on the endpoint's thread, between two of its steps.
+    /// Runs `job` on the loop's thread, between two of its steps.
     pub fn with<T: Send + 'static>(&self, job: impl FnOnce(&mut World) -> T + Send + 'static) -> T {
         let (done, result) = mpsc::channel();
         let job: Job = Box::new(move |world| done.send(job(world)).unwrap());

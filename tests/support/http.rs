@@ -58,7 +58,7 @@ impl Client {
 
     /// Sends a GET that leaves the connection open, and receives its answer.
     pub fn get(&mut self, path: &str) -> Answer {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         self.answer()
     }
 
@@ -149,6 +149,6 @@ pub fn http(address: SocketAddr, request: impl AsRef<[u8]>) -> (u16, Headers, St
 pub fn get(address: SocketAddr, path: &str) -> (u16, Headers, String) {
     http(
         address,
-        format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"),
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     )
 }

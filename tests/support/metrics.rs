@@ -59,7 +59,7 @@ impl std::ops::Index<&str> for Metrics {
 
 /// Fetches /metrics on a connection of its own.
 pub fn scrape(admin: SocketAddr) -> Metrics {
-    let request = "GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let (status, _, body) = super::http::http(admin, request);
     assert_eq!(status, 200, "{body}");
     Metrics::parse(&body)

@@ -1,0 +1,131 @@
+//! The bodies of answers: text in segments, shared by all who read it, and bounded in sum.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use event_listener::Event;
+
+/// The size of one allocation. A body of megabytes in one piece would be copied as it grows.
+const SEGMENT_BYTES: usize = 16 * 1024;
+/// The most slices handed to the kernel at once.
+const SLICES: usize = 16;
+
+/// The room for bodies that are made anew for those who ask.
+///
+/// Small ones may be many. While more than [`Room::SMALL_BYTES`] are held by those who read, the next one waits until they
+/// have read it, or their time is up: so there is at most one large body, however many clients read slowly.
+#[derive(Debug)]
+pub struct Room {
+    held: Cell<usize>,
+    given_back: Event,
+}
+
+impl Room {
+    /// What bodies may hold in sum before the next one has to wait.
+    const SMALL_BYTES: usize = 256 * 1024;
+
+    /// All of it is free.
+    #[must_use]
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self {
+            held: Cell::new(0),
+            given_back: Event::new(),
+        })
+    }
+
+    /// Waits until there is room for one more body, however large.
+    pub async fn free(&self) {
+        loop {
+            let given_back = self.given_back.listen();
+            if self.held.get() <= Self::SMALL_BYTES {
+                return;
+            }
+            given_back.await;
+        }
+    }
+}
+
+/// A body. Writing to it cannot fail.
+#[derive(Debug)]
+pub struct Body {
+    segments: Vec<Vec<u8>>,
+    bytes: usize,
+    room: Option<Rc<Room>>,
+}
+
+impl Body {
+    /// An empty one, to be written to.
+    #[must_use]
+    pub fn in_room(room: &Rc<Room>) -> Self {
+        Self {
+            segments: Vec::new(),
+            bytes: 0,
+            room: Some(room.clone()),
+        }
+    }
+
+    /// A short one that needs no room.
+    #[must_use]
+    pub fn of(text: &str) -> Rc<Self> {
+        Rc::new(Self {
+            segments: vec![text.into()],
+            bytes: text.len(),
+            room: None,
+        })
+    }
+
+    /// How long it is.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// The bytes from `position` on, after `head`, in as many slices as one call to the kernel takes.
+    #[must_use]
+    pub fn slices<'a>(&'a self, head: &'a [u8], position: usize) -> Vec<IoSlice<'a>> {
+        let mut skip = position;
+        let rests = self.segments.iter().map(|segment| {
+            let rest = &segment[skip.min(segment.len())..];
+            skip = skip.saturating_sub(segment.len());
+            rest
+        });
+        let slices = std::iter::once(head).chain(rests);
+        let slices = slices.filter(|slice| !slice.is_empty()).map(IoSlice::new);
+        slices.take(SLICES).collect()
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) {
+        self.bytes += bytes.len();
+        if let Some(room) = &self.room {
+            room.held.set(room.held.get() + bytes.len());
+        }
+        while !bytes.is_empty() {
+            let last = self.segments.last_mut();
+            let Some(last) = last.filter(|last| last.len() < SEGMENT_BYTES) else {
+                self.segments.push(Vec::with_capacity(SEGMENT_BYTES));
+                continue;
+            };
+            let n = bytes.len().min(SEGMENT_BYTES - last.len());
+            last.extend_from_slice(&bytes[..n]);
+            bytes = &bytes[n..];
+        }
+    }
+}
+
+impl fmt::Write for Body {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(room) = &self.room {
+            room.held.set(room.held.get() - self.bytes);
+            room.given_back.notify(usize::MAX);
+        }
+    }
+}

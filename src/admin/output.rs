@@ -1,0 +1,119 @@
+//! Metric families to text, piece by piece, so that thousands of series need memory for one piece and the text.
+
+use std::fmt::Write;
+
+use prometheus::TextEncoder;
+use prometheus::proto::MetricFamily;
+use smol::future::yield_now;
+
+use super::body::Body;
+use super::family::Family;
+use super::negotiate::Format;
+use super::openmetrics;
+
+/// The samples of one piece. A histogram is one.
+const PIECE: usize = 32;
+
+/// Writes one answer's text.
+#[derive(Debug)]
+pub struct Output {
+    body: Body,
+    format: Format,
+    piece: String,
+    failed: Option<String>,
+}
+
+impl Output {
+    /// Writes to `body`.
+    #[must_use]
+    pub fn new(body: Body, format: Format) -> Self {
+        Self {
+            body,
+            format,
+            piece: String::new(),
+            failed: None,
+        }
+    }
+
+    /// Writes a family to which `add` adds a sample, or some, for each of the `items`. Between two pieces others come first: the
+    /// numbers are copies, so that nothing changes meanwhile.
+    pub async fn family<T>(
+        &mut self,
+        empty: Family,
+        items: impl Iterator<Item = T>,
+        add: impl Fn(&mut Family, T),
+    ) {
+        let mut family = empty.clone();
+        let mut is_first = true;
+        for item in items {
+            add(&mut family, item);
+            if family.len() >= PIECE {
+                let piece = std::mem::replace(&mut family, empty.clone());
+                self.piece(piece, is_first);
+                is_first = false;
+                yield_now().await;
+            }
+        }
+        self.piece(family, is_first);
+    }
+
+    /// Writes a family that is complete.
+    pub fn whole(&mut self, family: Family) {
+        self.piece(family, true);
+    }
+
+    fn piece(&mut self, family: Family, is_first: bool) {
+        // Without a sample it has no place in the formats.
+        let Some(family) = family.finish() else {
+            return;
+        };
+        self.piece.clear();
+        let encoded = match self.format {
+            Format::Text => encode_text(&family, &mut self.piece),
+            Format::OpenMetrics => encode_openmetrics(&family, is_first, &mut self.piece),
+        };
+        if let Err(error) = encoded {
+            self.failed.get_or_insert(error);
+        }
+        let mut piece = self.piece.as_str();
+        // The text encoder knows whole families only.
+        while !is_first && self.format == Format::Text && piece.starts_with('#') {
+            piece = piece.split_once('\n').map_or("", |(_, rest)| rest);
+        }
+        // Writing to a body cannot fail.
+        let _ = self.body.write_str(piece);
+    }
+
+    /// The text.
+    ///
+    /// # Errors
+    /// Why it is not complete: half a scrape would look like series that have ended.
+    pub fn finish(mut self) -> Result<Body, String> {
+        if self.format == Format::OpenMetrics {
+            let _ = self.body.write_str(openmetrics::END);
+        }
+        match self.failed {
+            Some(error) => Err(error),
+            None => Ok(self.body),
+        }
+    }
+}
+
+fn encode_text(family: &MetricFamily, piece: &mut String) -> Result<(), String> {
+    let family = std::slice::from_ref(family);
+    let encoded = TextEncoder::new().encode_utf8(family, piece);
+    encoded.map_err(|error| error.to_string())
+}
+
+fn encode_openmetrics(
+    family: &MetricFamily,
+    is_first: bool,
+    piece: &mut String,
+) -> Result<(), String> {
+    let head = match is_first {
+        true => openmetrics::encode_head(family, piece),
+        false => Ok(()),
+    };
+    let encoded = head.and_then(|()| openmetrics::encode_samples(family, piece));
+    encoded.map_err(|error| error.to_string())
+}

@@ -1,0 +1,209 @@
+//! The admin thread's own waiting: poll(2) for new clients and for wake-ups, and a tick while somebody is served.
+//!
+//! The clients' sockets and the timers are async-io's, whose thread can lose an event: if the epoll_ctl(2) with which it
+//! re-arms its own eventfd fails, it throws away the events that it has just taken from the kernel, and hears of no new timer
+//! until something else wakes it. So new clients do not depend on it, and whoever waits for it looks again at each tick.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+use event_listener::{Event, EventListener};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use smol::future::or;
+
+use crate::state::Throttle;
+
+/// The pause after poll(2) has failed, which it does for lack of memory alone.
+const FAILED: Duration = Duration::from_millis(10);
+/// A timer that is later than this was forgotten by async-io.
+const LATE: Duration = Duration::from_millis(400);
+
+/// Where the thread sleeps.
+#[derive(Debug)]
+pub struct Park {
+    wake_up: Arc<WakeUp>,
+    /// Whoever waits for a new client.
+    backlog: RefCell<Option<Waker>>,
+    tick: Event,
+    complaints: Throttle,
+}
+
+impl Park {
+    /// Opens what wakes the thread.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn new() -> io::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self {
+            wake_up: Arc::new(WakeUp {
+                is_woken: AtomicBool::new(false),
+                eventfd: eventfd(0, flags)?,
+            }),
+            backlog: RefCell::new(None),
+            tick: Event::new(),
+            complaints: Throttle::new(Duration::from_secs(1)),
+        })
+    }
+
+    /// Drives `future` to its end. `tick` is the time from one tick to the next; none while nobody waits for async-io.
+    pub fn block_on<T>(
+        &self,
+        listener: &TcpListener,
+        tick: impl Fn() -> Option<Duration>,
+        future: impl Future<Output = T>,
+    ) -> T {
+        let waker = Waker::from(self.wake_up.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut future = pin!(future);
+        let mut ticked = Instant::now();
+        loop {
+            self.wake_up.is_woken.store(false, Ordering::SeqCst);
+            if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+                return output;
+            }
+            let tick = tick();
+            self.wait(
+                listener,
+                tick.map(|tick| tick.saturating_sub(ticked.elapsed())),
+            );
+            match tick {
+                Some(tick) if ticked.elapsed() < tick => {}
+                tick => {
+                    ticked = Instant::now();
+                    if tick.is_some() {
+                        self.tick.notify(usize::MAX);
+                    }
+                }
+            }
+        }
+    }
+
+    fn wait(&self, listener: &TcpListener, timeout: Option<Duration>) {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let eventfd = &self.wake_up.eventfd;
+        let mut both = [
+            PollFd::new(eventfd, PollFlags::IN),
+            PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
+        ];
+        let n = if self.backlog.borrow().is_some() {
+            2
+        } else {
+            1
+        };
+        match poll(&mut both[..n], timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => std::thread::sleep(FAILED),
+        }
+        if !both[0].revents().is_empty() {
+            // Empty already, or emptied: both are right.
+            let _ = rustix::io::read(eventfd, &mut [0; 8]);
+        }
+        if n == 2
+            && !both[1].revents().is_empty()
+            && let Some(waker) = self.backlog.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Accepts a client, as soon as there is one.
+    ///
+    /// # Errors
+    /// Those of accept(2).
+    pub async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        loop {
+            match listener.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.backlog().await,
+                accepted => return accepted,
+            }
+        }
+    }
+
+    /// Waits until a client waits to be accepted. One task at a time.
+    pub async fn backlog(&self) {
+        let is_asked = Cell::new(false);
+        poll_fn(|cx| {
+            if is_asked.replace(true) && self.backlog.borrow().is_none() {
+                return Poll::Ready(());
+            }
+            self.backlog.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// The next tick.
+    pub fn tick(&self) -> EventListener {
+        self.tick.listen()
+    }
+
+    /// Waits for `duration`.
+    pub async fn sleep(&self, duration: Duration) {
+        self.sleep_until(Instant::now() + duration).await;
+    }
+
+    /// Waits until `deadline`.
+    pub async fn sleep_until(&self, deadline: Instant) {
+        let mut ticks = 0;
+        while Instant::now() < deadline {
+            let timer = async {
+                Timer::at(deadline).await;
+                0
+            };
+            let tick = async {
+                self.tick().await;
+                1
+            };
+            ticks = or(timer, tick).await;
+        }
+        let late = deadline.elapsed();
+        if ticks > 0
+            && late > LATE
+            && let Some(suppressed) = self.complaints.admit(Instant::now())
+        {
+            log::warn!(suppressed, late:? = late;
+                "admin: async-io has missed a timer, perhaps for lack of memory in epoll_ctl; the endpoint goes on by itself");
+        }
+    }
+
+    /// The output of `future`, or `None` if it takes longer than `limit`.
+    pub async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+        or(async { Some(future.await) }, async {
+            self.sleep(limit).await;
+            None
+        })
+        .await
+    }
+}
+
+/// The waker behind the thread's future.
+#[derive(Debug)]
+struct WakeUp {
+    /// Whether the eventfd has been written to since the future was polled.
+    is_woken: AtomicBool,
+    eventfd: OwnedFd,
+}
+
+impl Wake for WakeUp {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_woken.swap(true, Ordering::SeqCst) {
+            // It fails only when the number in it is full, and then the thread does not sleep either.
+            let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
+        }
+    }
+}

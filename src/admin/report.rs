@@ -1,0 +1,328 @@
+//! One audit: the entries of the set matched with the sockets of the kernel, and its JSON.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::fmt::{self, Display, Formatter, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use smol::future::yield_now;
+
+use super::body::Body;
+use super::kernel::entrypoint_of;
+use crate::state::{Catalogue, ConnId, Entries, Entry, Peer, Phase};
+use crate::sys::sockets::{Name, Source, Table, TcpState};
+
+/// After so many connections others come first.
+const PIECE: usize = 128;
+
+/// What is in one only.
+#[derive(Clone, Debug, Default)]
+pub struct Differences {
+    /// Entries without a socket.
+    set_only: BTreeSet<ConnId>,
+    /// Inodes of sockets without an entry.
+    kernel_only: BTreeSet<u64>,
+}
+
+impl Differences {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.set_only.is_empty() && self.kernel_only.is_empty()
+    }
+
+    /// What is here and in the earlier ones.
+    #[must_use]
+    pub fn shared_with(&self, earlier: &Self) -> Self {
+        Self {
+            set_only: &self.set_only & &earlier.set_only,
+            kernel_only: &self.kernel_only & &earlier.kernel_only,
+        }
+    }
+}
+
+/// A socket of one of the entrypoints.
+#[derive(Debug)]
+struct Socket {
+    key: Key,
+    state: TcpState,
+    inode: u64,
+}
+
+/// What ties an entry to a socket: the entrypoint and the client's address. Unix clients have none, and are told from each other by
+/// their number alone.
+type Key = (u32, Option<SocketAddr>);
+
+fn key(entry: &Entry) -> Key {
+    let peer = match entry.peer {
+        Peer::Tcp(peer) => Some(SocketAddr::new(peer.ip().to_canonical(), peer.port())),
+        Peer::Unix => None,
+    };
+    (entry.entrypoint, peer)
+}
+
+/// One reading of the kernel's table, matched with the entries around it. With ten thousand connections all of it is to be small, so
+/// both sides are sorted and walked side by side.
+#[derive(Debug)]
+pub struct Report {
+    after: Entries,
+    /// The kernel's state for each of these entries.
+    states: Vec<Option<TcpState>>,
+    /// What is in one only.
+    pub differences: Differences,
+    /// The sockets of which the differences speak.
+    kernel_only: Vec<Socket>,
+    listening: Vec<(usize, Name, Option<u64>)>,
+    source: Source,
+    took: Duration,
+}
+
+impl Report {
+    /// Matches them.
+    #[must_use]
+    pub fn new(
+        before: Entries,
+        table: Table,
+        mut after: Entries,
+        source: Source,
+        took: Duration,
+    ) -> Self {
+        let catalogue = after.catalogue.clone();
+        let of = |name: &Name| entrypoint_of(&catalogue, name);
+        let listening = table
+            .listening
+            .into_iter()
+            .filter_map(|row| Some((of(&row.local)?, row.local, row.backlog)));
+        let listening = listening.collect();
+        let sockets = table.accepted.into_iter().filter_map(|row| {
+            // A configuration has far fewer.
+            let key = (of(&row.local)? as u32, row.peer);
+            Some(Socket {
+                key,
+                state: row.state,
+                inode: row.inode,
+            })
+        });
+        let mut sockets: Vec<Socket> = sockets.collect();
+        sockets.sort_unstable_by_key(|socket| socket.key);
+
+        let mut ids: Vec<ConnId> = before.list.iter().map(|entry| entry.id).collect();
+        ids.sort_unstable();
+        let lasted = |entry: &Entry| ids.binary_search(&entry.id).is_ok();
+        // Of those with one key, the ones that lasted come first: they must have a socket, the others may.
+        after
+            .list
+            .sort_unstable_by(|a, b| key(a).cmp(&key(b)).then(lasted(b).cmp(&lasted(a))));
+        let mut differences = Differences::default();
+        let mut states = Vec::with_capacity(after.list.len());
+        let mut unclaimed = Unclaimed {
+            sockets,
+            next: 0,
+            left: Vec::new(),
+        };
+        for entry in &after.list {
+            let socket = unclaimed.claim(key(entry));
+            if socket.is_none() && lasted(entry) {
+                differences.set_only.insert(entry.id);
+            }
+            states.push(socket);
+        }
+        let mut left = unclaimed.rest();
+        // And the sockets of those that went while the table was read.
+        let mut ids: Vec<ConnId> = after.list.iter().map(|entry| entry.id).collect();
+        ids.sort_unstable();
+        let went = before
+            .list
+            .iter()
+            .filter(|entry| ids.binary_search(&entry.id).is_err());
+        for key in went.map(key) {
+            if let Some(index) = left.iter().position(|socket| socket.key == key) {
+                left.swap_remove(index);
+            }
+        }
+        differences.kernel_only = left.iter().map(|socket| socket.inode).collect();
+        Self {
+            after,
+            states,
+            differences,
+            kernel_only: left,
+            listening,
+            source,
+            took,
+        }
+    }
+
+    /// Writes it as JSON.
+    ///
+    /// # Errors
+    /// None: writing to a body cannot fail.
+    pub async fn write(&self, body: &mut Body) -> fmt::Result {
+        let Differences {
+            set_only,
+            kernel_only,
+        } = &self.differences;
+        write!(
+            body,
+            "{{\"coracle\":{},\"agree\":{},\"source\":\"{}\",\"reading_seconds\":{},\"set_only\":{},\"kernel_only\":{},\"listening\":[",
+            Json(env!("CARGO_PKG_VERSION")),
+            self.differences.is_empty(),
+            self.source,
+            self.took.as_secs_f64(),
+            set_only.len(),
+            kernel_only.len(),
+        )?;
+        let catalogue = &*self.after.catalogue;
+        let mut comma = Separator::default();
+        for (entrypoint, name, backlog) in &self.listening {
+            let entrypoint = Json(&catalogue.entrypoints[*entrypoint].0);
+            let address = match name {
+                Name::Tcp(address) => address.to_string(),
+                Name::Unix(path) => format!("unix:{}", path.display()),
+            };
+            let (address, backlog) = (Json(&address), OrNull(*backlog));
+            write!(
+                body,
+                "{comma}{{\"entrypoint\":{entrypoint},\"address\":{address},\"backlog\":{backlog}}}"
+            )?;
+            comma.next();
+        }
+        body.write_str("],\"connections\":[")?;
+        let mut comma = Separator::default();
+        for (n, (entry, state)) in self.after.list.iter().zip(&self.states).enumerate() {
+            let age = self.after.at.saturating_duration_since(entry.opened);
+            write!(body, "{comma}")?;
+            comma.next();
+            write_entry(
+                body,
+                catalogue,
+                entry,
+                age,
+                *state,
+                set_only.contains(&entry.id),
+            )?;
+            if n % PIECE == PIECE - 1 {
+                yield_now().await;
+            }
+        }
+        for socket in self
+            .kernel_only
+            .iter()
+            .filter(|socket| kernel_only.contains(&socket.inode))
+        {
+            let (entrypoint, peer) = socket.key;
+            let entrypoint = Json(&catalogue.entrypoints[entrypoint as usize].0);
+            let peer = peer.map_or(Peer::Unix, Peer::Tcp);
+            write!(
+                body,
+                "{comma}{{\"id\":null,\"peer\":\"{peer}\",\"entrypoint\":{entrypoint},\"server\":null,\"age_seconds\":null,\
+                 \"set\":null,\"kernel\":\"{}\",\"differs\":true}}",
+                socket.state,
+            )?;
+            comma.next();
+        }
+        body.write_str("]}")
+    }
+}
+
+fn write_entry(
+    body: &mut Body,
+    catalogue: &Catalogue,
+    entry: &Entry,
+    age: Duration,
+    state: Option<TcpState>,
+    differs: bool,
+) -> fmt::Result {
+    let servers = &catalogue.services[entry.service as usize].1;
+    let server = entry.server.map(|id| Json(&servers[id.index()]));
+    let phase = match entry.phase {
+        Phase::Dialling => "dialling",
+        Phase::Relaying => "relaying",
+        Phase::HalfClosed => "half-closed",
+    };
+    let state = state.map(|state| format!("\"{state}\""));
+    write!(
+        body,
+        "{{\"id\":\"{}\",\"peer\":\"{}\",\"entrypoint\":{},\"server\":{},\"age_seconds\":{},\
+         \"set\":\"{phase}\",\"kernel\":{},\"differs\":{differs}}}",
+        entry.id,
+        entry.peer,
+        Json(&catalogue.entrypoints[entry.entrypoint as usize].0),
+        OrNull(server),
+        age.as_secs_f64(),
+        OrNull(state),
+    )
+}
+
+/// Sockets in order of their keys, to be claimed by entries in the same order.
+struct Unclaimed {
+    sockets: Vec<Socket>,
+    next: usize,
+    /// The positions of those that nobody can claim any more.
+    left: Vec<usize>,
+}
+
+impl Unclaimed {
+    /// The state of a socket with this key, for one entry; keys come in ascending order.
+    fn claim(&mut self, key: Key) -> Option<TcpState> {
+        while let Some(socket) = self.sockets.get(self.next) {
+            match socket.key.cmp(&key) {
+                Ordering::Less => self.left.push(self.next),
+                Ordering::Equal => {
+                    self.next += 1;
+                    return Some(socket.state);
+                }
+                Ordering::Greater => return None,
+            }
+            self.next += 1;
+        }
+        None
+    }
+
+    /// Those that nobody has claimed.
+    fn rest(self) -> Vec<Socket> {
+        let (mut left, next) = (self.left.into_iter().peekable(), self.next);
+        let sockets = self.sockets.into_iter().enumerate();
+        let rest = sockets.filter(|(index, _)| *index >= next || left.next_if_eq(index).is_some());
+        rest.map(|(_, socket)| socket).collect()
+    }
+}
+
+/// Nothing before the first element of a list, and a comma before each further one.
+#[derive(Default)]
+struct Separator(bool);
+
+impl Separator {
+    fn next(&mut self) {
+        self.0 = true;
+    }
+}
+
+impl Display for Separator {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0 { "," } else { "" })
+    }
+}
+
+/// A text as a JSON string.
+#[derive(Debug)]
+pub struct Json<'a>(pub &'a str);
+
+impl Display for Json<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let json = serde_json::to_string(self.0).map_err(|_| fmt::Error)?;
+        f.write_str(&json)
+    }
+}
+
+/// A value that may be absent.
+struct OrNull<T>(Option<T>);
+
+impl<T: Display> Display for OrNull<T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("null"),
+        }
+    }
+}
