@@ -328,9 +328,9 @@ static int ascending(const void *left, const void *right) {
 static void timed_result(uint64_t units, uint64_t ns, uint64_t *latencies) {
     qsort(latencies, units, sizeof *latencies, ascending);
     result("{\"units\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"ns\": %" PRIu64 ", \"p50\": %" PRIu64 ", \"p99\": %" PRIu64
-           ", \"p999\": %" PRIu64 "}",
+           ", \"p999\": %" PRIu64 ", \"max\": %" PRIu64 "}",
            units, units * 2 * MESSAGE, ns, latencies[(units - 1) / 2], latencies[(units - 1) * 99 / 100],
-           latencies[(units - 1) * 999 / 1000]);
+           latencies[(units - 1) * 999 / 1000], latencies[units - 1]);
 }
 
 /* Each message is another one, so an answer to another message is seen. */

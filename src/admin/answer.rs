@@ -113,7 +113,8 @@ impl Window {
     async fn make_metrics(&self) {
         self.metrics.wanted().await;
         let counts = self.kernel.counts(&self.moments).await;
-        self.room.free().await;
+        // Before the moment is there, so that those who come meanwhile share it.
+        drop(self.room.free().await);
         self.moments.turn().await;
         let (text, open): (Vec<_>, Vec<_>) = self
             .metrics
@@ -126,7 +127,7 @@ impl Window {
             if waiting.is_empty() {
                 continue;
             }
-            self.room.free().await;
+            let _making = self.room.free().await;
             let made = match &snapshot {
                 None => Err(StatusCode::ServiceUnavailable),
                 Some(snapshot) => {
@@ -147,13 +148,10 @@ impl Window {
 
     async fn make_audit(&self) {
         self.audits.wanted().await;
-        self.room.free().await;
+        drop(self.room.free().await);
         let waiting = self.audits.take();
-        let mut body = Body::in_room(&self.room);
-        let made = match audit::audit(&self.moments, &self.kernel, &self.park, &mut body).await {
-            true => Ok(Rc::new(body)),
-            false => Err(StatusCode::ServiceUnavailable),
-        };
+        let audit = audit::audit(&self.moments, &self.kernel, &self.park, &self.room).await;
+        let made = audit.map(Rc::new).ok_or(StatusCode::ServiceUnavailable);
         for waiting in waiting {
             waiting.tell(made.clone());
         }

@@ -6,6 +6,7 @@ use std::io::IoSlice;
 use std::rc::Rc;
 
 use event_listener::Event;
+use smol::lock::{Mutex, MutexGuard};
 
 /// The size of one allocation. A body of megabytes in one piece would be copied as it grows.
 const SEGMENT_BYTES: usize = 16 * 1024;
@@ -20,6 +21,7 @@ const SLICES: usize = 16;
 pub struct Room {
     held: Cell<usize>,
     given_back: Event,
+    making: Mutex<()>,
 }
 
 impl Room {
@@ -32,15 +34,17 @@ impl Room {
         Rc::new(Self {
             held: Cell::new(0),
             given_back: Event::new(),
+            making: Mutex::new(()),
         })
     }
 
-    /// Waits until there is room for one more body, however large.
-    pub async fn free(&self) {
+    /// Waits until there is room for one more body, however large. Nobody else makes one until the guard is dropped.
+    pub async fn free(&self) -> MutexGuard<'_, ()> {
+        let making = self.making.lock().await;
         loop {
             let given_back = self.given_back.listen();
             if self.held.get() <= Self::SMALL_BYTES {
-                return;
+                return making;
             }
             given_back.await;
         }

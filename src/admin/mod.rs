@@ -13,6 +13,7 @@ mod desk;
 mod family;
 mod hosts;
 mod http;
+mod json;
 mod kernel;
 mod metrics;
 mod moments;

@@ -2,13 +2,14 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
-use std::fmt::{self, Display, Formatter, Write};
+use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use smol::future::yield_now;
 
 use super::body::Body;
+use super::json::{Json, OrNull, Separator};
 use super::kernel::entrypoint_of;
 use crate::state::{Catalogue, ConnId, Entries, Entry, Peer, Phase};
 use crate::sys::sockets::{Name, Source, Table, TcpState};
@@ -285,44 +286,5 @@ impl Unclaimed {
         let sockets = self.sockets.into_iter().enumerate();
         let rest = sockets.filter(|(index, _)| *index >= next || left.next_if_eq(index).is_some());
         rest.map(|(_, socket)| socket).collect()
-    }
-}
-
-/// Nothing before the first element of a list, and a comma before each further one.
-#[derive(Default)]
-struct Separator(bool);
-
-impl Separator {
-    fn next(&mut self) {
-        self.0 = true;
-    }
-}
-
-impl Display for Separator {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0 { "," } else { "" })
-    }
-}
-
-/// A text as a JSON string.
-#[derive(Debug)]
-pub struct Json<'a>(pub &'a str);
-
-impl Display for Json<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let json = serde_json::to_string(self.0).map_err(|_| fmt::Error)?;
-        f.write_str(&json)
-    }
-}
-
-/// A value that may be absent.
-struct OrNull<T>(Option<T>);
-
-impl<T: Display> Display for OrNull<T> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(value) => value.fmt(f),
-            None => f.write_str("null"),
-        }
     }
 }

@@ -1,0 +1,44 @@
+//! JSON, written piece by piece: what a tree of values would need memory for.
+
+use std::fmt::{self, Display, Formatter};
+
+/// Nothing before the first element of a list, and a comma before each further one.
+#[derive(Debug, Default)]
+pub struct Separator(bool);
+
+impl Separator {
+    /// An element has been written.
+    pub fn next(&mut self) {
+        self.0 = true;
+    }
+}
+
+impl Display for Separator {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0 { "," } else { "" })
+    }
+}
+
+/// A text as a JSON string.
+#[derive(Debug)]
+pub struct Json<'a>(pub &'a str);
+
+impl Display for Json<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let json = serde_json::to_string(self.0).map_err(|_| fmt::Error)?;
+        f.write_str(&json)
+    }
+}
+
+/// A value that may be absent.
+#[derive(Debug)]
+pub struct OrNull<T>(pub Option<T>);
+
+impl<T: Display> Display for OrNull<T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("null"),
+        }
+    }
+}
