@@ -57,9 +57,9 @@
 //! set: after the last byte, after a reset, in a panic's unwinding, or because [`state::Conns::kill`] dropped the task. A stream
 //! that was not said to be finished resets its peer when it is dropped, so that no cut looks like an end.
 //!
-//! **Its count is read** when somebody asks. [`state::Conns::len`] is the number; at each scrape `admin/metrics.rs` walks the set
-//! with [`state::Conns::for_each`] for the number per entrypoint. Nothing counts beside the set, and since one thread changes
-//! and reads all of it, every scrape is one moment.
+//! **Its count is read** when somebody asks. [`state::Conns::len`] is the number; at each scrape [`state::Shared::snapshot`] walks
+//! the set for the number per entrypoint, and copies the counters, for the thread of the admin endpoint. Nothing counts beside the set,
+//! and since one thread changes and copies all of it, every scrape is one moment.
 
 pub mod admin;
 pub mod audit;

@@ -325,6 +325,17 @@ const WRONG: &[(&str, &[&str])] = &[
         &["3:10: `unix:/a\\u{0}b` has a control character in it"],
     ),
     (
+        "[admin]\nhosts = [\"a:80\", 7]\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &[
+            "2:10: host name `a:80` has `:` in it; only letters, digits, `-`, `_` and dots may be",
+            "2:18: expected a string, found an integer",
+        ],
+    ),
+    (
+        "[admin]\nhosts = \"a\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &["2:9: expected an array of strings, found a string; write it in [ ]"],
+    ),
+    (
         "[admin]\nlisten = \"unix:/run/a.sock\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &[
             "2:10: the admin endpoint has no Unix socket; write an address such as \"127.0.0.1:2672\", or \"off\"",
@@ -810,6 +821,7 @@ fn a_control_character_never_reaches_the_terminal() {
 const FULL: &str = r#"# Everything there is.
 drain_timeout = "0s"
 admin.listen = "off"
+admin.hosts = ["nas.example.org", "coracle"]
 [log]
 level = "debug"
 access = true
@@ -842,6 +854,7 @@ fn every_key_is_read() {
     let config = Config::parse("t.toml", FULL, &[]).unwrap();
     assert_eq!(config.drain_timeout, Duration::ZERO);
     assert_eq!(config.admin.listen, None);
+    assert_eq!(config.admin_hosts, ["nas.example.org", "coracle"]);
     assert_eq!(config.log.level, log::LevelFilter::Debug);
     assert!(config.log.access);
     assert!(config.metrics.traefik);

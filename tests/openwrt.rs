@@ -25,6 +25,12 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
         &["127.0.0.1:2673"],
         "\"127.0.0.1:2673\"",
     ),
+    (
+        "coracle",
+        "admin_hosts",
+        &["pi.example.org"],
+        "[\"pi.example.org\"]",
+    ),
     ("coracle", "log_level", &["warn"], "\"warn\""),
     ("coracle", "access_log", &["1"], "true"),
     ("coracle", "compat", &["traefik"], "[\"traefik\"]"),

@@ -263,7 +263,7 @@ mod tests {
         };
         let on = ["0.0.0.0:80", "[::]:80", "10.0.0.9:80", "0.0.0.0:81"];
         let entrypoints = on.iter().enumerate().map(|(i, on)| listens(i, on));
-        let shared = Shared::new(entrypoints.collect(), Vec::new(), Instant::now());
+        let shared = Shared::new(entrypoints.collect(), Vec::new());
         let catalogue = shared.catalogue();
         for (socket, index) in [
             ("10.0.0.1:80", Some(0)),
