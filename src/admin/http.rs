@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::time::Duration;
 
 use async_net::TcpStream;
 use http_types::{Method, Response, StatusCode};
@@ -11,42 +10,9 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::answer::{Answer, refusal};
 use super::clients::{Clients, Phase, Place};
+use super::limits::Limits;
 use super::park::Park;
 use super::request::{self, HEAD_BYTES, Head};
-
-/// What one client may take of the endpoint.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How many clients are served at once.
-    pub clients: usize,
-    /// How long a request may take from its first byte to its last.
-    pub request: Duration,
-    /// How long a client may be silent between requests.
-    pub idle: Duration,
-    /// How long a client may take to read one answer, and the loop to give what it is made of.
-    pub answer: Duration,
-    /// How long a client whose request is complete may keep its place while another waits for one. (One that is idle or whose
-    /// request is not complete gives way at once.) So this bounds how long anybody waits.
-    pub patience: Duration,
-    /// How long the loop may be silent before it counts as hanging.
-    pub silence: Duration,
-    /// How long a client may take to close the connection after the last answer.
-    pub linger: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            clients: 32,
-            request: Duration::from_secs(5),
-            idle: Duration::from_secs(60),
-            answer: Duration::from_secs(5),
-            patience: Duration::from_millis(400),
-            silence: Duration::from_millis(500),
-            linger: Duration::from_secs(1),
-        }
-    }
-}
 
 /// How much is read at once.
 const READ_BYTES: usize = 1024;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 
-use super::http::Limits;
+use super::limits::Limits;
 use super::park::Park;
 use crate::state::{Entries, Shared, Snapshot};
 

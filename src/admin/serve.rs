@@ -13,7 +13,8 @@ use smol::future::{FutureExt, or, pending, yield_now};
 
 use super::answer::Window;
 use super::clients::Clients;
-use super::http::{Conversation, Limits};
+use super::http::Conversation;
+use super::limits::Limits;
 use super::park::Park;
 use super::spare::{Lent, Spare};
 use crate::state::Throttle;

@@ -14,8 +14,8 @@ fn parse_total(meminfo: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Has the allocator give back what it keeps. glibc keeps what was freed below something that is still in use; musl gives it back
-/// by itself.
+/// Has the allocator give back what it keeps. glibc keeps what was freed below something that is still in use; musl has no such call
+/// and unmaps a group of blocks once all of them are free.
 pub fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim(3) takes no pointer and may be called at any time, by any thread.

@@ -1,0 +1,37 @@
+//! What those who ask, and the loop, may take.
+
+use std::time::Duration;
+
+/// The endpoint's limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many clients are served at once.
+    pub clients: usize,
+    /// How long a request may take from its first byte to its last.
+    pub request: Duration,
+    /// How long a client may be silent between requests.
+    pub idle: Duration,
+    /// How long a client may take to read one answer, and the loop to give what it is made of.
+    pub answer: Duration,
+    /// How long a client whose request is complete may keep its place while another waits for one. (One that is idle or whose
+    /// request is not complete gives way at once.) So this bounds how long anybody waits.
+    pub patience: Duration,
+    /// How long the loop may be silent before it counts as hanging.
+    pub silence: Duration,
+    /// How long a client may take to close the connection after the last answer.
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clients: 32,
+            request: Duration::from_secs(5),
+            idle: Duration::from_secs(60),
+            answer: Duration::from_secs(5),
+            patience: Duration::from_millis(400),
+            silence: Duration::from_millis(500),
+            linger: Duration::from_secs(1),
+        }
+    }
+}
