@@ -60,6 +60,10 @@ impl Kernel {
     /// Reads the table, without what belongs to other processes. `None` where the kernel does not tell. It blocks for as long
     /// as the kernel takes to walk its tables, so it has no place on the loop's thread.
     pub fn read(&mut self, query: &Query) -> Option<(Source, Table)> {
+        if self.owned.is_none() {
+            // What was lacking at the start, such as a descriptor, may have passed.
+            self.owned = Owned::open().ok();
+        }
         let owned = self.owned.as_ref()?;
         // Before and after: a socket that is accepted meanwhile is ours too.
         let mut inodes = owned.sockets().ok()?;
