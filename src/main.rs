@@ -219,7 +219,10 @@ fn stops(hangup: Hangup) -> Result<impl Stops, String> {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| ()));
     let signals = panic::catch_unwind(|| Signals::new(SIGNALS));
-    panic::set_hook(hook);
+    // Where it has failed, async-io's thread panics in the same way a moment later, beside the end of the program.
+    if signals.is_ok() {
+        panic::set_hook(hook);
+    }
     let signals = match signals {
         Ok(Ok(signals)) => Ok(signals),
         Ok(Err(error)) => Err(error.to_string()),
