@@ -85,6 +85,36 @@ const ALLOWED: &[(&str, &str, usize, &str)] = &[
         "a line may repeat each second: more time allows more of them",
     ),
     (
+        "faults.rs",
+        ".elapsed()",
+        1,
+        "a fault that lasts, however much of it a slow machine meets",
+    ),
+    (
+        "faults.rs",
+        "thread::sleep(",
+        1,
+        "between two looks at how long it has lasted",
+    ),
+    (
+        "support/faults/subject.rs",
+        "recv_timeout(",
+        1,
+        "the deadline of all tests",
+    ),
+    (
+        "support/faults/subject.rs",
+        "thread::sleep(",
+        1,
+        "rest is no event; it is looked for in one span after another",
+    ),
+    (
+        "support/faults/traffic.rs",
+        "thread::sleep(",
+        2,
+        "between attempts that fail, so that they do not keep the machine busy",
+    ),
+    (
         "forwarding.rs",
         ".elapsed()",
         3,
@@ -146,7 +176,7 @@ fn folder() -> PathBuf {
 
 /// All files of tests but this one.
 fn files() -> Vec<PathBuf> {
-    let folders = [folder(), folder().join("support")];
+    let folders = ["", "support", "support/faults"].map(|name| folder().join(name));
     let entries = folders
         .iter()
         .flat_map(|folder| std::fs::read_dir(folder).unwrap());

@@ -235,7 +235,8 @@ pub fn binary() -> String {
     std::env::var("CORACLE_BINARY").unwrap_or(built)
 }
 
-fn follow(child: &mut Child, log: Arc<Mutex<Vec<String>>>) -> Receiver<String> {
+/// Collects its log lines, and sends them on.
+pub fn follow(child: &mut Child, log: Arc<Mutex<Vec<String>>>) -> Receiver<String> {
     let (sender, receiver) = channel();
     let stderr = child.stderr.take().unwrap();
     assert!(stderr.as_raw_fd() > 2);

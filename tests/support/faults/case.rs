@@ -1,0 +1,136 @@
+//! One fault: which call fails, with what, when, and in which phase; all of them, and a sample.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use super::table::{self, EXCEPTIONS, Exception};
+use crate::support::rng::Rng;
+
+/// An interrupted call is made again at once, so that one that is always interrupted would never return: these come so many times.
+const BURST: &str = "1..50";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// From the reading of the configuration until it serves.
+    Start,
+    /// Under traffic.
+    Running,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    pub phase: Phase,
+    pub call: String,
+    /// `ENOMEM`, or `retval=0`.
+    pub error: String,
+    /// strace's expression: `3` is the third call of each thread, `1+` each, `1..50` the first fifty.
+    pub when: String,
+}
+
+impl Case {
+    /// Whether it fails again and again.
+    pub fn lasts(&self) -> bool {
+        self.when.contains(['+', '.'])
+    }
+
+    /// What strace's `-e inject=` takes.
+    pub fn injection(&self) -> String {
+        let fault = match self.error.contains('=') {
+            true => self.error.clone(),
+            false => format!("error={}", self.error),
+        };
+        format!("{}:{fault}:when={}", self.call, self.when)
+    }
+
+    /// The reason why the process may end, if it may.
+    pub fn exception(&self) -> Option<&'static Exception> {
+        EXCEPTIONS.iter().find(|exception| {
+            exception.call == self.call
+                && exception.error == self.error
+                && exception.phase.is_none_or(|phase| phase == self.phase)
+        })
+    }
+
+    /// The same at the first call, where the one chosen has not come.
+    pub fn first(&self) -> Self {
+        Self {
+            when: "1".into(),
+            ..self.clone()
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.phase == Phase::Start {
+            f.write_str("start:")?;
+        }
+        write!(f, "{}:{}:when={}", self.call, self.error, self.when)
+    }
+}
+
+impl FromStr for Case {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (phase, rest) = match text.strip_prefix("start:") {
+            Some(rest) => (Phase::Start, rest),
+            None => (Phase::Running, text),
+        };
+        let parts: Vec<_> = rest.split(':').collect();
+        let [call, error, when] = parts[..] else {
+            return Err(format!("{text:?} is not [start:]CALL:ERROR:when=N"));
+        };
+        let when = when.strip_prefix("when=").ok_or("it lacks when=")?;
+        table::call_named(call).ok_or(format!("{call} is not in the table"))?;
+        Ok(Self {
+            phase,
+            call: call.into(),
+            error: error.into(),
+            when: when.into(),
+        })
+    }
+}
+
+/// How often each call is made in a phase by each thread that makes it, since strace counts for each thread by itself.
+pub type Counts = BTreeMap<String, BTreeSet<u64>>;
+
+/// Every call that is made, with each of its errors: the first time, some time in each thread, and lasting.
+pub fn all(counts: &BTreeMap<Phase, Counts>, rng: &mut Rng) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (&phase, counts) in counts {
+        for (name, threads) in counts {
+            let errors = table::call_named(name).map_or(&[][..], |call| call.errors);
+            for error in errors {
+                let lasting = match *error {
+                    "EINTR" | "EAGAIN" => BURST,
+                    _ => "1+",
+                };
+                let later = threads.iter().map(|n| 1 + rng.below(*n));
+                let once: BTreeSet<u64> = later.chain([1]).collect();
+                let whens = once.iter().map(u64::to_string);
+                for when in whens.chain([lasting.to_owned()]) {
+                    cases.push(Case {
+                        phase,
+                        call: name.clone(),
+                        error: (*error).to_owned(),
+                        when,
+                    });
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// So many of them, in random order.
+pub fn sample(mut cases: Vec<Case>, n: usize, rng: &mut Rng) -> Vec<Case> {
+    let n = n.min(cases.len());
+    for i in 0..n {
+        let other = i + rng.below((cases.len() - i) as u64) as usize;
+        cases.swap(i, other);
+    }
+    cases.truncate(n);
+    cases
+}

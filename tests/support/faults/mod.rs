@@ -1,0 +1,8 @@
+//! Faults: what can fail, the tracer that makes it fail, the traffic meanwhile, and the process that has to survive it.
+
+pub mod case;
+pub mod server;
+pub mod subject;
+pub mod table;
+pub mod tracer;
+pub mod traffic;
