@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
-use support::backend::{self, LATE_BYTES, Script, pattern, reset_on_close};
+use support::backend::{self, LATE_BYTES, Script, Silent, pattern, reset_on_close};
 use support::kernel::{TcpSocket, tcp_sockets};
 use support::metrics::scrape;
 use support::process::Coracle;
@@ -405,6 +405,59 @@ fn outlasts_a_pause(to: &str, timeout: Duration) -> bool {
     });
     drop((active, silent));
     true
+}
+
+/// A signal ends the loop's wait before it has seen what happened in the pause.
+#[test]
+fn a_server_that_answers_during_a_pause_of_the_program_is_not_too_late() {
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let silent = Silent::start();
+    let port = silent.address.port();
+    let dialling = || {
+        let sockets = tcp_sockets();
+        sockets.iter().filter(|it| it.remote_port == port).count()
+    };
+    let others = dialling();
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nservice = \"s\"\n\
+         [services.s]\nservers = [\"{}\"]\nconnect_timeout = \"{}s\"\n",
+        silent.address,
+        TIMEOUT.as_secs()
+    ));
+    let mut client = connect(coracle.address("e"));
+    until("coracle dials", || (dialling() > others).then_some(()));
+    coracle.signal(Signal::STOP);
+    // From here on the server answers everybody, on its kernel's next try.
+    let others: Vec<_> = silent.fill.iter().map(local_port).collect();
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        for stream in silent.listener.incoming().flatten() {
+            let is_coracle = !others.contains(&stream.peer_addr().unwrap().port());
+            tell.send((stream, is_coracle)).unwrap();
+        }
+    });
+    let mut accepted = Vec::new();
+    let mut server = until("coracle's connection is accepted", || {
+        while let Ok((stream, is_coracle)) = told.try_recv() {
+            match is_coracle {
+                true => return Some(stream),
+                false => accepted.push(stream),
+            }
+        }
+        None
+    });
+    // The time is what this test is about: more than the timeout.
+    thread::sleep(TIMEOUT);
+    coracle.signal(Signal::CONT);
+    client.write_all(b"?").unwrap();
+    server.read_exact(&mut [0]).unwrap();
+    server.write_all(b"!").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+}
+
+fn local_port(socket: &socket2::Socket) -> u16 {
+    let address = socket.local_addr().unwrap();
+    address.as_socket().unwrap().port()
 }
 
 #[test]

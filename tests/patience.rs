@@ -123,8 +123,8 @@ const ALLOWED: &[(&str, &str, usize, &str)] = &[
     (
         "forwarding.rs",
         "thread::sleep(",
-        3,
-        "a slow reader, and a client that pauses between two messages; a pause of the program that is longer than its timeout",
+        4,
+        "a slow reader, and a client that pauses between two messages; pauses of the program that are longer than its timeouts",
     ),
     (
         "reactor.rs",

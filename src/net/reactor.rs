@@ -169,16 +169,20 @@ impl Reactor {
         self.now.set(now);
         self.turns.set(self.turns.get().wrapping_add(1));
         self.turn_bytes.set(TURN_BYTES);
-        match waited {
-            Ok(_) | Err(Errno::INTR) => {}
+        let has_looked = match waited {
+            Ok(_) => true,
+            // A signal has come first, such as the one that ends a pause of the program: what has happened meanwhile is not known yet.
+            Err(Errno::INTR) => false,
             // EBADF, EFAULT and EINVAL would each be a bug here, and going on would spin.
             Err(error) => panic!("epoll_wait: {error}"),
-        }
+        };
         for event in &events {
             self.dispatch(event.data.u64(), event.flags);
         }
         *self.events.borrow_mut() = events;
-        self.timers.fire(now);
+        if has_looked {
+            self.timers.fire(now);
+        }
         if self.tick.get().is_some_and(|tick| tick <= now) {
             self.tick(now);
         }

@@ -150,8 +150,8 @@ pub fn bound_but_not_listening() -> Socket {
 /// A listener whose backlog is full: the kernel answers no more SYN.
 pub struct Silent {
     pub address: SocketAddr,
-    _listener: TcpListener,
-    _fill: Vec<Socket>,
+    pub listener: TcpListener,
+    pub fill: Vec<Socket>,
 }
 
 impl Silent {
@@ -168,8 +168,8 @@ impl Silent {
         });
         Self {
             address,
-            _fill: fill.collect(),
-            _listener: listener,
+            fill: fill.collect(),
+            listener,
         }
     }
 }
