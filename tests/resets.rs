@@ -4,10 +4,10 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 
 use rustix::process::{Pid, Signal};
@@ -217,6 +217,88 @@ fn a_client_that_never_reads_is_still_cut_after_idle_timeout() {
     drop(client);
 }
 
+/// A server that ends its answer before its reset has ended it, even where both come at once.
+#[test]
+fn an_end_that_comes_with_a_reset_behind_it_is_an_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let coracle = coracle_to(&listener.local_addr().unwrap().to_string(), "");
+    for uploads in [false, true] {
+        let mut client = connect(coracle.address("e"));
+        let (mut server, peer) = listener.accept().unwrap();
+        client.write_all(b"unread").unwrap();
+        until("the server has something unread", || {
+            let server = end(listener.local_addr().unwrap().port(), peer.port());
+            server.is_some_and(|it| it.receive_queue > 0).then_some(())
+        });
+        coracle.signal(Signal::STOP);
+        server.write_all(&pattern(ANSWER_BYTES)).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        drop(server);
+        if uploads {
+            // Then it is the upload that meets the reset.
+            client.write_all(b"more").unwrap();
+        }
+        coracle.signal(Signal::CONT);
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert!(answer == pattern(ANSWER_BYTES));
+    }
+    wait_closed(&coracle, "server_reset", 2);
+}
+
+/// A local fault says nothing of the server, which would wait for the rest for ever.
+#[test]
+fn a_server_that_cannot_be_sent_to_but_lives_is_reset() {
+    if !support::can_trace() {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let coracle = coracle_to(&listener.local_addr().unwrap().to_string(), "");
+    let mut client = connect(coracle.address("e"));
+    let (mut server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.write_all(b"1").unwrap();
+    server.read_exact(&mut [0]).unwrap();
+    let strace = Injection::start(&coracle, "sendto", "EPIPE:when=1");
+    client.write_all(b"2").unwrap();
+    for mut side in [client, server] {
+        let error = side.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    }
+    assert!(strace.end().iter().any(|line| line.contains("(INJECTED)")));
+}
+
+/// strace, which has calls of coracle fail.
+struct Injection {
+    strace: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+}
+
+impl Injection {
+    fn start(coracle: &Coracle, call: &str, error: &str) -> Self {
+        let mut strace = Command::new("strace")
+            .args(["-f", "-e", &format!("trace={call}"), "-e"])
+            .args([&format!("inject={call}:error={error}"), "-p"])
+            .arg(coracle.pid().to_string())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
+        let attached = lines.next().unwrap().unwrap();
+        assert!(attached.contains("attached"), "{attached}");
+        Self { strace, lines }
+    }
+
+    /// Ends it. Returns what it has said.
+    fn end(mut self) -> Vec<String> {
+        let strace = Pid::from_child(&self.strace);
+        rustix::process::kill_process(strace, Signal::INT).unwrap();
+        let lines = self.lines.map_while(Result::ok).collect();
+        self.strace.wait().unwrap();
+        lines
+    }
+}
+
 /// Without SO_LINGER a reset is made in another way: a cut must never look like an end.
 #[test]
 fn a_reset_that_cannot_be_asked_for_by_linger_is_no_clean_end() {
@@ -226,23 +308,14 @@ fn a_reset_that_cannot_be_asked_for_by_linger_is_no_clean_end() {
     let refusing = bound_but_not_listening();
     let to = refusing.local_addr().unwrap().as_socket().unwrap();
     let coracle = coracle_to(&to.to_string(), "");
-    let mut strace = Command::new("strace")
-        .args(["-f", "-e", "trace=setsockopt", "-e"])
-        .args(["inject=setsockopt:error=ENOMEM", "-p"])
-        .arg(coracle.pid().to_string())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
-    let attached = lines.next().unwrap().unwrap();
-    assert!(attached.contains("attached"), "{attached}");
+    let strace = Injection::start(&coracle, "setsockopt", "ENOMEM");
     let mut client = connect(coracle.address("e"));
     let error = client.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-    rustix::process::kill_process(Pid::from_raw(strace.id() as i32).unwrap(), Signal::INT).unwrap();
-    let failed = lines
-        .map_while(Result::ok)
-        .filter(|line| line.contains("SO_LINGER") && line.contains("(INJECTED)"));
-    assert!(failed.count() > 0, "SO_LINGER was not made to fail");
-    strace.wait().unwrap();
+    let lines = strace.end();
+    let mut failed = lines.iter().filter(|line| line.contains("(INJECTED)"));
+    assert!(
+        failed.any(|line| line.contains("SO_LINGER")),
+        "SO_LINGER was not made to fail"
+    );
 }

@@ -127,11 +127,13 @@ impl Linger {
                 source.reactor().wake_next_turn(cx.waker());
                 Step::More
             }
-            // The source only takes no more. When it ends is up to it, as with any other stream.
-            Ok(Pumped::Dry) if self.ends && !flow.is_done() => match source.wait(cx, false) {
-                Ok(()) => Step::More,
-                Err(_) => Step::Delivered,
-            },
+            // The source only receives no more. When it ends is up to it, as with any other stream.
+            Ok(Pumped::Dry) if self.ends && !flow.is_done() && source.breaks_one_way() => {
+                match source.wait(cx, false) {
+                    Ok(()) => Step::More,
+                    Err(_) => Step::Delivered,
+                }
+            }
             Ok(Pumped::Dry) => Step::Delivered,
             Err(broken) if broken.side == self.side() => Step::Delivered,
             Err(_) => Step::Failed,

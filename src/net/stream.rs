@@ -239,9 +239,17 @@ impl Stream {
         }
     }
 
-    /// Has the next read ask the kernel, whatever is known.
+    /// Has reads ask the kernel, whatever is known, until it says that nothing is there.
     pub(super) fn look_again(&self) {
-        self.source.set(Ready::READ);
+        // As after the event of a failure: a short read then clears nothing.
+        self.source
+            .set(Ready::READ | Ready::READ_CLOSED | Ready::ERROR);
+    }
+
+    /// True if a peer that receives no more may still send: a Unix socket can be shut down for reading alone. A TCP connection that
+    /// cannot be sent to is gone in both directions.
+    pub(super) fn breaks_one_way(&self) -> bool {
+        self.kind == Kind::Unix
     }
 
     /// How many of the bytes sent the peer has not acknowledged, as far as the kernel says. What a Unix socket has taken is its peer's.
