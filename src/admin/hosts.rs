@@ -53,6 +53,9 @@ impl Hosts {
 }
 
 fn is_own(host: &str, own: &str) -> bool {
+    if own.is_empty() {
+        return false;
+    }
     if host.eq_ignore_ascii_case(own) {
         return true;
     }
@@ -62,7 +65,7 @@ fn is_own(host: &str, own: &str) -> bool {
         || LOCAL_DOMAINS
             .iter()
             .any(|it| it.eq_ignore_ascii_case(domain));
-    !short.is_empty() && name.eq_ignore_ascii_case(short) && is_local
+    name.eq_ignore_ascii_case(short) && is_local
 }
 
 /// The host of `host:port`, with the brackets of an IPv6 address; `None` where that is no port.

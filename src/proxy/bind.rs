@@ -40,7 +40,7 @@ impl BindError {
 
     pub(super) fn thread(who: &str, error: &io::Error) -> Self {
         Self(format!(
-            "{who}: cannot start a thread: {error}; raise the limit of processes (ulimit -u, or TasksMax= in the unit) or of memory"
+            "{who}: no thread can be started: {error}; raise the limit of processes (ulimit -u, or TasksMax= in the unit) or of memory"
         ))
     }
 
@@ -261,26 +261,10 @@ fn bind_tcp(
     }
 }
 
-/// The admin endpoint, which runs on its own thread from here on.
-#[derive(Debug)]
-pub(super) struct Admin {
-    pub(super) address: SocketAddr,
-    /// What the loop has to do for it.
-    pub(super) answers: admin::Answers,
-    /// Dropping it ends the endpoint.
-    pub(super) handle: admin::Handle,
-}
-
-pub(super) fn admin(address: SocketAddr, hosts: &[String]) -> Result<Admin, BindError> {
+pub(super) fn admin(address: SocketAddr, hosts: &[String]) -> Result<admin::Listener, BindError> {
     let bound = with_or_without_ipv6(address, admin::Listener::bind);
     let listener = bound.map_err(|error| BindError::listen("admin", &address, false, &error))?;
     let address = listener.local_addr().unwrap_or(address);
     log::info!(target: "setup", address:% = address; "admin endpoint listening");
-    let started = listener.with_hosts(hosts.to_vec()).start();
-    let (handle, answers) = started.map_err(|error| BindError::thread("admin", &error))?;
-    Ok(Admin {
-        address,
-        answers,
-        handle,
-    })
+    Ok(listener.with_hosts(hosts.to_vec()))
 }

@@ -25,6 +25,7 @@ use capacity::Capacity;
 use hand_over::HandOver;
 use notify::Manager;
 
+use crate::admin;
 use crate::config::{Address, Config, Host};
 use crate::conn::{self, Hook, OwnListener, Route, Target};
 use crate::net::{Inherited, Keepalive, Names, Reactor};
@@ -37,7 +38,7 @@ pub struct Proxy {
     shared: Rc<Shared>,
     names: Rc<Names>,
     listeners: Vec<Bound>,
-    admin: Option<bind::Admin>,
+    admin: Option<admin::Listener>,
     limits: Vec<sweep::Limits>,
     drain_timeout: Duration,
     manager: Rc<Manager>,
@@ -178,7 +179,7 @@ impl Proxy {
     /// The address of the admin endpoint.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        Some(self.admin.as_ref()?.address)
+        self.admin.as_ref()?.local_addr().ok()
     }
 
     /// Forwards until `stops` yields or ends, then drains: it stops accepting at once, lets open connections end, and cuts what
@@ -207,11 +208,12 @@ impl Proxy {
         let capacity = Capacity::of_this_process()?;
         reactor.limit_pipes(capacity.pipes);
         reactor.limit_memory(capacity.limits);
-        let admin = self.admin.map(|admin| {
-            executor
-                .spawn(admin.answers.answer(shared.clone()))
-                .detach();
-            admin.handle
+        // Only now, so that it asks for no descriptor before it is known whether there are enough.
+        let admin = self.admin.map(admin::Listener::start).transpose();
+        let admin = admin.map_err(|error| BindError::thread("admin", &error))?;
+        let admin = admin.map(|(handle, answers)| {
+            executor.spawn(answers.answer(shared.clone())).detach();
+            handle
         });
         if !self.names.is_empty() {
             let looking_up = self.names.keep_fresh(reactor.clone());

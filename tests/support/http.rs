@@ -64,7 +64,7 @@ impl Client {
 
     /// The same on a connection that may have ended while it was idle: `None` if it has.
     pub fn get_if_open(&mut self, path: &str) -> Option<Answer> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         self.stream.write_all(request.as_bytes()).ok()?;
         match self.stream.peek(&mut [0]) {
             Ok(0) => None,
