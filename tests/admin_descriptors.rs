@@ -60,7 +60,7 @@ fn metrics_are_answered_with_all_descriptors_taken() {
     let (mut first, mut second) = (clients.next().unwrap(), clients.next().unwrap());
     first.send("GET /healthz HTTP/1.1\r\n");
     assert_eq!(second.get("/healthz").body, "ok\n");
-    first.expect_end();
+    first.expect_cut();
     for client in [&first, &second] {
         // The first may be gone entirely.
         let _ = client.stream().shutdown(Shutdown::Both);

@@ -137,7 +137,8 @@ fn without_local_ports_towards_one_server_the_next_takes_the_connection_and_else
     // It is the first server's turn, towards which there is no port. The second has one.
     let mut c = client(1002);
     c.read_exact(&mut [0]).unwrap();
-    coracle.logged("dial 127.0.0.1:5001: Cannot assign requested address");
+    let line = coracle.logged("dial: Cannot assign requested address");
+    assert!(line.contains("server=127.0.0.1:5001"), "{line}");
     // Neither has one, before one is given back.
     let mut d = client(1003);
     open(3.0);
@@ -181,12 +182,12 @@ fn dial_timeout_ends_the_dialling_of_one_connection_however_many_servers_there_a
     let error = client.read_exact(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     // The first has its own limit; the second has what is left of the whole.
-    let first = coracle.logged(&format!("dial {}", servers[0]));
+    let first = coracle.logged(&format!("server={}", servers[0]));
     assert!(
         first.contains("no answer within 2s (connect_timeout)"),
         "{first}"
     );
-    let second = coracle.logged(&format!("dial {}", servers[1]));
+    let second = coracle.logged(&format!("server={}", servers[1]));
     assert!(
         second.contains("no answer within 3s (dial_timeout)"),
         "{second}"

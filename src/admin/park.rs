@@ -117,14 +117,16 @@ impl Park {
         }
     }
 
-    /// Accepts a client, as soon as there is one.
+    /// Accepts a client, as soon as there is one. Until then nothing is tried: accept(2) takes a descriptor before it looks whether
+    /// somebody waits, so that without one it fails although nobody does.
     ///
     /// # Errors
     /// Those of accept(2).
     pub async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
+            self.backlog().await;
             match listener.accept() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.backlog().await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 accepted => return accepted,
             }
         }

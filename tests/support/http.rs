@@ -120,6 +120,15 @@ impl Client {
         assert!(self.received.is_empty(), "more came");
     }
 
+    /// Waits for the end of the connection, with nothing before it. It is a reset if the other side has not read all that was sent.
+    pub fn expect_cut(&mut self) {
+        match self.stream.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("it goes on: {other:?}"),
+        }
+    }
+
     /// Whether something has come that was not asked for here yet.
     pub fn has_received(&self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
