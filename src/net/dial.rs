@@ -78,6 +78,9 @@ impl Race<'_> {
             if let Some(stream) = self.winner.take().or_else(|| self.poll_running(cx)) {
                 return Poll::Ready(Ok(stream));
             }
+            if self.opening.is_broken() {
+                return Poll::Pending;
+            }
             if self.running.is_empty() {
                 if self.waiting.is_empty() {
                     return Poll::Ready(Err(self.failure()));
@@ -129,12 +132,17 @@ impl Race<'_> {
     }
 
     fn start(&mut self, address: SocketAddr) -> io::Result<()> {
-        let stream = Stream::start_tcp(self.reactor, address, self.dial.keepalive)?;
-        // Elsewhere the answer is still under way.
-        if address.ip().is_loopback() && self.opening.offer(&stream)? {
-            self.winner = Some(stream);
-        } else {
-            self.running.push((address, stream));
+        let start = || Stream::start_tcp(self.reactor, address, self.dial.keepalive);
+        // Elsewhere the answer would still be under way.
+        let started = match address.ip().is_loopback() {
+            true => self.opening.offer(start)?,
+            false => Some((start()?, false)),
+        };
+        match started {
+            Some((stream, true)) => self.winner = Some(stream),
+            Some((stream, false)) => self.running.push((address, stream)),
+            // The client is gone, which whoever dials for it is told in the same turn.
+            None => {}
         }
         Ok(())
     }

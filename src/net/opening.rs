@@ -4,8 +4,6 @@ use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll};
 
-use rustix::io::Errno;
-
 use super::spill::Spill;
 use super::stream::Stream;
 
@@ -49,37 +47,47 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Sends what the client has sent so far to a server to which a connection has just been started. True if it has taken some:
-    /// then it is connected.
-    pub(super) fn offer(&self, server: &Stream) -> Result<bool, Errno> {
+    /// Starts a connection by `start` and sends at once what the client has sent so far. With the server comes true if it has taken
+    /// some: then it is connected. Nothing is started for a client that has reset, which [`Opening::is_broken`] then says.
+    pub(super) fn offer(
+        &self,
+        start: impl FnOnce() -> io::Result<Stream>,
+    ) -> io::Result<Option<(Stream, bool)>> {
+        let unsent = |server| Some((server, false));
         let Some(client) = self.client else {
-            return Ok(false);
+            return start().map(unsent);
         };
         let mut read = self.read.borrow_mut();
         if !read.held.is_empty() {
+            let server = start()?;
             let sent = server.send_at_once(read.held.bytes());
             let n = sent.unwrap_or(None).unwrap_or(0);
             read.held.consume(n);
             read.taken += n;
-            return server.is_connected_by(sent);
+            let is_connected = server.is_connected_by(sent)?;
+            return Ok(Some((server, is_connected)));
         }
         if read.ended || read.error.is_some() || !client.reactor().may_hold() {
-            return Ok(false);
+            return start().map(unsent);
         }
         client.reactor().with_scratch(|scratch| {
             let bytes = match client.try_recv(scratch) {
-                Ok(None) => return Ok(false),
+                Ok(None) => return start().map(unsent),
                 Ok(Some(n)) => &scratch[..n],
                 Err(error) => {
                     read.error = Some(error.into());
-                    return Ok(false);
+                    return Ok(None);
                 }
             };
             if bytes.is_empty() {
                 read.ended = true;
-                return Ok(false);
+                return start().map(unsent);
             }
-            let sent = server.send_at_once(bytes);
+            let server = start();
+            let sent = match &server {
+                Ok(server) => server.send_at_once(bytes),
+                Err(_) => Ok(None),
+            };
             let n = sent.unwrap_or(None).unwrap_or(0);
             read.taken = n;
             if n < bytes.len() {
@@ -88,8 +96,15 @@ impl<'a> Opening<'a> {
                     Err(error) => read.error = Some(error),
                 }
             }
-            server.is_connected_by(sent)
+            let server = server?;
+            let is_connected = server.is_connected_by(sent)?;
+            Ok(Some((server, is_connected)))
         })
+    }
+
+    /// True if the client's connection is known to have failed.
+    pub(super) fn is_broken(&self) -> bool {
+        self.read.borrow().error.is_some()
     }
 
     /// Ready when the client's connection has failed. That it has finished sending is no failure.

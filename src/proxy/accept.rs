@@ -23,6 +23,8 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 /// While others wait for a place in the set, a connection keeps its own for this long after one side has finished and nothing has passed
 /// since: as in the example of `timeout client-fin` in HAProxy's manual.
 const HALF_CLOSED_STAYS: Duration = Duration::from_secs(30);
+/// How long nobody is accepted after one has given way.
+const GIVES_WAY: Duration = Duration::from_secs(1);
 
 /// A listener with what is to be done with its connections.
 #[derive(Debug)]
@@ -128,6 +130,8 @@ async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: usize) {
             log::warn!(id:% = id;
                 "no room, and others wait: a half-closed connection that was silent for {} s gives way", HALF_CLOSED_STAYS.as_secs());
             conns.kill(id, CloseReason::GaveWay, now);
+            // Its reset goes round the circle, which must not grow again meanwhile.
+            reactor.sleep(GIVES_WAY).await;
         }
     }
 }
