@@ -178,53 +178,60 @@ fn is_in_time_wait(local: SocketAddr, peer: SocketAddr) -> bool {
 
 #[test]
 fn a_connection_that_both_sides_have_finished_and_that_still_has_bytes_to_pass_on_is_no_mismatch() {
-    const STEP: usize = 256 * 1024;
+    const STEP: usize = 64 * 1024;
     let stalled = Stalled::start();
     let config = format!(
         "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{}\"\n",
         stalled.address
     );
     by_each_source(&config, |coracle| {
-        let mut client = TcpStream::connect(coracle.address("e")).unwrap();
-        let peer = client.local_addr().unwrap();
-        // All that the kernel and coracle take while the server does not read.
-        client.set_nonblocking(true).unwrap();
-        let (mut sent, mut refused) = (0, 0);
-        while refused < 40 {
-            match client.write(&[7; 65_536]) {
-                Ok(n) => (sent, refused) = (sent + n, 0),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    refused += 1;
-                    thread::sleep(std::time::Duration::from_millis(5));
+        loop {
+            let mut client = TcpStream::connect(coracle.address("e")).unwrap();
+            let peer = client.local_addr().unwrap();
+            // All that the kernel and coracle take while the server does not read.
+            client.set_nonblocking(true).unwrap();
+            let (mut sent, mut refused) = (0, 0);
+            while refused < 40 {
+                match client.write(&[7; 65_536]) {
+                    Ok(n) => (sent, refused) = (sent + n, 0),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        refused += 1;
+                        thread::sleep(std::time::Duration::from_millis(5));
+                    }
+                    Err(error) => panic!("{error}"),
                 }
-                Err(error) => panic!("{error}"),
             }
+            client.set_nonblocking(false).unwrap();
+            client.read_exact(&mut [0]).unwrap();
+            assert_eq!(client.read(&mut [0]).unwrap(), 0);
+            client.shutdown(Shutdown::Write).unwrap();
+            // The server reads until the client's end has come through to coracle, and no further.
+            let mut server = stalled.stream.recv().unwrap();
+            let mut received = 0;
+            while !is_in_time_wait(coracle.address("e"), peer) {
+                // Looking is dear where the machine has many sockets.
+                server.read_exact(&mut [0; STEP]).unwrap();
+                received += STEP;
+                assert!(received < sent, "all has passed before the end came");
+            }
+            let metrics = scrape(coracle.admin);
+            if of(&metrics, "coracle_open_connections", "e") == 0.0 {
+                // The last step has let all of it pass. Another connection may stop at a better place.
+                continue;
+            }
+            assert_eq!(of(&metrics, "coracle_open_connections", "e"), 1.0);
+            assert_eq!(of(&metrics, "coracle_connection_mismatch", "e"), 0.0);
+            assert_eq!(of(&metrics, "coracle_kernel_connections", "e"), 1.0);
+            let output = audit(coracle.admin, &["--json"]);
+            let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert!(output.status.success(), "{json}");
+            assert_eq!(json["connections"][0]["peer"], peer.to_string());
+            assert_eq!(json["connections"][0]["kernel"], "closed");
+            assert_eq!(json["connections"][0]["differs"], false);
+            let rest = std::io::copy(&mut server, &mut std::io::sink()).unwrap();
+            assert_eq!(received + rest as usize, sent);
+            break;
         }
-        client.set_nonblocking(false).unwrap();
-        client.read_exact(&mut [0]).unwrap();
-        assert_eq!(client.read(&mut [0]).unwrap(), 0);
-        client.shutdown(Shutdown::Write).unwrap();
-        // The server reads until the client's end has come through to coracle, and no further.
-        let mut server = stalled.stream.recv().unwrap();
-        let mut received = 0;
-        while !is_in_time_wait(coracle.address("e"), peer) {
-            // Looking is dear where the machine has many sockets.
-            server.read_exact(&mut [0; STEP]).unwrap();
-            received += STEP;
-            assert!(received < sent, "all has passed before the end came");
-        }
-        let metrics = scrape(coracle.admin);
-        assert_eq!(of(&metrics, "coracle_open_connections", "e"), 1.0);
-        assert_eq!(of(&metrics, "coracle_connection_mismatch", "e"), 0.0);
-        assert_eq!(of(&metrics, "coracle_kernel_connections", "e"), 1.0);
-        let output = audit(coracle.admin, &["--json"]);
-        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert!(output.status.success(), "{json}");
-        assert_eq!(json["connections"][0]["peer"], peer.to_string());
-        assert_eq!(json["connections"][0]["kernel"], "closed");
-        assert_eq!(json["connections"][0]["differs"], false);
-        let rest = std::io::copy(&mut server, &mut std::io::sink()).unwrap();
-        assert_eq!(received + rest as usize, sent);
     });
 }
 
