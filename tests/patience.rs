@@ -115,6 +115,12 @@ const ALLOWED: &[(&str, &str, usize, &str)] = &[
         "between attempts that fail, so that they do not keep the machine busy",
     ),
     (
+        "agreement.rs",
+        "thread::sleep(",
+        1,
+        "between two writes that the kernel refuses, until it has refused many in a row",
+    ),
+    (
         "forwarding.rs",
         ".elapsed()",
         3,
