@@ -55,8 +55,8 @@ use spare::Spare;
 
 /// The thread's stack.
 const STACK_BYTES: usize = 256 * 1024;
-/// What the thread adds to its nice value: on one busy core, the thread that moves data has three quarters of the time.
-const NICE: i32 = 5;
+/// What the thread adds to its nice value: on one busy core, the thread that moves data has nine tenths of the time.
+const NICE: i32 = 10;
 
 /// The endpoint's listening socket, with everything that it must have opened before descriptors can run out.
 #[derive(Debug)]
