@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smol::LocalExecutor;
 use smol::future::FutureExt;
@@ -13,7 +13,8 @@ use super::capacity::Capacity;
 use crate::conn::{self, Route};
 use crate::net::{Listener, Reactor, Stream};
 use crate::state::{
-    AcceptError, Backoff, CloseReason, Conns, Entrypoint, Guard, Peer, Phase, Shared, Throttle,
+    AcceptError, Backoff, CloseReason, Conn, Conns, Entrypoint, Guard, Peer, Phase, Shared,
+    Throttle,
 };
 
 /// The first wait after the kernel had no room; it doubles while that lasts.
@@ -106,26 +107,36 @@ async fn next_client(
 async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: usize) {
     /// What was cut leaves the set when its task is dropped, which is at once, but not yet.
     const AT_LEAST: Duration = Duration::from_millis(100);
+    /// Who is so late has not run meanwhile, and a pause of the program is nobody's silence.
+    const PAUSE_MIN: Duration = Duration::from_secs(1);
+    let is_half_closed = |conn: &Conn| conn.phase() == Phase::HalfClosed;
     let mut free = pin!(conns.place(capacity));
+    let mut awake_since = None;
     loop {
-        let silent = conns.longest_silent(|conn| conn.phase() == Phase::HalfClosed);
-        let until = silent.map_or(reactor.now(), |(_, since)| since) + HALF_CLOSED_STAYS;
+        let silent = conns.longest_silent(is_half_closed);
+        let since = silent.map_or(reactor.now(), |(_, since)| since);
+        let since = awake_since.map_or(since, |awake| since.max(awake));
+        let until = (since + HALF_CLOSED_STAYS).max(reactor.now() + AT_LEAST);
         let there_is = async {
             free.as_mut().await;
             true
         };
         let late = async {
-            let until = until.max(reactor.now() + AT_LEAST);
             reactor.sleep_until(until).await;
+            if reactor.now() >= until + PAUSE_MIN {
+                awake_since = Some(reactor.now());
+            }
+            // In the next turn what has come meanwhile is read first.
+            reactor.sleep(Duration::from_millis(1)).await;
             false
         };
         if there_is.or(late).await {
             return;
         }
         let now = reactor.now();
-        let silent = conns.longest_silent(|conn| conn.phase() == Phase::HalfClosed);
-        if let Some((id, since)) = silent
-            && now.saturating_duration_since(since) >= HALF_CLOSED_STAYS
+        let is_over = |since: Instant| now.saturating_duration_since(since) >= HALF_CLOSED_STAYS;
+        if let Some((id, since)) = conns.longest_silent(is_half_closed)
+            && is_over(awake_since.map_or(since, |awake| since.max(awake)))
         {
             log::warn!(id:% = id;
                 "no room, and others wait: a half-closed connection that was silent for {} s gives way", HALF_CLOSED_STAYS.as_secs());
