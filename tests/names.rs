@@ -56,10 +56,12 @@ fn a_name_is_looked_up_once_for_all_who_wait() {
 fn eight_names_that_hang_do_not_keep_a_healthy_one_waiting() {
     let (release, released) = channel::<()>();
     let released = Mutex::new(released);
+    let (begin, begun) = smol::channel::unbounded();
     let resolver = Arc::new(move |name: &str| {
         if name == "healthy" {
             return Ok(vec![V4]);
         }
+        let _ = begin.try_send(());
         // Until the test is over, and the sender gone.
         let _ = released.lock().unwrap().recv();
         Err(io::Error::other("it hangs"))
@@ -69,6 +71,10 @@ fn eight_names_that_hang_do_not_keep_a_healthy_one_waiting() {
     let names = Rc::new(Names::resolved_by(resolver, all).unwrap());
     let reactor = Reactor::new().unwrap();
     while_fresh(&reactor, &names, async {
+        // Before anybody asks for the healthy one, as many hang as may.
+        for _ in 0..3 {
+            begun.recv().await.unwrap();
+        }
         let healthy = names.addresses("healthy").await;
         assert_eq!(healthy.unwrap()[..], [V4]);
         for name in hanging {
