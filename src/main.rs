@@ -253,8 +253,14 @@ fn lack() -> Option<String> {
             "no descriptor left: {error}; raise the limit of open files (ulimit -n, or LimitNOFILE= in the unit)"
         ));
     }
-    let thread = thread::Builder::new().spawn(|| ());
-    thread.err().map(|error| no_thread(&error))
+    match thread::Builder::new().spawn(|| ()) {
+        Ok(tried) => {
+            // It does nothing, so it cannot panic.
+            let _ = tried.join();
+            None
+        }
+        Err(error) => Some(no_thread(&error)),
+    }
 }
 
 fn no_thread(error: &io::Error) -> String {

@@ -172,7 +172,9 @@ pub struct Handle {
 
 /// Has async-io start its thread now. Where it cannot, it panics, so whether there can be a thread is tried first.
 fn start_async_io() -> io::Result<()> {
-    std::thread::Builder::new().spawn(|| ())?;
+    let tried = std::thread::Builder::new().spawn(|| ())?;
+    // It does nothing, so it cannot panic.
+    let _ = tried.join();
     let any = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     match catch_unwind(|| Async::new_nonblocking(any).map(drop)) {
         Ok(started) => started,
