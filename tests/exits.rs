@@ -32,7 +32,9 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 }
 
 fn exit_code(mut child: Child) -> Option<i32> {
-    until("the process ends", || child.try_wait().unwrap()).code()
+    let status = until("the process ends", || child.try_wait().unwrap());
+    assert!(status.code().is_some(), "it was killed: {status}");
+    status.code()
 }
 
 /// Ways to fail, on a port that is taken.

@@ -19,10 +19,12 @@ pub mod rng;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 /// The one deadline of all tests. It only ends a test that hangs, so it leaves time for an emulated program on a slow and busy
 /// machine: nothing may pass or fail because of it otherwise.
@@ -88,12 +90,18 @@ pub fn can_trace() -> bool {
 
 /// A free address that the kernel gives to no client in the meantime: its port is below the ephemeral ones. Each is given out once,
 /// so that tests of one process never share one, whatever their seeds are.
+///
+/// It is bound without listening: a process that another test forks meanwhile has the socket until its exec, and would take the
+/// connection of a test that waits for its own program to listen.
 pub fn lasting_address(rng: &mut rng::Rng) -> SocketAddr {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     until("a free port below the ephemeral ones", || {
         let port = 20_000 + rng.below(10_000) as u16;
-        let listener = TcpListener::bind(("127.0.0.1", port)).ok()?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&address.into()).ok()?;
         let is_new = GIVEN.lock().unwrap().insert(port);
-        is_new.then(|| listener.local_addr().unwrap())
+        is_new.then_some(address)
     })
 }
