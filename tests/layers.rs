@@ -47,9 +47,10 @@ fn imports_point_down() {
         let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| *layer == file.layer) else {
             continue;
         };
-        for target in paths(&file.code, "crate") {
+        for path in paths(&file.code, "crate") {
+            let target = first_word(&path);
             if target != file.layer && !allowed.contains(&target.as_str()) {
-                wrong.push(format!("{} imports {target}", file.module));
+                wrong.push(format!("{} imports {path}", file.module));
             }
         }
     }
@@ -57,45 +58,20 @@ fn imports_point_down() {
 }
 
 #[test]
-fn no_files_of_a_layer_import_each_other_in_a_circle() {
-    let files = files();
-    let modules: BTreeSet<&str> = files.iter().map(|file| file.module.as_str()).collect();
-    let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for file in &files {
-        let targets = imports.entry(&file.module).or_default();
-        if file.is_mod {
-            // What a mod.rs declares and uses lies below it; re-exporting alone is no use.
-            let uses = |module: &&&str| {
-                let Some(child) = module.strip_prefix(&format!("{}/", file.module)) else {
-                    return false;
-                };
-                let code = without_re_exports(&file.code);
-                code.contains(&format!("{child}::")) || code.contains(&format!("use {child}"))
-            };
-            targets.extend(modules.iter().filter(uses));
-        }
-        let Some((parent, _)) = file.module.rsplit_once('/') else {
-            continue;
-        };
-        let siblings = paths(&file.code, "super").into_iter();
-        let own = paths(&file.code, &format!("crate::{}", file.layer));
-        for name in siblings.chain(own) {
-            let sibling = format!("{parent}/{name}");
-            // Whatever is no sibling stands in the folder's mod.rs.
-            let target = modules.get(sibling.as_str()).unwrap_or(&parent).to_owned();
-            // A macro names its own file in full.
-            if target != file.module {
-                targets.insert(modules.get(target).unwrap());
-            }
-        }
-    }
+fn no_files_import_each_other_in_a_circle() {
+    let sources = Sources::read();
+    let imports: BTreeMap<&str, BTreeSet<String>> = sources
+        .files
+        .iter()
+        .map(|file| (file.module.as_str(), sources.imports(file)))
+        .collect();
     for start in imports.keys() {
         let mut seen = BTreeSet::new();
-        let mut next: Vec<&str> = imports[start].iter().copied().collect();
+        let mut next: Vec<&String> = imports[start].iter().collect();
         while let Some(module) = next.pop() {
-            assert!(module != *start, "{start} is in a circle of imports");
+            assert!(module != start, "{start} is in a circle of imports");
             if seen.insert(module) {
-                next.extend(&imports[module]);
+                next.extend(imports.get(module.as_str()).into_iter().flatten());
             }
         }
     }
@@ -160,12 +136,31 @@ fn tokio_is_not_in_the_tree() {
 
 #[test]
 fn the_scan_finds_what_it_looks_for() {
-    let code =
-        "use crate::state::{A, b::C};\nuse crate::{admin, net::{X, Y}, sys};\nsuper::dial::dial();";
+    let code = "use crate::state::{A, b::C};\nuse crate::{admin, net::{X, Y}, sys};\ncrate::net::dial();\nnot_crate::x";
     let found: Vec<_> = paths(code, "crate").into_iter().collect();
-    assert_eq!(found, ["admin", "net", "state", "sys"]);
-    let found: Vec<_> = paths(code, "super").into_iter().collect();
-    assert_eq!(found, ["dial"]);
+    let expected = [
+        "admin",
+        "net/X",
+        "net/Y",
+        "net/dial",
+        "state/A",
+        "state/b/C",
+        "sys",
+    ];
+    assert_eq!(found, expected);
+    let found: Vec<_> = paths("super::super::dial::dial();", "super")
+        .into_iter()
+        .collect();
+    assert_eq!(found, ["super/dial/dial"]);
+}
+
+#[test]
+fn an_import_is_traced_through_re_exports() {
+    let sources = Sources::read();
+    let own = |path: &str| sources.owner("", path);
+    assert_eq!(own("state/Guard/insert"), "state/conns");
+    assert_eq!(own("state/Shared"), "state");
+    assert_eq!(own("sys/sockets/Table"), "sys/sockets/row");
 }
 
 fn root() -> &'static Path {
@@ -209,50 +204,138 @@ fn file(path: &Path) -> File {
     }
 }
 
-/// The first segments of all paths after `root::`, those in braces too.
+/// All sources, with what each folder's `mod.rs` re-exports.
+struct Sources {
+    files: Vec<File>,
+    modules: BTreeSet<String>,
+    /// A module and a name in it, with the path that the name stands for.
+    re_exports: BTreeMap<(String, String), String>,
+}
+
+impl Sources {
+    fn read() -> Self {
+        let files = files();
+        let modules = files.iter().map(|file| file.module.clone()).collect();
+        let mut re_exports = BTreeMap::new();
+        for file in files.iter().filter(|file| file.is_mod) {
+            for statement in file.code.split(';').filter(|part| is_re_export(part)) {
+                let (_, exported) = statement.split_once("use ").unwrap();
+                let mut paths = BTreeSet::new();
+                tree("", exported, &mut paths);
+                for path in paths {
+                    let name = path.rsplit('/').next().unwrap().to_owned();
+                    re_exports.insert((file.module.clone(), name), path);
+                }
+            }
+        }
+        Self {
+            files,
+            modules,
+            re_exports,
+        }
+    }
+
+    /// The files that `file` imports from, wherever the names are re-exported.
+    fn imports(&self, file: &File) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for path in paths(&file.code, "crate") {
+            found.insert(self.owner("", &path));
+        }
+        for path in paths(&file.code, "super") {
+            let mut from = parent(&file.module);
+            let mut path = path.as_str();
+            while let Some(rest) = path.strip_prefix("super/") {
+                (from, path) = (parent(from), rest);
+            }
+            found.insert(self.owner(from, path));
+        }
+        if file.is_mod {
+            // What a mod.rs declares and uses lies below it; re-exporting alone is no use.
+            let statements = file.code.split(';').filter(|part| !is_re_export(part));
+            let code = statements.collect::<Vec<_>>().join(";");
+            let children = self.modules.iter().filter(|module| {
+                let Some(child) = module.strip_prefix(&format!("{}/", file.module)) else {
+                    return false;
+                };
+                code.contains(&format!("{child}::")) || code.contains(&format!("use {child}"))
+            });
+            found.extend(children.cloned());
+        }
+        // The crate's root is above all. A macro names its own file in full.
+        found.remove("");
+        found.remove(&file.module);
+        found
+    }
+
+    /// The file that has what `path` leads to, seen from the module `from`.
+    fn owner(&self, from: &str, path: &str) -> String {
+        let mut module = from.to_owned();
+        let mut rest = path;
+        while !rest.is_empty() {
+            let (name, behind) = rest.split_once('/').unwrap_or((rest, ""));
+            let child = match module.as_str() {
+                "" => name.to_owned(),
+                module => format!("{module}/{name}"),
+            };
+            if self.modules.contains(&child) {
+                (module, rest) = (child, behind);
+            } else if let Some(path) = self.re_exports.get(&(module.clone(), name.to_owned())) {
+                return self.owner(&module, path);
+            } else {
+                break;
+            }
+        }
+        module
+    }
+}
+
+/// The module that contains `module`; the crate's root is empty.
+fn parent(module: &str) -> &str {
+    module.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+fn is_re_export(statement: &str) -> bool {
+    let statement = statement.trim_start();
+    statement.starts_with("pub") && statement.lines().next().unwrap().contains(" use ")
+}
+
+/// All paths after `root::`, with slashes, each of those in braces by itself.
 fn paths(code: &str, root: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in code.match_indices(&format!("{root}::")) {
         let before = code[..at].chars().next_back();
-        if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
-            continue;
-        }
-        let rest = &code[at + root.len() + 2..];
-        let Some(braced) = rest.strip_prefix('{') else {
-            found.insert(first_word(rest));
-            continue;
-        };
-        let mut depth = 0;
-        let mut start = 0;
-        for (i, c) in braced.char_indices() {
-            match c {
-                '{' => depth += 1,
-                '}' if depth == 0 => {
-                    found.insert(first_word(&braced[start..i]));
-                    break;
-                }
-                '}' => depth -= 1,
-                ',' if depth == 0 => {
-                    found.insert(first_word(&braced[start..i]));
-                    start = i + 1;
-                }
-                _ => {}
-            }
+        if !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+            tree("", &code[at + root.len() + 2..], &mut found);
         }
     }
-    found.remove("");
     found
+}
+
+/// Adds the paths of a tree such as `a::{b, c::D}` to `found`, and returns the text behind it.
+fn tree<'a>(path: &str, text: &'a str, found: &mut BTreeSet<String>) -> &'a str {
+    let text = text.trim_start();
+    if let Some(inner) = text.strip_prefix('{') {
+        let mut rest = inner.trim_start();
+        while !rest.is_empty() && !rest.starts_with('}') {
+            rest = tree(path, rest, found).trim_start_matches([',', ' ', '\n']);
+        }
+        return rest.strip_prefix('}').unwrap_or(rest);
+    }
+    let name = first_word(text);
+    let rest = text[name.len()..].trim_start_matches('*');
+    let path = [path, &name].map(str::to_owned).join("/");
+    let path = path.trim_matches('/');
+    match rest.strip_prefix("::") {
+        Some(more) => tree(path, more, found),
+        None => {
+            found.insert(path.to_owned());
+            rest
+        }
+    }
 }
 
 fn first_word(text: &str) -> String {
     let text = text.trim_start();
     let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
     text[..end.unwrap_or(text.len())].to_owned()
-}
-
-fn without_re_exports(code: &str) -> String {
-    let statements = code
-        .split(';')
-        .filter(|part| !part.trim_start().starts_with("pub use"));
-    statements.collect::<Vec<_>>().join(";")
 }
