@@ -16,6 +16,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sys", &[]),
 ];
 
+/// The floors of a layer that has some: each folder with those beside it that it may import. The files beside them lie below all
+/// floors; the layer's `mod.rs` is above.
+const FLOORS: &[(&str, &[&str])] = &[
+    ("net/relay", &["net/socket", "net/reactor", "net/buffers"]),
+    ("net/dial", &["net/socket", "net/reactor", "net/buffers"]),
+    ("net/socket", &["net/reactor", "net/buffers"]),
+    ("net/reactor", &["net/buffers"]),
+    ("net/buffers", &[]),
+];
+
 /// Each library with the one place that may use it.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("argh", &["cli", "main"]),
@@ -51,6 +61,36 @@ fn imports_point_down() {
             let target = first_word(&path);
             if target != file.layer && !allowed.contains(&target.as_str()) {
                 wrong.push(format!("{} imports {path}", file.module));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn imports_between_floors_point_down() {
+    let sources = Sources::read();
+    let layers: BTreeSet<&str> = FLOORS.iter().map(|(floor, _)| parent(floor)).collect();
+    let mut wrong = Vec::new();
+    for file in &sources.files {
+        if !layers.contains(file.layer.as_str()) || file.module == file.layer {
+            continue;
+        }
+        let own = floor(&file.module);
+        let allowed = match own {
+            Some(own) => FLOORS.iter().find(|(floor, _)| *floor == own),
+            // It stands beside the floors.
+            None => Some(&("", [].as_slice())),
+        };
+        let Some((_, allowed)) = allowed else {
+            wrong.push(format!("{} is on no known floor", file.module));
+            continue;
+        };
+        for target in sources.imports(file) {
+            let is_wrong = |to| Some(to) != own && !allowed.contains(&to);
+            let goes_up = target == file.layer;
+            if goes_up || target.starts_with(&file.layer) && floor(&target).is_some_and(is_wrong) {
+                wrong.push(format!("{} imports {target}", file.module));
             }
         }
     }
@@ -289,6 +329,16 @@ impl Sources {
     }
 }
 
+/// The floor of a module, such as `net/socket` of `net/socket/stream` and of `net/socket` itself.
+fn floor(module: &str) -> Option<&str> {
+    let listed = FLOORS.iter().find(|(floor, _)| *floor == module);
+    match parent(module) {
+        _ if listed.is_some() => Some(module),
+        folder if folder.contains('/') => floor(folder).or(Some(folder)),
+        _ => None,
+    }
+}
+
 /// The module that contains `module`; the crate's root is empty.
 fn parent(module: &str) -> &str {
     module.rsplit_once('/').map_or("", |(parent, _)| parent)
@@ -304,7 +354,9 @@ fn paths(code: &str, root: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in code.match_indices(&format!("{root}::")) {
         let before = code[..at].chars().next_back();
-        if !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+        // The reach of a `pub(in crate::net)` is no import.
+        let is_reach = code[..at].ends_with("pub(in ");
+        if !is_reach && !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
             tree("", &code[at + root.len() + 2..], &mut found);
         }
     }

@@ -2,45 +2,19 @@
 //!
 //! Everything above speaks of [`Stream`], [`Listener`], [`Names`], [`dial_tcp`] and [`relay()`]; how readiness is learnt, and how bytes
 //! get from one socket to the other, is known only here.
+//!
+//! It has floors, and imports point down there too: `relay` and `dial` stand on `socket`, that on `reactor`, that on `buffers`.
 
-mod connect;
+mod buffers;
 mod dial;
-mod flow;
-mod inherited;
-mod keepalive;
-mod line;
-mod linger;
-mod listener;
-mod memory;
-mod names;
-mod opening;
-mod origin;
-mod pipes;
-mod place;
 mod reactor;
-mod ready;
 mod relay;
-mod share;
-mod sleep;
-mod source;
-mod spill;
-mod stream;
-mod timers;
-mod unix_socket;
-mod wake;
+mod socket;
 
-pub use dial::{Dial, Lack, dial_tcp};
-pub use flow::{Broken, Meter, Side};
-pub use inherited::Inherited;
-pub use keepalive::Keepalive;
-pub use line::{Line, Turn};
-pub use listener::{Listener, TcpOptions};
-pub use memory::{Allowance, MemoryLimits};
-pub use names::{Names, Resolver};
-pub use opening::{Opening, Read};
-pub use origin::is_here;
-pub use reactor::Reactor;
-pub use relay::{Relay, relay};
-pub use sleep::Sleep;
-pub use stream::Stream;
-pub use unix_socket::{FileId, UnixSocket};
+pub use buffers::{Allowance, MemoryLimits};
+pub use dial::{Dial, Lack, Line, Names, Resolver, Turn, dial_tcp, is_here};
+pub use reactor::{Reactor, Sleep};
+pub use relay::{Broken, Meter, Relay, Side, relay};
+pub use socket::{
+    FileId, Inherited, Keepalive, Listener, Opening, Read, Stream, TcpOptions, UnixSocket,
+};

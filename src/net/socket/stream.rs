@@ -14,9 +14,7 @@ use rustix::pipe::{SpliceFlags, splice};
 use smol::io::{AsyncRead, AsyncWrite};
 
 use super::keepalive::Keepalive;
-use super::reactor::Reactor;
-use super::ready::Ready;
-use super::source::Source;
+use crate::net::reactor::{Reactor, Ready, Source};
 use crate::sys;
 
 /// A stream socket. Until [`Stream::finish`] says that all was passed on, dropping it resets the connection, so that no cut
@@ -76,7 +74,7 @@ impl Stream {
         }
     }
 
-    pub(super) fn reactor(&self) -> &Rc<Reactor> {
+    pub(in crate::net) fn reactor(&self) -> &Rc<Reactor> {
         self.source.reactor()
     }
 
@@ -90,17 +88,17 @@ impl Stream {
     }
 
     /// True if the peer has reset it right after it was connected.
-    pub(super) fn was_reset(&self) -> bool {
+    pub(in crate::net) fn was_reset(&self) -> bool {
         self.source.is(Ready::RESET)
     }
 
     /// Has its task woken once, some seconds from now, for [`Stream::upkeep`].
-    pub(super) fn tell_when_aged(&self) {
+    pub(in crate::net) fn tell_when_aged(&self) {
         self.source.tell_when_aged();
     }
 
     /// Does what waits until a connection has proved to last. True if its task was woken for that.
-    pub(super) fn upkeep(&self) -> bool {
+    pub(in crate::net) fn upkeep(&self) -> bool {
         let has_aged = self.source.is(Ready::AGED);
         if has_aged {
             self.source.clear(Ready::AGED);
@@ -123,7 +121,7 @@ impl Stream {
     }
 
     /// Reads what is there; `None` if nothing is, or was when last asked and no event has come since.
-    pub(super) fn try_recv(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
+    pub(in crate::net) fn try_recv(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
         let ready = self.source.ready();
         if ready.contains(Ready::END) {
             return Ok(Some(0));
@@ -163,7 +161,7 @@ impl Stream {
     }
 
     /// Writes what the kernel takes at once; `None` if nothing, or if it was full and has told of no room since.
-    pub(super) fn try_send(&self, bytes: &[u8]) -> Result<Option<usize>, Errno> {
+    pub(in crate::net) fn try_send(&self, bytes: &[u8]) -> Result<Option<usize>, Errno> {
         match self.is_writable() {
             true => self.send_at_once(bytes),
             false => Ok(None),
@@ -189,7 +187,7 @@ impl Stream {
     }
 
     /// Moves up to `n` bytes into an empty pipe; `None` if there are none. 0 is the end, or urgent data.
-    pub(super) fn try_splice_out(
+    pub(in crate::net) fn try_splice_out(
         &self,
         pipe: BorrowedFd<'_>,
         n: usize,
@@ -209,7 +207,7 @@ impl Stream {
     /// Moves `n` bytes, which are all that is in it, out of a pipe, as far as the kernel takes them; `None` if it takes none.
     ///
     /// Splicing into a broken connection raises SIGPIPE, which Rust's runtime ignores.
-    pub(super) fn try_splice_in(
+    pub(in crate::net) fn try_splice_in(
         &self,
         pipe: BorrowedFd<'_>,
         n: usize,
@@ -227,7 +225,7 @@ impl Stream {
     }
 
     /// False once urgent data has come: splice(2) stops at it for ever, or says that the stream has ended.
-    pub(super) fn can_splice(&self) -> bool {
+    pub(in crate::net) fn can_splice(&self) -> bool {
         !self.source.is(Ready::URGENT)
     }
 
@@ -240,7 +238,7 @@ impl Stream {
     }
 
     /// Has reads ask the kernel, whatever is known, until it says that nothing is there.
-    pub(super) fn look_again(&self) {
+    pub(in crate::net) fn look_again(&self) {
         // As after the event of a failure: a short read then clears nothing.
         self.source
             .set(Ready::READ | Ready::READ_CLOSED | Ready::ERROR);
@@ -248,12 +246,12 @@ impl Stream {
 
     /// True if a peer that receives no more may still send: a Unix socket can be shut down for reading alone. A TCP connection that
     /// cannot be sent to is gone in both directions.
-    pub(super) fn breaks_one_way(&self) -> bool {
+    pub(in crate::net) fn breaks_one_way(&self) -> bool {
         self.kind == Kind::Unix
     }
 
     /// How many of the bytes sent the peer has not acknowledged, as far as the kernel says. What a Unix socket has taken is its peer's.
-    pub(super) fn unacknowledged(&self) -> usize {
+    pub(in crate::net) fn unacknowledged(&self) -> usize {
         match self.kind {
             Kind::Tcp => sys::send_queue::unacknowledged(&self.source).unwrap_or(0),
             Kind::Unix => 0,
@@ -261,17 +259,17 @@ impl Stream {
     }
 
     /// False once all was read, until there is more, or the end.
-    pub(super) fn is_readable(&self) -> bool {
+    pub(in crate::net) fn is_readable(&self) -> bool {
         self.source.ready().intersects(Ready::READ | Ready::END)
     }
 
     /// False once the kernel's buffer was full, until it has room again.
-    pub(super) fn is_writable(&self) -> bool {
+    pub(in crate::net) fn is_writable(&self) -> bool {
         self.source.is(Ready::WRITE)
     }
 
     /// How many bytes the kernel has room for, as far as it says.
-    pub(super) fn room(&self) -> Option<usize> {
+    pub(in crate::net) fn room(&self) -> Option<usize> {
         sys::send_buffer::room(&self.source)
     }
 
@@ -279,12 +277,12 @@ impl Stream {
     ///
     /// # Errors
     /// When the kernel has no memory for it.
-    pub(super) fn wait(&self, cx: &mut Context<'_>, room: bool) -> io::Result<()> {
+    pub(in crate::net) fn wait(&self, cx: &mut Context<'_>, room: bool) -> io::Result<()> {
         self.source.wait(cx, room)
     }
 
     /// Why the connection has failed, once; nobody has to read or write for it.
-    pub(super) fn failure(&self) -> Option<Errno> {
+    pub(in crate::net) fn failure(&self) -> Option<Errno> {
         if !self.source.is(Ready::ERROR) {
             return None;
         }

@@ -12,7 +12,7 @@ use std::task::Poll;
 use smol::channel::{Receiver, Sender, unbounded};
 use smol::future::FutureExt;
 
-use super::reactor::Reactor;
+use crate::net::reactor::Reactor;
 use crate::state::{Lookups, Waiters};
 use crate::sys::thread;
 

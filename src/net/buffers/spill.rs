@@ -7,7 +7,7 @@ use crate::state::{Held, HeldIn, Reservation};
 
 /// Bytes that were read and not yet taken. Empty, it has no memory.
 #[derive(Debug, Default)]
-pub(super) struct Spill {
+pub(in crate::net) struct Spill {
     bytes: Box<[u8]>,
     start: usize,
     _reservation: Option<Reservation>,
@@ -18,7 +18,7 @@ impl Spill {
     ///
     /// # Errors
     /// When there is no memory for it. That ends one connection; the others need none.
-    pub(super) fn new(bytes: &[u8], held: &Rc<Held>) -> io::Result<Self> {
+    pub(in crate::net) fn new(bytes: &[u8], held: &Rc<Held>) -> io::Result<Self> {
         let mut copy = Vec::new();
         copy.try_reserve_exact(bytes.len())
             .map_err(|_| io::ErrorKind::OutOfMemory)?;
@@ -30,16 +30,16 @@ impl Spill {
         })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::net) fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::net) fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
     /// Forgets the first `n` bytes.
-    pub(super) fn consume(&mut self, n: usize) {
+    pub(in crate::net) fn consume(&mut self, n: usize) {
         self.start += n;
         if self.is_empty() {
             *self = Self::default();

@@ -24,7 +24,7 @@ const REFUSED: Duration = Duration::from_secs(1);
 
 /// The pool.
 #[derive(Debug)]
-pub(super) struct Pipes {
+pub(in crate::net) struct Pipes {
     /// Open and empty.
     idle: RefCell<Vec<Pipe>>,
     /// Idle ones that nobody has needed since the last [`Pipes::shrink`].
@@ -45,9 +45,9 @@ struct Pipe {
 
 impl Pipes {
     /// At most this many, lent and idle ones together, unless [`Pipes::limit`] says otherwise.
-    pub(super) const AT_MOST: usize = 8;
+    pub(in crate::net) const AT_MOST: usize = 8;
 
-    pub(super) fn new(bytes: &Rc<Held>) -> Rc<Self> {
+    pub(in crate::net) fn new(bytes: &Rc<Held>) -> Rc<Self> {
         Rc::new(Self {
             idle: RefCell::default(),
             unused: Cell::new(0),
@@ -59,12 +59,12 @@ impl Pipes {
     }
 
     /// Sets how many there may be.
-    pub(super) fn limit(&self, at_most: usize) {
+    pub(in crate::net) fn limit(&self, at_most: usize) {
         self.at_most.set(at_most);
     }
 
     /// Lends an empty pipe; none, if all are in use or the kernel refuses: then the stream is copied.
-    pub(super) fn lend(self: &Rc<Self>, now: Instant) -> Option<Lent> {
+    pub(in crate::net) fn lend(self: &Rc<Self>, now: Instant) -> Option<Lent> {
         let idle = self.idle.borrow_mut().pop();
         let left = self.idle.borrow().len();
         self.unused.set(self.unused.get().min(left));
@@ -91,7 +91,7 @@ impl Pipes {
     }
 
     /// Closes what nobody has needed since the last call. True while there are open ones.
-    pub(super) fn shrink(&self) -> bool {
+    pub(in crate::net) fn shrink(&self) -> bool {
         let mut idle = self.idle.borrow_mut();
         let needed = idle.len() - self.unused.get();
         idle.truncate(needed);
@@ -119,7 +119,7 @@ impl Pipe {
 
 /// A pipe in use. It goes back to the pool if it is empty, and is closed otherwise: it must not carry one stream's bytes into another.
 #[derive(Debug)]
-pub(super) struct Lent {
+pub(in crate::net) struct Lent {
     /// Always there; taken by the drop.
     pipe: Option<Pipe>,
     held: u32,
@@ -133,39 +133,39 @@ impl Lent {
     }
 
     /// How many bytes it may hold.
-    pub(super) fn capacity(&self) -> usize {
+    pub(in crate::net) fn capacity(&self) -> usize {
         self.pipe().capacity as usize
     }
 
     /// How many bytes are in it.
-    pub(super) fn held(&self) -> usize {
+    pub(in crate::net) fn held(&self) -> usize {
         self.held as usize
     }
 
     /// Where bytes come out.
-    pub(super) fn read_end(&self) -> BorrowedFd<'_> {
+    pub(in crate::net) fn read_end(&self) -> BorrowedFd<'_> {
         self.pipe().read.as_fd()
     }
 
     /// Where bytes go in.
-    pub(super) fn write_end(&self) -> BorrowedFd<'_> {
+    pub(in crate::net) fn write_end(&self) -> BorrowedFd<'_> {
         self.pipe().write.as_fd()
     }
 
     /// `n` bytes have gone in.
-    pub(super) fn filled(&mut self, n: usize) {
+    pub(in crate::net) fn filled(&mut self, n: usize) {
         self.held += n as u32;
         self.reservation.resize(self.held());
     }
 
     /// `n` bytes have come out.
-    pub(super) fn drained(&mut self, n: usize) {
+    pub(in crate::net) fn drained(&mut self, n: usize) {
         self.held -= n as u32;
         self.reservation.resize(self.held());
     }
 
     /// Takes the bytes out by copying, for a receiver that cannot splice.
-    pub(super) fn into_bytes(mut self) -> io::Result<Vec<u8>> {
+    pub(in crate::net) fn into_bytes(mut self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.held()];
         while self.held > 0 {
             let start = bytes.len() - self.held();

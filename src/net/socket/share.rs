@@ -5,11 +5,9 @@ use std::io;
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags};
 
-use super::memory::Allowance;
-use super::reactor::{Reactor, SCRATCH_BYTES};
-use super::ready::Ready;
-use super::spill::Spill;
 use super::stream::{Kind, Stream, retrying};
+use crate::net::buffers::{Allowance, Spill};
+use crate::net::reactor::{Reactor, Ready, SCRATCH_BYTES};
 
 /// After so many KiB the kernel would let a socket's buffers grow. It has not done so before: they are as it made them.
 const SHORT_KIB: u8 = 64;
@@ -28,12 +26,12 @@ impl Reactor {
     }
 
     /// True if all of one read may be held. Otherwise a stream takes only what its receiver takes.
-    pub(super) fn may_hold(&self) -> bool {
+    pub(in crate::net) fn may_hold(&self) -> bool {
         self.memory().left() >= SCRATCH_BYTES
     }
 
     /// How much may go into a pipe; nothing while bytes pass in small pieces, since a pipe's stay together.
-    pub(super) fn may_splice(&self) -> usize {
+    pub(in crate::net) fn may_splice(&self) -> usize {
         match self.may_hold() && self.piece().is_none() {
             true => self.memory().left(),
             false => 0,
@@ -44,7 +42,7 @@ impl Reactor {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub(super) fn spill(&self, bytes: &[u8]) -> io::Result<Spill> {
+    pub(in crate::net) fn spill(&self, bytes: &[u8]) -> io::Result<Spill> {
         let spill = Spill::new(bytes, self.held())?;
         if self.held().may_be_worth_trimming() {
             self.start_ticking();
@@ -78,7 +76,7 @@ impl Stream {
     }
 
     /// Like [`Stream::try_recv`], but the bytes stay in the kernel until [`Stream::consume`] takes them.
-    pub(super) fn try_peek(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
+    pub(in crate::net) fn try_peek(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
         if self.source().is(Ready::END) {
             return Ok(Some(0));
         }
@@ -95,7 +93,7 @@ impl Stream {
     }
 
     /// Takes bytes that were peeked at. `buffer` is as long as they are; they are read into it again.
-    pub(super) fn consume(&self, mut buffer: &mut [u8]) -> io::Result<()> {
+    pub(in crate::net) fn consume(&self, mut buffer: &mut [u8]) -> io::Result<()> {
         while !buffer.is_empty() {
             match self.try_recv(buffer)? {
                 None | Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),

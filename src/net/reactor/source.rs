@@ -8,13 +8,13 @@ use std::task::{Context, Poll};
 
 use rustix::event::epoll::EventFlags;
 
+use super::core::Reactor;
 use super::place::Place;
-use super::reactor::Reactor;
 use super::ready::Ready;
 
 /// A non-blocking descriptor with its place in the loop. It is used by one task at a time.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(in crate::net) struct Source {
     fd: OwnedFd,
     place: Rc<Place>,
     watched: Cell<Watched>,
@@ -46,7 +46,7 @@ impl Watched {
 
 impl Source {
     /// A stream, reported edge-triggered from its first wait on. `ready` is what may be tried before the first event.
-    pub(super) fn stream(reactor: &Rc<Reactor>, fd: OwnedFd, ready: Ready) -> Self {
+    pub(in crate::net) fn stream(reactor: &Rc<Reactor>, fd: OwnedFd, ready: Ready) -> Self {
         Self {
             fd,
             place: reactor.insert(ready),
@@ -56,19 +56,19 @@ impl Source {
     }
 
     /// A listener, level-triggered: it is reported in every turn until nobody waits to be accepted.
-    pub(super) fn listener(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
+    pub(in crate::net) fn listener(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
         let source = Self::stream(reactor, fd, Ready::NONE);
         reactor.watch(&source.fd, &source.place, EventFlags::IN)?;
         source.watched.set(Watched::Both);
         Ok(source)
     }
 
-    pub(super) fn reactor(&self) -> &Rc<Reactor> {
+    pub(in crate::net) fn reactor(&self) -> &Rc<Reactor> {
         &self.reactor
     }
 
     /// Stops reporting a listener's events, or goes on.
-    pub(super) fn set_muted(&self, muted: bool) -> io::Result<()> {
+    pub(in crate::net) fn set_muted(&self, muted: bool) -> io::Result<()> {
         let interest = if muted {
             self.clear(Ready::READ);
             EventFlags::empty()
@@ -79,33 +79,37 @@ impl Source {
     }
 
     /// Takes it out of the epoll set, for a descriptor whose closing does not: somebody else has the same socket.
-    pub(super) fn unwatch(&self) {
+    pub(in crate::net) fn unwatch(&self) {
         self.reactor.unwatch(&self.fd);
     }
 
-    pub(super) fn is(&self, ready: Ready) -> bool {
+    pub(in crate::net) fn is(&self, ready: Ready) -> bool {
         self.ready().contains(ready)
     }
 
-    pub(super) fn ready(&self) -> Ready {
+    pub(in crate::net) fn ready(&self) -> Ready {
         self.place.ready()
     }
 
-    pub(super) fn set(&self, ready: Ready) {
+    pub(in crate::net) fn set(&self, ready: Ready) {
         self.place.set(ready);
     }
 
-    pub(super) fn clear(&self, ready: Ready) {
+    pub(in crate::net) fn clear(&self, ready: Ready) {
         self.place.clear(ready);
     }
 
     /// Makes it [`Ready::AGED`] and wakes its task, once, some seconds from now.
-    pub(super) fn tell_when_aged(&self) {
+    pub(in crate::net) fn tell_when_aged(&self) {
         self.reactor.tell_when_aged(&self.place);
     }
 
     /// Ready when the source is; otherwise its next event wakes the task. An error is the kernel's lack of memory for it.
-    pub(super) fn poll_ready(&self, cx: &mut Context<'_>, ready: Ready) -> Poll<io::Result<()>> {
+    pub(in crate::net) fn poll_ready(
+        &self,
+        cx: &mut Context<'_>,
+        ready: Ready,
+    ) -> Poll<io::Result<()>> {
         if self.is(ready) {
             return Poll::Ready(Ok(()));
         }
@@ -119,7 +123,7 @@ impl Source {
     ///
     /// # Errors
     /// When the kernel has no memory for it.
-    pub(super) fn wait(&self, cx: &mut Context<'_>, room: bool) -> io::Result<()> {
+    pub(in crate::net) fn wait(&self, cx: &mut Context<'_>, room: bool) -> io::Result<()> {
         self.place.wait(cx.waker());
         self.watch(match room {
             true => Watched::Both,

@@ -11,8 +11,7 @@ use rustix::io::Errno;
 
 use super::flow::{Broken, Flow, Meter, Pumped, Side};
 use super::linger::Linger;
-use super::opening::Read;
-use super::stream::Stream;
+use crate::net::socket::{Read, Stream};
 
 /// Passes bytes both ways until both sides have finished sending. A side that has finished still receives for as long as the other
 /// sends. The streams are then marked finished; otherwise dropping them resets both. `opening` is what has happened to the

@@ -11,9 +11,8 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
 use super::keepalive::Keepalive;
-use super::reactor::Reactor;
-use super::ready::Ready;
 use super::stream::{Delay, Kind, Stream};
+use crate::net::reactor::{Reactor, Ready};
 
 const NEW_SOCKET: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 

@@ -4,26 +4,26 @@ use rustix::event::epoll::EventFlags;
 
 /// What a descriptor is known to be ready for, until EAGAIN says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ready(u8);
+pub(in crate::net) struct Ready(u8);
 
 impl Ready {
-    pub(super) const NONE: Self = Self(0);
+    pub(in crate::net) const NONE: Self = Self(0);
     /// Reading would not block.
-    pub(super) const READ: Self = Self(1);
+    pub(in crate::net) const READ: Self = Self(1);
     /// Writing would not block.
-    pub(super) const WRITE: Self = Self(2);
+    pub(in crate::net) const WRITE: Self = Self(2);
     /// The peer has finished sending. Kept once seen: after a short read, the end of the stream is next.
-    pub(super) const READ_CLOSED: Self = Self(4);
+    pub(in crate::net) const READ_CLOSED: Self = Self(4);
     /// The descriptor has a pending error.
-    pub(super) const ERROR: Self = Self(8);
+    pub(in crate::net) const ERROR: Self = Self(8);
     /// Urgent data (TCP's) has been seen. Kept: a read stops short of it although there is more behind it.
-    pub(super) const URGENT: Self = Self(16);
+    pub(in crate::net) const URGENT: Self = Self(16);
     /// All was read, and the peer has finished: only the end can come.
-    pub(super) const END: Self = Self(32);
+    pub(in crate::net) const END: Self = Self(32);
     /// The source has been there for a while.
-    pub(super) const AGED: Self = Self(64);
+    pub(in crate::net) const AGED: Self = Self(64);
     /// The peer has reset it right after it was connected. Kept: the kernel tells that once.
-    pub(super) const RESET: Self = Self(128);
+    pub(in crate::net) const RESET: Self = Self(128);
 
     pub(super) fn from_epoll(flags: EventFlags) -> Self {
         let mut ready = Self::NONE;
@@ -46,11 +46,11 @@ impl Ready {
         ready
     }
 
-    pub(super) fn contains(self, other: Self) -> bool {
+    pub(in crate::net) fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    pub(super) fn intersects(self, other: Self) -> bool {
+    pub(in crate::net) fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 }

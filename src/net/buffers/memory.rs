@@ -48,7 +48,7 @@ impl MemoryLimits {
     }
 
     /// The same for a connection that has passed so much that the kernel would let its buffers grow. `None`: it may.
-    pub(super) fn lasting_allowance(self, open: usize) -> Option<Allowance> {
+    pub(in crate::net) fn lasting_allowance(self, open: usize) -> Option<Allowance> {
         let share = self.spare_bytes? / (Self::SHARES * (open + 1));
         let allowance = Allowance(share.saturating_add(Self::STALLED_BYTES));
         (allowance < Allowance::MOST).then_some(allowance)
@@ -61,7 +61,7 @@ pub struct Allowance(usize);
 
 impl Allowance {
     /// The most that a connection gets: more than the kernel's defaults let it take.
-    pub(super) const MOST: Self = Self(16 << 20);
+    pub(in crate::net) const MOST: Self = Self(16 << 20);
 
     /// In bytes.
     #[must_use]
@@ -71,14 +71,14 @@ impl Allowance {
 
     /// Limits what waits to be read to half of it. Those who are accepted inherit this from their listener. Where it fails, the kernel's
     /// own limit holds.
-    pub(super) fn limit_received(self, socket: impl AsFd) {
+    pub(in crate::net) fn limit_received(self, socket: impl AsFd) {
         // The kernel doubles it.
         let _ = SockRef::from(&socket).set_recv_buffer_size(self.quarter());
     }
 
     /// Limits what waits to be sent to half of it: the mark, one piece that may exceed it, and what the kernel adds. What is under way
     /// does not count, so that distant receivers get it as fast as ever (TCP_NOTSENT_LOWAT, since Linux 3.12). This is inherited, too.
-    pub(super) fn limit_unsent(self, socket: impl AsFd) {
+    pub(in crate::net) fn limit_unsent(self, socket: impl AsFd) {
         let mark = u32::try_from(self.quarter() / 2).unwrap_or(u32::MAX);
         let _ = SockRef::from(&socket).set_tcp_notsent_lowat(mark);
     }
@@ -92,40 +92,40 @@ impl Allowance {
 
 /// What is held, and what may be.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(in crate::net) struct Memory {
     held: Rc<Held>,
     limits: Cell<MemoryLimits>,
 }
 
 impl Memory {
-    pub(super) fn new() -> Self {
+    pub(in crate::net) fn new() -> Self {
         Self {
             held: Rc::default(),
             limits: Cell::new(MemoryLimits::NONE),
         }
     }
 
-    pub(super) fn limit(&self, limits: MemoryLimits) {
+    pub(in crate::net) fn limit(&self, limits: MemoryLimits) {
         self.limits.set(limits);
     }
 
-    pub(super) fn limits(&self) -> MemoryLimits {
+    pub(in crate::net) fn limits(&self) -> MemoryLimits {
         self.limits.get()
     }
 
-    pub(super) fn held(&self) -> &Rc<Held> {
+    pub(in crate::net) fn held(&self) -> &Rc<Held> {
         &self.held
     }
 
     /// How many more bytes may be held.
-    pub(super) fn left(&self) -> usize {
+    pub(in crate::net) fn left(&self) -> usize {
         let most = self.limits.get().held_bytes;
         most.saturating_sub(self.held.sum())
     }
 
     /// In which pieces to pass bytes on with `open` connections. `None`: as large as they come, which is so while few receivers are
     /// blocked.
-    pub(super) fn piece(&self, open: usize) -> Option<usize> {
+    pub(in crate::net) fn piece(&self, open: usize) -> Option<usize> {
         let limits = self.limits.get();
         let allowance = limits.allowance(open)?;
         (self.held.sum() > limits.held_bytes / 8).then_some(allowance.quarter() / 2)

@@ -12,12 +12,10 @@ use rustix::net::{self, SocketAddrAny, SocketFlags};
 use socket2::{Domain, Socket, Type};
 
 use super::keepalive::Keepalive;
-use super::memory::{Allowance, MemoryLimits};
-use super::reactor::Reactor;
-use super::ready::Ready;
-use super::source::Source;
 use super::stream::{Kind, Stream};
 use super::unix_socket::{FileId, UnixPath, UnixSocket};
+use crate::net::buffers::{Allowance, MemoryLimits};
+use crate::net::reactor::{Reactor, Ready, Source};
 
 /// Connections that the kernel completes before they are accepted; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;

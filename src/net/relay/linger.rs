@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::flow::{Broken, Flow, Meter, Pumped, Side};
-use super::sleep::Sleep;
-use super::stream::Stream;
+use crate::net::reactor::Sleep;
+use crate::net::socket::Stream;
 
 /// The first pause before the next look at what the sink has acknowledged, of which the kernel reports no event. It doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(1);

@@ -7,9 +7,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::dial::Lack;
-use super::reactor::Reactor;
-use super::sleep::Sleep;
+use super::happy_eyeballs::Lack;
+use crate::net::reactor::{Reactor, Sleep};
 use crate::state::{Backoff, Waiters, Waiting};
 
 /// The first pause. The kernel does not report that a Unix socket's backlog or a port has room again, so somebody has to try.

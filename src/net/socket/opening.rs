@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll};
 
-use super::spill::Spill;
 use super::stream::Stream;
+use crate::net::buffers::Spill;
 
 /// The client's first bytes. Over loopback a server stands before connect(2) returns, so that they can be sent at once and need no
 /// wait for the news; a server that refuses them leaves them for the next.
@@ -19,13 +19,13 @@ pub struct Opening<'a> {
 #[derive(Debug, Default)]
 pub struct Read {
     /// Read, and not yet taken by a server.
-    pub(super) held: Spill,
+    pub(in crate::net) held: Spill,
     /// How many bytes the server has taken.
-    pub(super) taken: usize,
+    pub(in crate::net) taken: usize,
     /// The client has finished sending.
-    pub(super) ended: bool,
+    pub(in crate::net) ended: bool,
     /// Reading has failed, and the kernel tells that only once.
-    pub(super) error: Option<io::Error>,
+    pub(in crate::net) error: Option<io::Error>,
 }
 
 impl<'a> Opening<'a> {
@@ -49,7 +49,7 @@ impl<'a> Opening<'a> {
 
     /// Starts a connection by `start` and sends at once what the client has sent so far. With the server comes true if it has taken
     /// some: then it is connected. Nothing is started for a client that has reset, which [`Opening::is_broken`] then says.
-    pub(super) fn offer(
+    pub(in crate::net) fn offer(
         &self,
         start: impl FnOnce() -> io::Result<Stream>,
     ) -> io::Result<Option<(Stream, bool)>> {
@@ -103,7 +103,7 @@ impl<'a> Opening<'a> {
     }
 
     /// True if the client's connection is known to have failed.
-    pub(super) fn is_broken(&self) -> bool {
+    pub(in crate::net) fn is_broken(&self) -> bool {
         self.read.borrow().error.is_some()
     }
 
@@ -118,7 +118,7 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// What has become of it, for [`relay`](super::relay()) to go on from.
+    /// What has become of it, for [`relay`](crate::net::relay()) to go on from.
     #[must_use]
     pub fn into_read(self) -> Read {
         self.read.into_inner()

@@ -9,12 +9,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::keepalive::Keepalive;
-use super::opening::Opening;
 use super::origin;
-use super::reactor::Reactor;
-use super::sleep::Sleep;
-use super::stream::Stream;
+use crate::net::reactor::{Reactor, Sleep};
+use crate::net::socket::{Keepalive, Opening, Stream};
 
 /// The head start of one address before the next is tried beside it (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);

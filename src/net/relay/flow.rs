@@ -8,9 +8,8 @@ use std::io;
 
 use rustix::io::Errno;
 
-use super::pipes::Lent;
-use super::spill::Spill;
-use super::stream::Stream;
+use crate::net::buffers::{Lent, Spill};
+use crate::net::socket::Stream;
 
 /// Bytes that one direction may move before the other tasks get their turn.
 const BUDGET_BYTES: usize = 1 << 20;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::reactor::Reactor;
+use super::core::Reactor;
 use super::timers::TimerKey;
 
 /// The future of [`Reactor::sleep_until`]. Dropping it disarms the timer.

@@ -18,12 +18,11 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::memory::{Memory, MemoryLimits};
-use super::pipes::{Lent, Pipes};
 use super::place::{Age, Place, SourceKey};
 use super::ready::Ready;
 use super::timers::Timers;
 use super::wake::WakeUp;
+use crate::net::buffers::{Lent, Memory, MemoryLimits, Pipes};
 use crate::state::Held;
 use crate::sys;
 
@@ -33,7 +32,7 @@ const EVENTS_PER_TURN: usize = 256;
 /// The bytes lent to one read, and so the most that is copied aside for a blocked receiver, which is why it is not larger. The CPU time
 /// of copying 1 GiB was 0.98 s with 16 KiB, 0.81 s with 32, 0.74 s with 64, 0.63 s with 128 and 0.44 s with 1 MiB (x86-64, medians of
 /// five interleaved rounds); long streams are spliced all the same.
-pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
+pub(in crate::net) const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Bytes that all streams together may move in one turn beyond their least share: new events are then looked at.
 const TURN_BYTES: usize = 4 << 20;
@@ -121,7 +120,7 @@ impl Reactor {
         self.memory.limit(limits);
     }
 
-    pub(super) fn memory(&self) -> &Memory {
+    pub(in crate::net) fn memory(&self) -> &Memory {
         &self.memory
     }
 
@@ -238,14 +237,14 @@ impl Reactor {
         }
     }
 
-    pub(super) fn start_ticking(&self) {
+    pub(in crate::net) fn start_ticking(&self) {
         if self.tick.get().is_none() {
             self.tick.set(Some(self.now() + TICK));
         }
     }
 
     /// How many turns there have been; it wraps.
-    pub(super) fn turns(&self) -> u32 {
+    pub(in crate::net) fn turns(&self) -> u32 {
         self.turns.get()
     }
 
@@ -254,35 +253,35 @@ impl Reactor {
     }
 
     /// Lends the shared buffer. `f` must not lend it again.
-    pub(super) fn with_scratch<T>(&self, f: impl FnOnce(&mut [u8]) -> T) -> T {
+    pub(in crate::net) fn with_scratch<T>(&self, f: impl FnOnce(&mut [u8]) -> T) -> T {
         f(&mut self.scratch.borrow_mut())
     }
 
     /// How many connections there are, of two sources each. Listeners among them do not matter.
-    pub(super) fn connections(&self) -> usize {
+    pub(in crate::net) fn connections(&self) -> usize {
         self.places.borrow().len() / 2
     }
 
     /// Lends a pipe, if there is one.
-    pub(super) fn lend_pipe(&self) -> Option<Lent> {
+    pub(in crate::net) fn lend_pipe(&self) -> Option<Lent> {
         let pipe = self.pipes.lend(self.now())?;
         self.start_ticking();
         Some(pipe)
     }
 
     /// How many of these bytes a stream may move in this turn. In a busy turn it is one buffer's worth.
-    pub(super) fn grant(&self, bytes: usize) -> usize {
+    pub(in crate::net) fn grant(&self, bytes: usize) -> usize {
         bytes.min(self.turn_bytes.get().max(SCRATCH_BYTES))
     }
 
     /// Takes bytes that were moved off this turn's.
-    pub(super) fn spend(&self, bytes: usize) {
+    pub(in crate::net) fn spend(&self, bytes: usize) {
         let left = self.turn_bytes.get().saturating_sub(bytes);
         self.turn_bytes.set(left);
     }
 
     /// Has `waker` woken in the next turn, after new events.
-    pub(super) fn wake_next_turn(&self, waker: &Waker) {
+    pub(in crate::net) fn wake_next_turn(&self, waker: &Waker) {
         self.next_turn.borrow_mut().push(waker.clone());
     }
 

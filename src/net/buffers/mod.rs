@@ -1,0 +1,11 @@
+//! What is held for blocked receivers, in memory and in pipes, and how much of it there may be.
+
+mod memory;
+mod pipes;
+mod spill;
+
+pub use memory::{Allowance, MemoryLimits};
+
+pub(super) use memory::Memory;
+pub(super) use pipes::{Lent, Pipes};
+pub(super) use spill::Spill;

@@ -1,0 +1,16 @@
+//! The loop: what descriptors are ready for, which times have come, and whom to wake.
+
+mod core;
+mod place;
+mod ready;
+mod sleep;
+mod source;
+mod timers;
+mod wake;
+
+pub use core::Reactor;
+pub use sleep::Sleep;
+
+pub(super) use core::SCRATCH_BYTES;
+pub(super) use ready::Ready;
+pub(super) use source::Source;
