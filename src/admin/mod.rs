@@ -5,28 +5,14 @@
 //! Through `moments` it gets copies of the state, which is all that the loop does for it; `metrics` and `audit` are what
 //! there is to say of them, and `desk` has it said once to all who ask at the same time.
 
-mod answer;
-mod audit;
+mod agreement;
 mod body;
-mod clients;
 mod desk;
-mod family;
-mod hosts;
 mod http;
-mod json;
-mod kernel;
 mod limits;
 mod metrics;
 mod moments;
-mod negotiate;
-mod openmetrics;
-mod output;
 mod park;
-mod report;
-mod request;
-mod serve;
-mod spare;
-mod traefik;
 
 use std::convert::Infallible;
 use std::io;
@@ -42,16 +28,12 @@ use smol::future::{FutureExt, or};
 
 use crate::sys;
 use crate::sys::process::Process;
-use answer::Window;
+use agreement::Kernel;
 use body::Room;
-use clients::Clients;
-use hosts::Hosts;
-use kernel::Kernel;
+use http::{Clients, Endpoint, Hosts, Spare, Window};
 pub use limits::Limits;
 pub use moments::Answers;
 use park::Park;
-use serve::Endpoint;
-use spare::Spare;
 
 /// The thread's stack.
 const STACK_BYTES: usize = 256 * 1024;

@@ -3,7 +3,6 @@
 //! One thread owns and changes all of it, so whoever reads it between two awaits sees one consistent moment. Nothing here
 //! opens a socket or asks a clock: times come in as arguments.
 
-pub mod agreement;
 mod backoff;
 mod conns;
 mod counters;

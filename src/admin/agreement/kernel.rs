@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::moments::Moments;
-use super::park::Park;
-use crate::state::agreement::{Moment, lasting, mismatch};
+use super::comparison::{BETWEEN_READINGS, Moment, READINGS, lasting, mismatch};
+use crate::admin::moments::Moments;
+use crate::admin::park::Park;
 use crate::state::{Catalogue, Local, Snapshot};
 use crate::sys::process::thread_cpu_time;
 use crate::sys::sockets::{self, Name, Query, Source, Table};
@@ -15,10 +15,6 @@ use crate::sys::sockets::{self, Name, Query, Source, Table};
 const FRESH: Duration = Duration::from_secs(1);
 /// A reading that took long serves for this many times as long, so that readings take a twentieth of one core at most.
 const COST_FACTOR: u32 = 20;
-/// A difference must show in this many readings in a row.
-pub const READINGS: u32 = 3;
-/// The time from one of them to the next: the loop has long heard by then of whatever has ended in the kernel.
-pub const BETWEEN_READINGS: Duration = Duration::from_millis(100);
 
 /// What one entrypoint's connections are in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

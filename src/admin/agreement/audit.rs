@@ -3,12 +3,13 @@
 use std::fmt::Write;
 use std::rc::Rc;
 
-use super::body::{Body, Room};
+use super::comparison::{BETWEEN_READINGS, READINGS};
 use super::json::Json;
-use super::kernel::{BETWEEN_READINGS, Kernel, READINGS};
-use super::moments::Moments;
-use super::park::Park;
+use super::kernel::Kernel;
 use super::report::{Differences, Report};
+use crate::admin::body::{Body, Room};
+use crate::admin::moments::Moments;
+use crate::admin::park::Park;
 
 /// Compares until both agree, or what is left of the differences has lasted, and writes down what was found.
 ///

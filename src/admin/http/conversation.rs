@@ -10,9 +10,9 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::answer::{Answer, refusal};
 use super::clients::{Clients, Phase, Place};
-use super::limits::Limits;
-use super::park::Park;
 use super::request::{self, HEAD_BYTES, Head};
+use crate::admin::limits::Limits;
+use crate::admin::park::Park;
 
 /// How much is read at once.
 const READ_BYTES: usize = 1024;

@@ -1,5 +1,12 @@
 //! Whether another count of the connections agrees with the set, although the two are not read at one instant.
 
+use std::time::Duration;
+
+/// A difference must show in this many readings in a row.
+pub const READINGS: u32 = 3;
+/// The time from one of them to the next: the loop has long heard by then of whatever has ended in the kernel.
+pub const BETWEEN_READINGS: Duration = Duration::from_millis(100);
+
 /// An entrypoint's connections at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {

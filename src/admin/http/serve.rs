@@ -13,10 +13,10 @@ use smol::future::{FutureExt, or, pending, yield_now};
 
 use super::answer::Window;
 use super::clients::Clients;
-use super::http::Conversation;
-use super::limits::Limits;
-use super::park::Park;
+use super::conversation::Conversation;
 use super::spare::{Lent, Spare};
+use crate::admin::limits::Limits;
+use crate::admin::park::Park;
 use crate::state::Throttle;
 
 /// Growing pauses between attempts that fail.

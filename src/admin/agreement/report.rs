@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use smol::future::yield_now;
 
-use super::body::Body;
 use super::json::{Json, OrNull, Separator};
 use super::kernel::entrypoint_of;
+use crate::admin::body::Body;
 use crate::state::{Catalogue, ConnId, Entries, Entry, Peer, Phase};
 use crate::sys::sockets::{Name, Source, Table, TcpState};
 

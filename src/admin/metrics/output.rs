@@ -6,10 +6,10 @@ use prometheus::TextEncoder;
 use prometheus::proto::MetricFamily;
 use smol::future::yield_now;
 
-use super::body::Body;
 use super::family::Family;
 use super::negotiate::Format;
 use super::openmetrics;
+use crate::admin::body::Body;
 
 /// The samples of one piece. A histogram is one.
 const PIECE: usize = 32;

@@ -10,17 +10,15 @@ use http_types::headers::HeaderName;
 use http_types::{Method, Request, Response, StatusCode};
 use smol::future::FutureExt;
 
-use super::audit;
-use super::body::{Body, Room};
-use super::desk::Desk;
 use super::hosts::{self, Hosts};
-use super::kernel::Kernel;
-use super::metrics;
-use super::moments::{Moments, Sign};
-use super::negotiate::Format;
-use super::output::Output;
-use super::park::Park;
 use super::request::Head;
+use crate::admin::agreement::{self, Kernel};
+use crate::admin::body::{Body, Room};
+use crate::admin::desk::Desk;
+use crate::admin::metrics;
+use crate::admin::metrics::{Format, Output};
+use crate::admin::moments::{Moments, Sign};
+use crate::admin::park::Park;
 use crate::sys::process::Process;
 
 /// After a scrape or an audit the thread rests for this many times as long as that took, so that each of the two takes a quarter of
@@ -162,7 +160,7 @@ impl Window {
         drop(self.room.free().await);
         let begun = Instant::now();
         let waiting = self.audits.take();
-        let audit = audit::audit(&self.moments, &self.kernel, &self.park, &self.room).await;
+        let audit = agreement::audit(&self.moments, &self.kernel, &self.park, &self.room).await;
         let made = audit.map(Rc::new).ok_or(StatusCode::ServiceUnavailable);
         let took = begun.elapsed();
         for waiting in waiting {

@@ -12,7 +12,7 @@ use slab::Slab;
 use smol::future::or;
 use smol::{LocalExecutor, Task};
 
-use super::park::Park;
+use crate::admin::park::Park;
 
 /// The tick while a client waits for something.
 const BUSY_TICK: Duration = Duration::from_millis(500);
@@ -52,7 +52,7 @@ struct Client {
 }
 
 impl Clients {
-    /// No clients yet, and at most `limit` at once. [`Limits`](super::Limits) says what `patience` is.
+    /// No clients yet, and at most `limit` at once. [`Limits`](crate::admin::Limits) says what `patience` is.
     #[must_use]
     pub fn new(limit: usize, patience: Duration) -> Self {
         Self {

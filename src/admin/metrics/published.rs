@@ -4,9 +4,9 @@
 //! ones are the open ones.
 
 use super::family::{Family, Label, seconds};
-use super::kernel::Count;
 use super::output::Output;
 use super::traefik;
+use crate::admin::agreement::Count;
 use crate::state::{Catalogue, EntrypointNumbers, HeldIn, Label as _, ServerNumbers, Snapshot};
 use crate::sys::{self, process::Usage};
 

@@ -1,0 +1,12 @@
+//! What is published, and the formats it is written in.
+
+mod family;
+mod negotiate;
+mod openmetrics;
+mod output;
+mod published;
+mod traefik;
+
+pub(super) use negotiate::Format;
+pub(super) use output::Output;
+pub(super) use published::write;
