@@ -1,5 +1,6 @@
 //! The demo: a web server, a client that comes and goes, and a coracle between them, all in one process.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -29,12 +30,36 @@ pub struct Demo {
     backend: SocketAddr,
 }
 
+/// Why the demo cannot start: one line.
+#[derive(Debug)]
+pub struct DemoError(String);
+
+impl DemoError {
+    fn new(why: impl fmt::Display) -> Self {
+        Self(format!("demo: {why}"))
+    }
+}
+
+impl fmt::Display for DemoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DemoError {}
+
+impl From<BindError> for DemoError {
+    fn from(error: BindError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl Demo {
     /// Starts the web server and binds the proxy in front of it.
     ///
     /// # Errors
     /// When an address cannot be listened on.
-    pub fn start(listen: SocketAddr, admin: SocketAddr) -> Result<Self, BindError> {
+    pub fn start(listen: SocketAddr, admin: SocketAddr) -> Result<Self, DemoError> {
         let backend = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(no_web_server)?;
         let backend_address = backend.local_addr().map_err(no_web_server)?;
         let proxy = Proxy::bind(&config(listen, admin, backend_address)?, None)?;
@@ -55,7 +80,7 @@ impl Demo {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start_client(&self) -> Result<(), BindError> {
+    pub fn start_client(&self) -> Result<(), DemoError> {
         let listen = self.listen;
         let client = thread::Builder::new().name("demo client".into());
         let started = client.spawn(move || come_and_go(listen));
@@ -86,7 +111,7 @@ impl Demo {
 
 /// Read from a text as any other configuration, so that it is checked and has the same defaults. Nothing is waited for in the end: its
 /// connections are its own.
-fn config(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Result<Config, BindError> {
+fn config(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Result<Config, DemoError> {
     let text = format!(
         "drain_timeout = \"0s\"
 [admin]
@@ -100,18 +125,18 @@ to = \"{backend}\"
     );
     Config::parse("demo", &text, &[]).map_err(|mistakes| {
         let messages = mistakes.told.into_iter().map(|told| told.message);
-        BindError::demo(messages.collect::<Vec<_>>().join("; "))
+        DemoError::new(messages.collect::<Vec<_>>().join("; "))
     })
 }
 
-fn no_web_server(error: io::Error) -> BindError {
-    BindError::demo(format!(
+fn no_web_server(error: io::Error) -> DemoError {
+    DemoError::new(format!(
         "the web server cannot listen on 127.0.0.1: {error}"
     ))
 }
 
-fn no_thread(error: &io::Error) -> BindError {
-    BindError::demo(format!("no thread can be started: {error}"))
+fn no_thread(error: &io::Error) -> DemoError {
+    DemoError::new(format!("no thread can be started: {error}"))
 }
 
 /// A thread per connection will do for a demo.

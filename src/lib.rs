@@ -62,7 +62,7 @@
 //! and since one thread changes and copies all of it, every scrape is one moment.
 
 pub mod admin;
-pub mod audit;
+pub mod client;
 pub mod config;
 pub mod conn;
 pub mod demo;

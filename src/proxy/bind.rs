@@ -56,10 +56,6 @@ impl BindError {
         ))
     }
 
-    pub(crate) fn demo(why: impl fmt::Display) -> Self {
-        Self(format!("demo: {why}"))
-    }
-
     fn listen(who: &str, address: &dyn fmt::Display, reuse: bool, error: &io::Error) -> Self {
         use io::ErrorKind::{
             AddrInUse, AddrNotAvailable, NotFound, PermissionDenied, Unsupported, WouldBlock,
