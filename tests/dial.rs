@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use coracle::net::{Dial, Listener, Meter, Opening, Reactor, Side, dial_tcp, relay};
+use coracle::net::{Dial, EarlyData, Listener, Meter, Reactor, Side, dial_tcp, relay};
 use support::backend::{Silent, bound_but_not_listening};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -32,7 +32,7 @@ fn an_address_that_does_not_answer_gives_way_to_the_other_family() {
     let dial = within(&reactor, support::DEADLINE);
     let ips = [V4, V6];
     reactor
-        .block_on(dial_tcp(&reactor, &ips, port, dial, &Opening::none()))
+        .block_on(dial_tcp(&reactor, &ips, port, dial, &EarlyData::none()))
         .unwrap();
     answering.accept().unwrap();
 }
@@ -45,7 +45,7 @@ fn an_address_that_refuses_gives_way_at_once() {
     let dial = within(&reactor, support::DEADLINE);
     let ips = [V6, V4];
     reactor
-        .block_on(dial_tcp(&reactor, &ips, port, dial, &Opening::none()))
+        .block_on(dial_tcp(&reactor, &ips, port, dial, &EarlyData::none()))
         .unwrap();
     answering.accept().unwrap();
 }
@@ -61,10 +61,10 @@ fn what_a_client_has_sent_to_a_server_that_refuses_goes_to_the_next() {
     peer.write_all(b"first words").unwrap();
     peer.shutdown(std::net::Shutdown::Write).unwrap();
     let (client, _) = reactor.block_on(listener.accept()).unwrap();
-    let opening = Opening::of(&client);
+    let early_data = EarlyData::of(&client);
     let dial = within(&reactor, support::DEADLINE);
     let server = reactor
-        .block_on(dial_tcp(&reactor, &[V6, V4], port, dial, &opening))
+        .block_on(dial_tcp(&reactor, &[V6, V4], port, dial, &early_data))
         .unwrap();
     let reading = std::thread::spawn(move || {
         let (mut stream, _) = answering.accept().unwrap();
@@ -73,7 +73,7 @@ fn what_a_client_has_sent_to_a_server_that_refuses_goes_to_the_next() {
         all
     });
     let passed = Passed::default();
-    let relayed = relay(&client, &server, opening.into_read(), &passed);
+    let relayed = relay(&client, &server, early_data.into_read(), &passed);
     reactor.block_on(relayed).unwrap();
     assert_eq!(reading.join().unwrap(), "first words");
     assert_eq!(passed.0.get(), 11, "counted as well");
@@ -95,8 +95,8 @@ fn the_deadline_ends_what_does_not_answer() {
     let silent = Silent::start();
     let reactor = Reactor::new().unwrap();
     let dial = within(&reactor, Duration::from_millis(100));
-    let opening = Opening::none();
-    let dialling = dial_tcp(&reactor, &[V4], silent.address.port(), dial, &opening);
+    let early_data = EarlyData::none();
+    let dialling = dial_tcp(&reactor, &[V4], silent.address.port(), dial, &early_data);
     let error = reactor.block_on(dialling).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
 }
@@ -113,7 +113,7 @@ fn refused_by_all_is_refused_and_no_address_is_an_error() {
     ] {
         let dial = within(&reactor, support::DEADLINE);
         let error = reactor
-            .block_on(dial_tcp(&reactor, ips, port, dial, &Opening::none()))
+            .block_on(dial_tcp(&reactor, ips, port, dial, &EarlyData::none()))
             .unwrap_err();
         assert_eq!(error.kind(), expected);
     }

@@ -204,7 +204,7 @@ fn an_import_is_traced_through_re_exports() {
     let own = |path: &str| sources.owner("", path);
     assert_eq!(own("state/Guard/insert"), "state/conns");
     assert_eq!(own("state/Shared"), "state");
-    assert_eq!(own("sys/sockets/Table"), "sys/sockets/row");
+    assert_eq!(own("sys/sockets/Table"), "sys/sockets/socket_table");
 }
 
 fn root() -> &'static Path {

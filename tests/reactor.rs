@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use coracle::net::{Listener, Meter, Opening, Reactor, Side, Stream, relay};
+use coracle::net::{EarlyData, Listener, Meter, Reactor, Side, Stream, relay};
 use rustix::net::{SendFlags, send};
 use smol::LocalExecutor;
 use smol::future::FutureExt;
@@ -314,7 +314,7 @@ fn relayed(reactor: &Rc<Reactor>, act: impl FnOnce(TcpStream, TcpStream) + Send)
         let acting = scope.spawn(|| act(client_peer, server_peer));
         run(
             reactor,
-            relay(&client, &server, Opening::of(&client).into_read(), &count),
+            relay(&client, &server, EarlyData::of(&client).into_read(), &count),
         )
         .unwrap();
         drop((client, server));
@@ -427,7 +427,7 @@ fn two_fast_streams_do_not_starve_a_slow_one() {
             let _ = relay(
                 &client,
                 &server,
-                Opening::of(&client).into_read(),
+                EarlyData::of(&client).into_read(),
                 &Count::default(),
             )
             .await;
@@ -467,7 +467,7 @@ fn a_pipe_with_bytes_left_in_it_is_never_used_again() {
         });
         run(&reactor, async {
             let count = Count::default();
-            let stuck = relay(&client, &server, Opening::of(&client).into_read(), &count);
+            let stuck = relay(&client, &server, EarlyData::of(&client).into_read(), &count);
             let stuck = async { drop(stuck.await) };
             let port = receiver.local_addr().unwrap().port();
             let own_port = receiver.peer_addr().unwrap().port();
@@ -535,7 +535,7 @@ fn a_fast_stream_stops_after_its_share_of_a_turn() {
         most: most.clone(),
     };
     let task = executor.spawn(async move {
-        let _ = relay(&client, &server, Opening::of(&client).into_read(), &meter).await;
+        let _ = relay(&client, &server, EarlyData::of(&client).into_read(), &meter).await;
     });
     run(&reactor, executor.run(task));
     sending.join().unwrap();
@@ -616,7 +616,7 @@ fn a_server_that_resets_as_soon_as_it_is_connected_is_heard_and_not_refused() {
     drop(accepted);
     run(&reactor, poll_fn(|cx| server.poll_connected(cx))).unwrap();
     let count = Count::default();
-    let relay = relay(&client, &server, Opening::of(&client).into_read(), &count);
+    let relay = relay(&client, &server, EarlyData::of(&client).into_read(), &count);
     let broken = run(&reactor, relay).unwrap_err();
     assert_eq!(broken.side, Side::Server);
     assert_eq!(broken.error.kind(), std::io::ErrorKind::ConnectionReset);

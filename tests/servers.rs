@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use coracle::net::{Dial, Opening, Reactor, dial_tcp};
+use coracle::net::{Dial, EarlyData, Reactor, dial_tcp};
 use socket2::{Domain, SockRef, Socket, Type};
 use support::backend::{self, Script, Silent};
 use support::metrics::scrape;
@@ -76,11 +76,11 @@ fn with_ipv6_off_the_other_server_and_the_other_address_are_tried_at_once() {
         deadline: reactor.now() + Duration::from_secs(3600),
         keepalive: None,
     };
-    let opening = Opening::none();
-    let dialling = dial_tcp(&reactor, &[V6, V4], to.port(), dial, &opening);
+    let early_data = EarlyData::none();
+    let dialling = dial_tcp(&reactor, &[V6, V4], to.port(), dial, &early_data);
     reactor.block_on(dialling).unwrap();
     // And where nothing else is left, it is said at once.
-    let dialling = dial_tcp(&reactor, &[V6], to.port(), dial, &opening);
+    let dialling = dial_tcp(&reactor, &[V6], to.port(), dial, &early_data);
     let error = reactor.block_on(dialling).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NetworkUnreachable, "{error}");
 }

@@ -30,7 +30,7 @@ use crate::sys;
 use crate::sys::process::Process;
 use agreement::Kernel;
 use body::Room;
-use http::{Clients, Endpoint, Hosts, Spare, Window};
+use http::{Clients, Endpoint, Hosts, ReserveFd, Routes};
 pub use limits::Limits;
 pub use moments::Answers;
 use park::Park;
@@ -46,7 +46,7 @@ pub struct Listener {
     socket: TcpListener,
     process: Process,
     kernel: sys::sockets::Kernel,
-    spare: Spare,
+    reserve: ReserveFd,
     park: Park,
     limits: Limits,
     hosts: Hosts,
@@ -65,7 +65,7 @@ impl Listener {
             socket,
             process: Process::open(),
             kernel: sys::sockets::Kernel::open(),
-            spare: Spare::hold()?,
+            reserve: ReserveFd::hold()?,
             park: Park::new()?,
             limits: Limits::default(),
             hosts: Hosts::default(),
@@ -115,7 +115,7 @@ impl Listener {
         let endpoint = Rc::new(Endpoint {
             park: park.clone(),
             clients: clients.clone(),
-            window: Window {
+            routes: Routes {
                 moments: questions.asked_from(park.clone(), &self.limits),
                 process: self.process,
                 kernel: Kernel::new(self.kernel, park.clone()),
@@ -131,9 +131,9 @@ impl Listener {
         let executor = Rc::new(LocalExecutor::new());
         let serving = endpoint
             .clone()
-            .serve(&self.socket, self.spare, executor.clone());
+            .serve(&self.socket, self.reserve, executor.clone());
         let working = async {
-            endpoint.window.work().await;
+            endpoint.routes.work().await;
         };
         let end = async {
             // Nothing is ever sent.

@@ -1,6 +1,8 @@
 //! Text to a [`Config`] that is valid by its type, or every mistake in the text at once. No I/O.
 
 mod address;
+mod build;
+mod decode;
 mod diagnostic;
 mod endpoint;
 mod forward;
@@ -8,18 +10,16 @@ mod host;
 mod lint;
 mod model;
 mod origin;
-mod parse;
-mod read;
 mod resolve;
 mod socket;
-mod syntax;
-mod table;
+mod toml_errors;
+mod toml_reader;
 mod value;
 
 pub use address::{Address, Listen};
+pub use build::Overrides;
 pub use diagnostic::{Diagnostic, Diagnostics, Mistake, Place, Severity, count, printable};
 pub use endpoint::AdminEndpoint;
 pub use forward::Forward;
 pub use host::Host;
 pub use model::{Admin, Config, Entrypoint, Log, Metrics, Service, SocketAccess, defaults};
-pub use parse::Overrides;

@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::address::Listen;
+use super::decode::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 use super::diagnostic::{Collector, did_you_mean, shown};
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
 use super::model::{Config, Entrypoint, Service, SocketAccess, defaults};
 use super::origin::{Origin, report, told_place};
-use super::read::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 
 /// Adds what the command line asks for. Its entrypoints get names that no other has.
 pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {

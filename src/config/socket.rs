@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Mistake, is_unprintable, shown, wrong};
 use super::model::SocketAccess;
-use super::table::Reader;
+use super::toml_reader::Reader;
 
 impl Reader<'_, '_> {
     /// `socket_mode` and `socket_group` of the entrypoint `name`.

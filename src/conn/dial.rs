@@ -13,14 +13,14 @@ use smol::future::{FutureExt, poll_once};
 use super::route::Route;
 use super::target::{OwnListener, leads_back};
 use crate::config::{Address, Host};
-use crate::net::{self, Dial, Lack, Opening, Stream, Turn};
+use crate::net::{self, Dial, EarlyData, Lack, Stream, Turn};
 use crate::state::{CloseReason, Conn, ConnectError, ServerId};
 
 /// Tries the service's servers in turn until one takes the connection. Only when none is left does it wait for one that had no room.
 pub(super) async fn dial(
     conn: &Rc<Conn>,
     route: &Rc<Route>,
-    opening: &Opening<'_>,
+    opening: &EarlyData<'_>,
 ) -> Result<(ServerId, Stream), CloseReason> {
     let dialling = Dialling {
         conn,
@@ -34,7 +34,7 @@ pub(super) async fn dial(
 struct Dialling<'a> {
     conn: &'a Conn,
     route: &'a Rc<Route>,
-    opening: &'a Opening<'a>,
+    opening: &'a EarlyData<'a>,
     /// The end of `dial_timeout`.
     deadline: Instant,
 }

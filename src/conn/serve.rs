@@ -8,7 +8,7 @@ use smol::future::FutureExt;
 
 use super::dial;
 use super::route::{Hook, Route};
-use crate::net::{self, Broken, Meter, Opening, Side, Stream};
+use crate::net::{self, Broken, EarlyData, Meter, Side, Stream};
 use crate::state::{CloseReason, Direction, Guard, Phase};
 
 /// Serves one connection to its end. It is in the set for as long as its sockets are open, however this future ends.
@@ -62,7 +62,7 @@ async fn carry(served: &Served) -> CloseReason {
 /// Dials while the client is there. The client's first bytes may have gone to the server by then, or are kept.
 async fn connect(served: &Served) -> Result<(Stream, net::Read), CloseReason> {
     let (conn, route) = (served.guard.conn(), &served.route);
-    let opening = Opening::of(&served.client);
+    let opening = EarlyData::of(&served.client);
     let dialled = dial::dial(conn, route, &opening);
     let gone = async { Err(gone_while_dialling(&opening).await) };
     let (server_id, server) = dialled.or(gone).await?;
@@ -71,7 +71,7 @@ async fn connect(served: &Served) -> Result<(Stream, net::Read), CloseReason> {
 }
 
 /// Waits until the client's connection fails. That the client has finished sending is no failure: it may wait for an answer.
-async fn gone_while_dialling(client: &Opening<'_>) -> CloseReason {
+async fn gone_while_dialling(client: &EarlyData<'_>) -> CloseReason {
     let error = std::future::poll_fn(|cx| client.poll_broken(cx)).await;
     if is_reset(&error) {
         CloseReason::ClientReset

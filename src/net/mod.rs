@@ -16,5 +16,5 @@ pub use dial::{Dial, Lack, Line, Names, Resolver, Turn, dial_tcp, is_here};
 pub use reactor::{Reactor, Sleep};
 pub use relay::{Broken, Meter, Relay, Side, relay};
 pub use socket::{
-    FileId, Inherited, Keepalive, Listener, Opening, Read, Stream, TcpOptions, UnixSocket,
+    EarlyData, FileId, Inherited, Keepalive, Listener, Read, Stream, TcpOptions, UnixSocket,
 };

@@ -4,11 +4,11 @@
 //! opens a socket or asks a clock: times come in as arguments.
 
 mod backoff;
+mod config_loads;
 mod conns;
 mod counters;
 mod entrypoint;
 mod held;
-mod loads;
 mod lookups;
 mod pauses;
 mod reason;
@@ -22,11 +22,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use backoff::Backoff;
+pub use config_loads::ConfigLoads;
 pub use conns::{Below, Conn, ConnId, Conns, Guard, Left, Peer, Phase, Starving};
 pub use counters::{Counter, CounterBy, Histogram, Label};
 pub use entrypoint::{AcceptError, Direction, Entrypoint, Local, Protocol};
 pub use held::{Held, HeldIn, Reservation};
-pub use loads::ConfigLoads;
 pub use lookups::Lookups;
 pub use pauses::Pauses;
 pub use reason::{CloseReason, ConnectError};

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
+use super::config_loads::ConfigLoads;
 use super::conns::{ConnId, Peer, Phase};
 use super::counters::{Counter, CounterBy, Histogram};
 use super::entrypoint::{AcceptError, Direction, Entrypoint, Local, Protocol};
 use super::held::HeldIn;
-use super::loads::ConfigLoads;
 use super::reason::{CloseReason, ConnectError};
 use super::service::{Server, ServerId};
 

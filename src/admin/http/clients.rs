@@ -47,8 +47,8 @@ struct Client {
     phase: Phase,
     /// When the phase began.
     since: Instant,
-    /// Whether it has the spare descriptor.
-    has_spare: bool,
+    /// Whether it has the reserve descriptor.
+    has_reserve: bool,
 }
 
 impl Clients {
@@ -68,14 +68,14 @@ impl Clients {
     pub fn spawn<F: Future<Output = ()> + 'static>(
         self: &Rc<Self>,
         executor: &LocalExecutor<'static>,
-        has_spare: bool,
+        has_reserve: bool,
         serve: impl FnOnce(Place) -> F,
     ) {
         let key = self.list.borrow_mut().insert(Client {
             task: None,
             phase: Phase::Requesting,
             since: Instant::now(),
-            has_spare,
+            has_reserve,
         });
         let clients = self.clone();
         let task = executor.spawn(serve(Place { clients, key }));
@@ -98,17 +98,17 @@ impl Clients {
         self.make_room(park, || !self.is_full(), |_| true).await;
     }
 
-    /// Waits until the client with the spare descriptor has given way.
-    pub async fn room_for_spare(&self, park: &Park) {
-        let has_spare = |client: &Client| client.has_spare;
+    /// Waits until the client with the reserve descriptor has given way.
+    pub async fn room_for_reserve(&self, park: &Park) {
+        let has_reserve = |client: &Client| client.has_reserve;
         let is_free = || {
             !self
                 .list
                 .borrow()
                 .iter()
-                .any(|(_, client)| has_spare(client))
+                .any(|(_, client)| has_reserve(client))
         };
-        self.make_room(park, is_free, has_spare).await;
+        self.make_room(park, is_free, has_reserve).await;
     }
 
     /// Ends one client after the other until `is_done`: first the one that has been idle for the longest, then the one whose request has been

@@ -8,9 +8,9 @@ use http_types::{Method, Response, StatusCode};
 use smol::future::{or, yield_now};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::answer::{Answer, refusal};
 use super::clients::{Clients, Phase, Place};
 use super::request::{self, HEAD_BYTES, Head};
+use super::routes::{Answer, refusal};
 use crate::admin::limits::Limits;
 use crate::admin::park::Park;
 

@@ -11,10 +11,10 @@ use rustix::io::Errno;
 use smol::LocalExecutor;
 use smol::future::{FutureExt, or, pending, yield_now};
 
-use super::answer::Window;
 use super::clients::Clients;
 use super::conversation::Conversation;
-use super::spare::{Lent, Spare};
+use super::reserve_fd::{LentFd, ReserveFd};
+use super::routes::Routes;
 use crate::admin::limits::Limits;
 use crate::admin::park::Park;
 use crate::state::Throttle;
@@ -27,7 +27,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub struct Endpoint {
     pub park: Rc<Park>,
     pub clients: Rc<Clients>,
-    pub window: Window,
+    pub routes: Routes,
     pub limits: Limits,
 }
 
@@ -36,18 +36,18 @@ impl Endpoint {
     pub async fn serve(
         self: Rc<Self>,
         listener: &TcpListener,
-        spare: Spare,
+        reserve: ReserveFd,
         executor: Rc<LocalExecutor<'static>>,
     ) {
         let park = &*self.park;
-        let spare = Rc::new(spare);
+        let reserve = Rc::new(reserve);
         let complaints = Throttle::new(Duration::from_secs(1));
         let mut pause = PAUSE_MIN;
         loop {
             self.clients.room(park, park.backlog()).await;
-            // A spare that is not held is worth a look each second and each time a client leaves.
+            // A reserve that is not held is worth a look each second and each time a client leaves.
             let lost = async {
-                match spare.regain() {
+                match reserve.regain() {
                     true => pending().await,
                     false => or(self.clients.left(), park.sleep(PAUSE_MAX)).await,
                 }
@@ -73,15 +73,15 @@ impl Endpoint {
             if is_out_of_descriptors(&error) {
                 // Freed for the accept that follows at once. The loop's thread could be quicker, in that very moment; then it
                 // is held again as soon as one is free.
-                if let Some(lent) = spare.lend() {
+                if let Some(lent) = reserve.lend() {
                     if let Ok((stream, _)) = listener.accept() {
                         self.welcome(&executor, stream, Some(lent));
                     }
                     yield_now().await;
                     continue;
                 }
-                if spare.is_lent() {
-                    self.clients.room_for_spare(park).await;
+                if reserve.is_lent() {
+                    self.clients.room_for_reserve(park).await;
                     continue;
                 }
             }
@@ -90,17 +90,17 @@ impl Endpoint {
         }
     }
 
-    /// Serves one client; with the spare descriptor lent to it, for one request only.
+    /// Serves one client; with the reserve descriptor lent to it, for one request only.
     fn welcome(
         self: &Rc<Self>,
         executor: &LocalExecutor<'static>,
         stream: TcpStream,
-        lent: Option<Lent>,
+        lent: Option<LentFd>,
     ) {
         let endpoint = self.clone();
         self.clients
             .spawn(executor, lent.is_some(), |place| async move {
-                // Dropped in reverse order: first the stream, then the spare is held again, then the place is free.
+                // Dropped in reverse order: first the stream, then the reserve is held again, then the place is free.
                 let place = place;
                 let lent = lent;
                 let stream = match Async::new(stream) {
@@ -115,7 +115,7 @@ impl Endpoint {
                     park: &endpoint.park,
                     once: lent.is_some(),
                 };
-                let hold = conversation.hold(async |head| endpoint.window.answer(head).await);
+                let hold = conversation.hold(async |head| endpoint.routes.answer(head).await);
                 // A bug in one answer costs that answer, not the endpoint.
                 if AssertUnwindSafe(hold).catch_unwind().await.is_err() {
                     log::error!("admin: a client's task panicked; please report this");

@@ -1,6 +1,6 @@
 //! What is published, and the formats it is written in.
 
-mod family;
+mod metric_family;
 mod negotiate;
 mod openmetrics;
 mod output;

@@ -163,7 +163,7 @@ mod tests {
 
     use std::time::Duration;
 
-    use super::super::family::Family;
+    use super::super::metric_family::Family;
     use super::*;
     use crate::state::Histogram;
 

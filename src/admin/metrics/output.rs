@@ -6,7 +6,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::MetricFamily;
 use smol::future::yield_now;
 
-use super::family::Family;
+use super::metric_family::Family;
 use super::negotiate::Format;
 use super::openmetrics;
 use crate::admin::body::Body;

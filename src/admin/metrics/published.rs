@@ -3,7 +3,7 @@
 //! Nothing here is kept between two scrapes. A snapshot is one moment, so in every scrape the opened connections less the closed
 //! ones are the open ones.
 
-use super::family::{Family, Label, seconds};
+use super::metric_family::{Family, Label, seconds};
 use super::output::Output;
 use super::traefik;
 use crate::admin::agreement::Count;

@@ -3,7 +3,7 @@
 //! Names, types and labels are those of Traefik v3's `pkg/observability/metrics/prometheus.go`; the README has the table. What
 //! has no true counterpart here is not published.
 
-use super::family::{Family, Label, seconds};
+use super::metric_family::{Family, Label, seconds};
 use super::output::Output;
 use crate::state::{Label as _, Snapshot};
 

@@ -2,10 +2,10 @@
 
 mod memory;
 mod pipes;
-mod spill;
+mod unsent;
 
 pub use memory::{Allowance, MemoryLimits};
 
 pub(super) use memory::Memory;
 pub(super) use pipes::{Lent, Pipes};
-pub(super) use spill::Spill;
+pub(super) use unsent::Unsent;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::origin;
 use crate::net::reactor::{Reactor, Sleep};
-use crate::net::socket::{Keepalive, Opening, Stream};
+use crate::net::socket::{EarlyData, Keepalive, Stream};
 
 /// The head start of one address before the next is tried beside it (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -26,7 +26,7 @@ pub struct Dial {
 }
 
 /// Connects to the first of `ips` that answers on `port`. The families alternate, beginning with the first address's; each
-/// address has a short head start before the next is tried beside it. What is in `opening` is sent where that can be done at once.
+/// address has a short head start before the next is tried beside it. What is in `early_data` is sent where that can be done at once.
 ///
 /// # Errors
 /// When all have failed, a lack of room ([`Lack::of`]) if there was one, because trying again later can help, and else
@@ -36,12 +36,12 @@ pub async fn dial_tcp(
     ips: &[IpAddr],
     port: u16,
     dial: Dial,
-    opening: &Opening<'_>,
+    early_data: &EarlyData<'_>,
 ) -> io::Result<Stream> {
     let mut race = Race {
         reactor,
         dial,
-        opening,
+        early_data,
         winner: None,
         waiting: interleaved(ips, port),
         running: Vec::new(),
@@ -56,8 +56,8 @@ pub async fn dial_tcp(
 struct Race<'a> {
     reactor: &'a Rc<Reactor>,
     dial: Dial,
-    opening: &'a Opening<'a>,
-    /// One that has taken the opening.
+    early_data: &'a EarlyData<'a>,
+    /// One that has taken the early data.
     winner: Option<Stream>,
     waiting: VecDeque<SocketAddr>,
     running: Vec<(SocketAddr, Stream)>,
@@ -75,7 +75,7 @@ impl Race<'_> {
             if let Some(stream) = self.winner.take().or_else(|| self.poll_running(cx)) {
                 return Poll::Ready(Ok(stream));
             }
-            if self.opening.is_broken() {
+            if self.early_data.is_broken() {
                 return Poll::Pending;
             }
             if self.running.is_empty() {
@@ -132,7 +132,7 @@ impl Race<'_> {
         let start = || Stream::start_tcp(self.reactor, address, self.dial.keepalive);
         // Elsewhere the answer would still be under way.
         let started = match address.ip().is_loopback() {
-            true => self.opening.offer(start)?,
+            true => self.early_data.offer(start)?,
             false => Some((start()?, false)),
         };
         match started {

@@ -18,8 +18,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::place::{Age, Place, SourceKey};
 use super::ready::Ready;
+use super::registration::{Age, Registration, SourceKey};
 use super::timers::Timers;
 use super::wake::WakeUp;
 use crate::net::buffers::{Lent, Memory, MemoryLimits, Pipes};
@@ -47,7 +47,7 @@ const TICK: Duration = Duration::from_secs(5);
 pub struct Reactor {
     epoll: OwnedFd,
     wake: Arc<WakeUp>,
-    places: RefCell<Slab<Rc<Place>>>,
+    registrations: RefCell<Slab<Rc<Registration>>>,
     generation: Cell<u32>,
     timers: Timers,
     now: Cell<Instant>,
@@ -89,7 +89,7 @@ impl Reactor {
         Ok(Rc::new(Self {
             epoll,
             wake,
-            places: RefCell::default(),
+            registrations: RefCell::default(),
             generation: Cell::new(0),
             timers: Timers::default(),
             now: Cell::new(Instant::now()),
@@ -196,10 +196,10 @@ impl Reactor {
         }
         let key = SourceKey::unpack(data);
         // Another generation: the source was dropped, and its place taken, after the kernel had reported this.
-        let place = self.places.borrow().get(key.index as usize).cloned();
+        let registration = self.registrations.borrow().get(key.index as usize).cloned();
         // Outside the borrow: a waker may do anything, such as drop a source.
-        if let Some(place) = place.filter(|place| place.key() == key) {
-            place.report(Ready::from_epoll(flags));
+        if let Some(registration) = registration.filter(|registration| registration.key() == key) {
+            registration.report(Ready::from_epoll(flags));
         }
     }
 
@@ -213,13 +213,13 @@ impl Reactor {
     fn tick(&self, now: Instant) {
         let mut aged = Vec::new();
         if self.young.get() > 0 {
-            for (_, place) in &*self.places.borrow() {
-                match place.age() {
-                    Age::Young => place.set_age(Age::Seen),
+            for (_, registration) in &*self.registrations.borrow() {
+                match registration.age() {
+                    Age::Young => registration.set_age(Age::Seen),
                     Age::Seen => {
-                        place.set_age(Age::Untold);
+                        registration.set_age(Age::Untold);
                         self.young.set(self.young.get() - 1);
-                        aged.push(place.clone());
+                        aged.push(registration.clone());
                     }
                     Age::Untold => {}
                 }
@@ -232,8 +232,8 @@ impl Reactor {
         let waits = has_pipes || self.held().may_be_worth_trimming();
         let goes_on = waits || self.young.get() > 0;
         self.tick.set(goes_on.then(|| now + TICK));
-        for place in aged {
-            place.report(Ready::AGED);
+        for registration in aged {
+            registration.report(Ready::AGED);
         }
     }
 
@@ -259,7 +259,7 @@ impl Reactor {
 
     /// How many connections there are, of two sources each. Listeners among them do not matter.
     pub(in crate::net) fn connections(&self) -> usize {
-        self.places.borrow().len() / 2
+        self.registrations.borrow().len() / 2
     }
 
     /// Lends a pipe, if there is one.
@@ -285,27 +285,27 @@ impl Reactor {
         self.next_turn.borrow_mut().push(waker.clone());
     }
 
-    /// Makes a place for a source. Nothing is reported of it before [`Reactor::watch`].
-    pub(super) fn insert(&self, ready: Ready) -> Rc<Place> {
+    /// Registers a source. Nothing is reported of it before [`Reactor::watch`].
+    pub(super) fn insert(&self, ready: Ready) -> Rc<Registration> {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
-        let mut places = self.places.borrow_mut();
-        let vacant = places.vacant_entry();
+        let mut registrations = self.registrations.borrow_mut();
+        let vacant = registrations.vacant_entry();
         // A process cannot have 2^32 descriptors.
         let index = vacant.key() as u32;
-        let place = Rc::new(Place::new(SourceKey { index, generation }, ready));
-        vacant.insert(place.clone());
-        place
+        let registration = Rc::new(Registration::new(SourceKey { index, generation }, ready));
+        vacant.insert(registration.clone());
+        registration
     }
 
     /// Has the kernel report a source. What is the case already is reported, too.
     pub(super) fn watch(
         &self,
         fd: impl AsFd,
-        place: &Place,
+        registration: &Registration,
         interest: EventFlags,
     ) -> io::Result<()> {
-        let data = EventData::new_u64(place.key().pack());
+        let data = EventData::new_u64(registration.key().pack());
         Ok(epoll::add(&self.epoll, fd, data, interest)?)
     }
 
@@ -313,10 +313,10 @@ impl Reactor {
     pub(super) fn modify(
         &self,
         fd: impl AsFd,
-        place: &Place,
+        registration: &Registration,
         interest: EventFlags,
     ) -> io::Result<()> {
-        let data = EventData::new_u64(place.key().pack());
+        let data = EventData::new_u64(registration.key().pack());
         Ok(epoll::modify(&self.epoll, fd, data, interest)?)
     }
 
@@ -327,18 +327,21 @@ impl Reactor {
     }
 
     /// Forgets a source. Its descriptor is about to be closed, which takes it out of the epoll set.
-    pub(super) fn remove(&self, place: &Place) {
-        let removed = self.places.borrow_mut().remove(place.key().index as usize);
-        debug_assert_eq!(removed.key(), place.key());
-        if place.age() != Age::Untold {
+    pub(super) fn remove(&self, registration: &Registration) {
+        let removed = self
+            .registrations
+            .borrow_mut()
+            .remove(registration.key().index as usize);
+        debug_assert_eq!(removed.key(), registration.key());
+        if registration.age() != Age::Untold {
             self.young.set(self.young.get() - 1);
         }
     }
 
     /// Makes the source [`Ready::AGED`] after one tick at least and two at most, or sooner if it has been waiting for that already.
-    pub(super) fn tell_when_aged(&self, place: &Place) {
-        if place.age() == Age::Untold {
-            place.set_age(Age::Young);
+    pub(super) fn tell_when_aged(&self, registration: &Registration) {
+        if registration.age() == Age::Untold {
+            registration.set_age(Age::Young);
             self.young.set(self.young.get() + 1);
             self.start_ticking();
         }

@@ -1,8 +1,8 @@
 //! The loop: what descriptors are ready for, which times have come, and whom to wake.
 
 mod core;
-mod place;
 mod ready;
+mod registration;
 mod sleep;
 mod source;
 mod timers;

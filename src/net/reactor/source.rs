@@ -1,4 +1,4 @@
-//! One descriptor with its place in the loop: what is known of its readiness, and who waits for it.
+//! One descriptor with its registration in the loop: what is known of its readiness, and who waits for it.
 
 use std::cell::Cell;
 use std::io;
@@ -9,14 +9,14 @@ use std::task::{Context, Poll};
 use rustix::event::epoll::EventFlags;
 
 use super::core::Reactor;
-use super::place::Place;
 use super::ready::Ready;
+use super::registration::Registration;
 
-/// A non-blocking descriptor with its place in the loop. It is used by one task at a time.
+/// A non-blocking descriptor with its registration in the loop. It is used by one task at a time.
 #[derive(Debug)]
 pub(in crate::net) struct Source {
     fd: OwnedFd,
-    place: Rc<Place>,
+    registration: Rc<Registration>,
     watched: Cell<Watched>,
     reactor: Rc<Reactor>,
 }
@@ -49,7 +49,7 @@ impl Source {
     pub(in crate::net) fn stream(reactor: &Rc<Reactor>, fd: OwnedFd, ready: Ready) -> Self {
         Self {
             fd,
-            place: reactor.insert(ready),
+            registration: reactor.insert(ready),
             watched: Cell::new(Watched::Nothing),
             reactor: reactor.clone(),
         }
@@ -58,7 +58,7 @@ impl Source {
     /// A listener, level-triggered: it is reported in every turn until nobody waits to be accepted.
     pub(in crate::net) fn listener(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
         let source = Self::stream(reactor, fd, Ready::NONE);
-        reactor.watch(&source.fd, &source.place, EventFlags::IN)?;
+        reactor.watch(&source.fd, &source.registration, EventFlags::IN)?;
         source.watched.set(Watched::Both);
         Ok(source)
     }
@@ -75,7 +75,7 @@ impl Source {
         } else {
             EventFlags::IN
         };
-        self.reactor.modify(&self.fd, &self.place, interest)
+        self.reactor.modify(&self.fd, &self.registration, interest)
     }
 
     /// Takes it out of the epoll set, for a descriptor whose closing does not: somebody else has the same socket.
@@ -88,20 +88,20 @@ impl Source {
     }
 
     pub(in crate::net) fn ready(&self) -> Ready {
-        self.place.ready()
+        self.registration.ready()
     }
 
     pub(in crate::net) fn set(&self, ready: Ready) {
-        self.place.set(ready);
+        self.registration.set(ready);
     }
 
     pub(in crate::net) fn clear(&self, ready: Ready) {
-        self.place.clear(ready);
+        self.registration.clear(ready);
     }
 
     /// Makes it [`Ready::AGED`] and wakes its task, once, some seconds from now.
     pub(in crate::net) fn tell_when_aged(&self) {
-        self.reactor.tell_when_aged(&self.place);
+        self.reactor.tell_when_aged(&self.registration);
     }
 
     /// Ready when the source is; otherwise its next event wakes the task. An error is the kernel's lack of memory for it.
@@ -124,7 +124,7 @@ impl Source {
     /// # Errors
     /// When the kernel has no memory for it.
     pub(in crate::net) fn wait(&self, cx: &mut Context<'_>, room: bool) -> io::Result<()> {
-        self.place.wait(cx.waker());
+        self.registration.wait(cx.waker());
         self.watch(match room {
             true => Watched::Both,
             false => Watched::Reading,
@@ -137,9 +137,11 @@ impl Source {
             return Ok(());
         }
         if watched == Watched::Nothing {
-            self.reactor.watch(&self.fd, &self.place, wanted.flags())?;
+            self.reactor
+                .watch(&self.fd, &self.registration, wanted.flags())?;
         } else {
-            self.reactor.modify(&self.fd, &self.place, wanted.flags())?;
+            self.reactor
+                .modify(&self.fd, &self.registration, wanted.flags())?;
         }
         self.watched.set(wanted);
         Ok(())
@@ -154,6 +156,6 @@ impl AsFd for Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        self.reactor.remove(&self.place);
+        self.reactor.remove(&self.registration);
     }
 }

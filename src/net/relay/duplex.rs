@@ -14,26 +14,26 @@ use super::linger::Linger;
 use crate::net::socket::{Read, Stream};
 
 /// Passes bytes both ways until both sides have finished sending. A side that has finished still receives for as long as the other
-/// sends. The streams are then marked finished; otherwise dropping them resets both. `opening` is what has happened to the
+/// sends. The streams are then marked finished; otherwise dropping them resets both. `early_data` is what has happened to the
 /// client's first bytes.
 pub fn relay<'a, M: Meter>(
     client: &'a Stream,
     server: &'a Stream,
-    opening: Read,
+    early_data: Read,
     meter: &'a M,
 ) -> Relay<'a, M> {
-    if opening.taken > 0 {
-        meter.moved(Side::Client, opening.taken);
+    if early_data.taken > 0 {
+        meter.moved(Side::Client, early_data.taken);
     }
     let mut relay = Relay {
         client,
         server,
         meter,
-        upload: Flow::resumed(Side::Client, opening.held, opening.ended),
+        upload: Flow::resumed(Side::Client, early_data.held, early_data.ended),
         download: Flow::new(Side::Server),
         linger: None,
     };
-    if let Some(error) = opening.error {
+    if let Some(error) = early_data.error {
         let side = Side::Client;
         relay.linger_for(Broken { side, error });
     } else if server.was_reset() {

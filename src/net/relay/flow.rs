@@ -8,7 +8,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::net::buffers::{Lent, Spill};
+use crate::net::buffers::{Lent, Unsent};
 use crate::net::socket::Stream;
 
 /// Bytes that one direction may move before the other tasks get their turn.
@@ -77,7 +77,7 @@ pub(super) struct Flow {
 }
 
 enum Held {
-    Spill(Spill),
+    Unsent(Unsent),
     Pipe(Lent),
 }
 
@@ -89,9 +89,9 @@ impl Held {
     /// Forgets `n` bytes that the receiver has taken. True if they were the last.
     fn taken(&mut self, n: usize) -> bool {
         match self {
-            Self::Spill(spill) => {
-                spill.consume(n);
-                spill.is_empty()
+            Self::Unsent(unsent) => {
+                unsent.consume(n);
+                unsent.is_empty()
             }
             Self::Pipe(pipe) => {
                 pipe.drained(n);
@@ -126,11 +126,11 @@ impl Flow {
     }
 
     /// One of which something was read already: `held` is what the receiver has yet to take.
-    pub(super) fn resumed(from: Side, held: Spill, ended: bool) -> Self {
+    pub(super) fn resumed(from: Side, held: Unsent, ended: bool) -> Self {
         let mut flow = Self::new(from);
         flow.ended = ended;
         if !held.is_empty() {
-            flow.hold(Held::Spill(held));
+            flow.hold(Held::Unsent(held));
         }
         flow
     }
@@ -197,7 +197,7 @@ impl Flow {
             return Ok(true);
         };
         let sent = match &**held {
-            Held::Spill(spill) => sink.try_send(spill.bytes()),
+            Held::Unsent(unsent) => sink.try_send(unsent.bytes()),
             Held::Pipe(pipe) => sink.try_splice_in(pipe.read_end(), pipe.held()),
         };
         let n = match sent {
@@ -205,7 +205,7 @@ impl Flow {
             Ok(Some(n)) => n,
             Err(error) if held.is_in_pipe() && cannot_splice(error) => {
                 self.copies_only = true;
-                self.pipe_to_spill(sink)
+                self.pipe_to_unsent(sink)
                     .map_err(|error| self.sink_broken(error))?;
                 return Ok(true);
             }
@@ -224,7 +224,7 @@ impl Flow {
             return Ok(());
         }
         if has_aged {
-            let moved = self.pipe_to_spill(sink);
+            let moved = self.pipe_to_unsent(sink);
             return moved.map_err(|error| self.sink_broken(error));
         }
         sink.tell_when_aged();
@@ -235,12 +235,12 @@ impl Flow {
         self.held = Some(Box::new(held));
     }
 
-    fn pipe_to_spill(&mut self, sink: &Stream) -> io::Result<()> {
+    fn pipe_to_unsent(&mut self, sink: &Stream) -> io::Result<()> {
         if let Some(held) = self.held.take()
             && let Held::Pipe(pipe) = *held
         {
-            let spill = sink.reactor().spill(&pipe.into_bytes()?)?;
-            self.hold(Held::Spill(spill));
+            let unsent = sink.reactor().keep_unsent(&pipe.into_bytes()?)?;
+            self.hold(Held::Unsent(unsent));
         }
         Ok(())
     }
@@ -289,9 +289,9 @@ impl Flow {
                 let consumed = source.consume(&mut scratch[..sent]);
                 consumed.map_err(|error| self.source_broken(error))?;
             } else if sent < n {
-                let spill = reactor.spill(&scratch[sent..n]);
-                self.hold(Held::Spill(
-                    spill.map_err(|error| self.source_broken(error))?,
+                let unsent = reactor.keep_unsent(&scratch[sent..n]);
+                self.hold(Held::Unsent(
+                    unsent.map_err(|error| self.source_broken(error))?,
                 ));
             }
             Ok(Some(n))

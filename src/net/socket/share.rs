@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags};
 
 use super::stream::{Kind, Stream, retrying};
-use crate::net::buffers::{Allowance, Spill};
+use crate::net::buffers::{Allowance, Unsent};
 use crate::net::reactor::{Reactor, Ready, SCRATCH_BYTES};
 
 /// After so many KiB the kernel would let a socket's buffers grow. It has not done so before: they are as it made them.
@@ -42,12 +42,12 @@ impl Reactor {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub(in crate::net) fn spill(&self, bytes: &[u8]) -> io::Result<Spill> {
-        let spill = Spill::new(bytes, self.held())?;
+    pub(in crate::net) fn keep_unsent(&self, bytes: &[u8]) -> io::Result<Unsent> {
+        let unsent = Unsent::new(bytes, self.held())?;
         if self.held().may_be_worth_trimming() {
             self.start_ticking();
         }
-        Ok(spill)
+        Ok(unsent)
     }
 
     /// In which pieces a stream passes bytes on; `None`: as large as they come.

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::net::getsockname;
 
-use super::row::{Query, TcpState};
+use super::socket_table::{Query, TcpState};
 
 /// This end and the other end of a socket on one of the ports asked for, if it is closed.
 ///

@@ -1,17 +1,17 @@
 //! The kernel's table of sockets, as far as this process owns them: what it has accepted, and what waits to be accepted.
 
 mod closed;
-mod owned;
+mod own_inodes;
 mod proc_net;
-mod row;
 mod sock_diag;
+mod socket_table;
 
 use std::fmt;
 
-use owned::Owned;
+use own_inodes::OwnInodes;
 use sock_diag::SockDiag;
 
-pub use row::{Accepted, Listening, Name, Query, Table, TcpState};
+pub use socket_table::{Accepted, Listening, Name, Query, Table, TcpState};
 
 /// Where a table came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl fmt::Display for Source {
 #[derive(Debug)]
 pub struct Kernel {
     diag: Option<SockDiag>,
-    owned: Option<Owned>,
+    own_inodes: Option<OwnInodes>,
 }
 
 impl Kernel {
@@ -44,7 +44,7 @@ impl Kernel {
     pub fn open() -> Self {
         Self {
             diag: SockDiag::open().ok(),
-            owned: Owned::open().ok(),
+            own_inodes: OwnInodes::open().ok(),
         }
     }
 
@@ -60,13 +60,13 @@ impl Kernel {
     /// Reads the table, without what belongs to other processes. `None` where the kernel does not tell. It blocks for as long
     /// as the kernel takes to walk its tables, so it has no place on the loop's thread.
     pub fn read(&mut self, query: &Query) -> Option<(Source, Table)> {
-        if self.owned.is_none() {
+        if self.own_inodes.is_none() {
             // What was lacking at the start, such as a descriptor, may have passed.
-            self.owned = Owned::open().ok();
+            self.own_inodes = OwnInodes::open().ok();
         }
-        let owned = self.owned.as_ref()?;
+        let own_inodes = self.own_inodes.as_ref()?;
         // Before and after: a socket that is accepted meanwhile is ours too.
-        let mut inodes = owned.sockets().ok()?;
+        let mut inodes = own_inodes.sockets().ok()?;
         let from_diag = self.diag.as_mut().and_then(|diag| diag.read(query).ok());
         let (source, mut table) = match from_diag {
             Some(table) => (Source::SockDiag, table),
@@ -75,14 +75,16 @@ impl Kernel {
         // What is not accepted yet, or closed already, has inode 0.
         let is_known = |inode: u64| inode == 0 || inodes.contains(&inode);
         if !table.accepted.iter().all(|row| is_known(row.inode)) {
-            inodes.extend(owned.sockets().ok()?);
+            inodes.extend(own_inodes.sockets().ok()?);
         }
         table.retain_owned(&inodes);
         if query.closed {
             let accepted = table.accepted.iter().map(|row| row.inode);
             let listening = table.listening.iter().map(|row| row.inode);
             let listed = accepted.chain(listening).collect();
-            table.accepted.extend(owned.closed(query, &listed).ok()?);
+            table
+                .accepted
+                .extend(own_inodes.closed(query, &listed).ok()?);
         }
         Some((source, table))
     }

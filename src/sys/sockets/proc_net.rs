@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::row::{Accepted, Listening, Name, Query, Table, TcpState, plain};
+use super::socket_table::{Accepted, Listening, Name, Query, Table, TcpState, plain};
 
 /// The state of a connected Unix socket (SS_CONNECTED in linux/net.h).
 const UNIX_CONNECTED: &[u8] = b"03";

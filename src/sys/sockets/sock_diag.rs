@@ -17,7 +17,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
 };
 
-use super::row::{Accepted, Listening, Name, Query, Table, TcpState, plain};
+use super::socket_table::{Accepted, Listening, Name, Query, Table, TcpState, plain};
 
 /// Of more ports than these, all sockets are read at once: each port is a walk through the kernel's whole table.
 const PORTS_ONE_BY_ONE: usize = 3;

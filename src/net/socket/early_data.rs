@@ -5,12 +5,12 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::stream::Stream;
-use crate::net::buffers::Spill;
+use crate::net::buffers::Unsent;
 
 /// The client's first bytes. Over loopback a server stands before connect(2) returns, so that they can be sent at once and need no
 /// wait for the news; a server that refuses them leaves them for the next.
 #[derive(Debug)]
-pub struct Opening<'a> {
+pub struct EarlyData<'a> {
     client: Option<&'a Stream>,
     read: RefCell<Read>,
 }
@@ -19,7 +19,7 @@ pub struct Opening<'a> {
 #[derive(Debug, Default)]
 pub struct Read {
     /// Read, and not yet taken by a server.
-    pub(in crate::net) held: Spill,
+    pub(in crate::net) held: Unsent,
     /// How many bytes the server has taken.
     pub(in crate::net) taken: usize,
     /// The client has finished sending.
@@ -28,7 +28,7 @@ pub struct Read {
     pub(in crate::net) error: Option<io::Error>,
 }
 
-impl<'a> Opening<'a> {
+impl<'a> EarlyData<'a> {
     /// Of this client, from whom nothing has been read yet.
     #[must_use]
     pub fn of(client: &'a Stream) -> Self {
@@ -48,7 +48,7 @@ impl<'a> Opening<'a> {
     }
 
     /// Starts a connection by `start` and sends at once what the client has sent so far. With the server comes true if it has taken
-    /// some: then it is connected. Nothing is started for a client that has reset, which [`Opening::is_broken`] then says.
+    /// some: then it is connected. Nothing is started for a client that has reset, which [`EarlyData::is_broken`] then says.
     pub(in crate::net) fn offer(
         &self,
         start: impl FnOnce() -> io::Result<Stream>,
@@ -91,8 +91,8 @@ impl<'a> Opening<'a> {
             let n = sent.unwrap_or(None).unwrap_or(0);
             read.taken = n;
             if n < bytes.len() {
-                match client.reactor().spill(&bytes[n..]) {
-                    Ok(spill) => read.held = spill,
+                match client.reactor().keep_unsent(&bytes[n..]) {
+                    Ok(unsent) => read.held = unsent,
                     Err(error) => read.error = Some(error),
                 }
             }

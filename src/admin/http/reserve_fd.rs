@@ -9,13 +9,13 @@ use rustix::event::{EventfdFlags, eventfd};
 
 /// The descriptor: held, lent to one client, or lost to somebody who was quicker.
 #[derive(Debug)]
-pub struct Spare {
+pub struct ReserveFd {
     // An eventfd, because it needs no file to exist.
     held: RefCell<Option<OwnedFd>>,
     lent: Cell<bool>,
 }
 
-impl Spare {
+impl ReserveFd {
     /// Takes a descriptor to hold.
     ///
     /// # Errors
@@ -28,10 +28,10 @@ impl Spare {
     }
 
     /// Frees the descriptor for the caller to use at once, before anything else runs. `None` if it is not held.
-    pub fn lend(self: &Rc<Self>) -> Option<Lent> {
+    pub fn lend(self: &Rc<Self>) -> Option<LentFd> {
         drop(self.held.take()?);
         self.lent.set(true);
-        Some(Lent(self.clone()))
+        Some(LentFd(self.clone()))
     }
 
     /// Whether somebody has it now.
@@ -50,9 +50,9 @@ impl Spare {
 
 /// Stands for the descriptor while somebody else uses it; to be dropped after that has been closed.
 #[derive(Debug)]
-pub struct Lent(Rc<Spare>);
+pub struct LentFd(Rc<ReserveFd>);
 
-impl Drop for Lent {
+impl Drop for LentFd {
     fn drop(&mut self) {
         self.0.lent.set(false);
         self.0.regain();

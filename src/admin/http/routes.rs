@@ -47,7 +47,7 @@ pub struct Answer {
 
 /// What can be seen through the endpoint.
 #[derive(Debug)]
-pub struct Window {
+pub struct Routes {
     /// The way to the loop.
     pub moments: Moments,
     /// What the kernel says of the process.
@@ -71,7 +71,7 @@ pub struct Window {
 /// A body that was made anew, or the status that says why there is none.
 pub type Made = Result<Rc<Body>, StatusCode>;
 
-impl Window {
+impl Routes {
     /// The answer to a request, with its body also where the method is HEAD: what is sent of it is the sender's business.
     pub async fn answer(&self, head: &Head) -> Answer {
         if let Some(host) = &head.host

@@ -2,12 +2,12 @@
 
 use toml::de::DeTable;
 
+use super::decode::Draft;
 use super::diagnostic::{Collector, Diagnostics};
 use super::forward::Forward;
 use super::model::{Admin, Config};
 use super::origin::Origin;
-use super::read::Draft;
-use super::{read, resolve, syntax};
+use super::{decode, resolve, toml_errors};
 
 /// What the command line adds to a file or says instead of it.
 #[derive(Clone, Debug, Default)]
@@ -46,9 +46,9 @@ impl Config {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (root, errors) = DeTable::parse_recoverable(text);
         let mut out = Collector::new(text);
-        let damage = syntax::Damage::report(&errors, text, &mut out);
+        let damage = toml_errors::Damage::report(&errors, text, &mut out);
         let mut read = Collector::new(text);
-        let mut draft = read::read(root.get_ref(), damage.is_none(), &mut read);
+        let mut draft = decode::decode(root.get_ref(), damage.is_none(), &mut read);
         out.append(read, |line| damage.spares(line));
         if !damage.is_none() {
             return Err(out.finish(file));

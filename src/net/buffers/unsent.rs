@@ -7,13 +7,13 @@ use crate::state::{Held, HeldIn, Reservation};
 
 /// Bytes that were read and not yet taken. Empty, it has no memory.
 #[derive(Debug, Default)]
-pub(in crate::net) struct Spill {
+pub(in crate::net) struct Unsent {
     bytes: Box<[u8]>,
     start: usize,
     _reservation: Option<Reservation>,
 }
 
-impl Spill {
+impl Unsent {
     /// Keeps a copy of `bytes`.
     ///
     /// # Errors

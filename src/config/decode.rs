@@ -10,7 +10,7 @@ use super::diagnostic::{Collector, Span, nearest, shown};
 use super::host::host_name;
 use super::model::{Admin, Log, Metrics, Service, SocketAccess, defaults};
 use super::origin::Origin;
-use super::table::{Key, Reader, Value};
+use super::toml_reader::{Key, Reader, Value};
 use super::value;
 
 /// What was read, before names are looked up and addresses compared.
@@ -84,7 +84,7 @@ impl Default for Draft {
 }
 
 /// Reads `root`. `whole` says that the syntax had no mistake, so that what is not there was not written.
-pub(super) fn read(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -> Draft {
+pub(super) fn decode(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -> Draft {
     let mut reader = Reader { whole, out };
     let mut draft = Draft::default();
     reader.known(

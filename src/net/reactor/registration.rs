@@ -6,8 +6,8 @@ use std::task::Waker;
 
 use super::ready::Ready;
 
-/// A source's place in the loop. It has one waker, since a stream belongs to one task.
-pub(super) struct Place {
+/// A source's registration with the loop. It has one waker, since a stream belongs to one task.
+pub(super) struct Registration {
     key: SourceKey,
     ready: Cell<Ready>,
     age: Cell<Age>,
@@ -15,11 +15,13 @@ pub(super) struct Place {
     waker: Cell<Option<Waker>>,
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = &mut f.debug_struct("Place");
-        place.field("key", &self.key).field("ready", &self.ready);
-        place.finish_non_exhaustive()
+        let registration = &mut f.debug_struct("Registration");
+        registration
+            .field("key", &self.key)
+            .field("ready", &self.ready);
+        registration.finish_non_exhaustive()
     }
 }
 
@@ -34,7 +36,7 @@ pub(super) enum Age {
     Seen,
 }
 
-impl Place {
+impl Registration {
     pub(super) fn new(key: SourceKey, ready: Ready) -> Self {
         Self {
             key,

@@ -10,13 +10,13 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{FileType, RawDir, SeekFrom, fstat, seek};
 
 use super::closed;
-use super::row::{Accepted, Name, Query, TcpState, plain};
+use super::socket_table::{Accepted, Name, Query, TcpState, plain};
 
 /// The process's table of descriptors, held open.
 #[derive(Debug)]
-pub(super) struct Owned(File);
+pub(super) struct OwnInodes(File);
 
-impl Owned {
+impl OwnInodes {
     pub(super) fn open() -> io::Result<Self> {
         Ok(Self(File::open("/proc/self/fd")?))
     }
