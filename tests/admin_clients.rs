@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use coracle::admin::Limits;
+use coracle::admin::ClientLimits;
 use coracle::state::{Entrypoint, Guard, Peer, Protocol};
 use socket2::{Domain, Socket, Type};
 use support::DEADLINE;
@@ -19,7 +19,7 @@ const SHORT: Duration = Duration::from_millis(200);
 
 #[test]
 fn an_unfinished_request_is_told_so_and_an_idle_connection_is_not() {
-    let limits = Limits {
+    let limits = ClientLimits {
         request: SHORT,
         ..PATIENT
     };
@@ -35,7 +35,7 @@ fn an_unfinished_request_is_told_so_and_an_idle_connection_is_not() {
         assert_eq!(answer.headers.value("connection"), Some("close"));
         client.expect_end();
     }
-    let limits = Limits {
+    let limits = ClientLimits {
         request: SHORT,
         idle: SHORT,
         ..PATIENT
@@ -60,7 +60,7 @@ fn an_unfinished_request_is_told_so_and_an_idle_connection_is_not() {
 
 #[test]
 fn a_client_that_does_not_read_is_dropped() {
-    let limits = Limits {
+    let limits = ClientLimits {
         clients: 1,
         answer: SHORT,
         ..PATIENT
@@ -139,7 +139,7 @@ fn ask_and_stop(admin: &Admin) -> Client {
 
 #[test]
 fn clients_that_do_not_read_give_way_and_leave_the_room_for_the_next_answer() {
-    let limits = Limits {
+    let limits = ClientLimits {
         clients: 2,
         patience: SHORT,
         ..PATIENT
@@ -151,7 +151,7 @@ fn clients_that_do_not_read_give_way_and_leave_the_room_for_the_next_answer() {
     for _ in 0..3 {
         assert_eq!(get(admin.address, "/healthz").0, 200);
     }
-    let limits = Limits {
+    let limits = ClientLimits {
         answer: SHORT,
         ..PATIENT
     };
@@ -206,7 +206,7 @@ fn those_who_ask_at_the_same_time_share_one_scrape() {
 
 #[test]
 fn a_loop_that_hangs_is_told_of_and_does_not_hang_the_endpoint() {
-    let limits = Limits {
+    let limits = ClientLimits {
         silence: SHORT,
         answer: SHORT,
         ..PATIENT

@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Output};
 use std::thread;
 
-use coracle::sys::sockets::{Kernel, Name, Query, Source};
+use coracle::sys::sockets::{Name, Query, SocketTables, TableSource};
 use support::backend::{self, Script};
 use support::in_process::{InProcess, accepted_socket};
 use support::metrics::{Metrics, scrape};
@@ -355,7 +355,7 @@ fn both_sources_tell_the_same() {
         unix: false,
         closed: false,
     };
-    let tables = [Kernel::open(), Kernel::without_sock_diag()].map(|mut kernel| {
+    let tables = [SocketTables::open(), SocketTables::without_sock_diag()].map(|mut kernel| {
         let (source, table) = kernel.read(&query).unwrap();
         let mut peers: Vec<_> = table.accepted.iter().map(|row| row.peer.unwrap()).collect();
         peers.sort();
@@ -363,8 +363,8 @@ fn both_sources_tell_the_same() {
         assert!(matches!(listening.local, Name::Tcp(local) if local.port() == port));
         (source, peers, table.listening.len(), listening.backlog)
     });
-    assert_eq!(tables[0].0, Source::SockDiag);
-    assert_eq!(tables[1].0, Source::Proc);
+    assert_eq!(tables[0].0, TableSource::SockDiag);
+    assert_eq!(tables[1].0, TableSource::Proc);
     assert_eq!(tables[0].1, tables[1].1);
     assert_eq!(tables[0].1.len(), 2);
     assert_eq!((tables[0].2, tables[0].3), (1, Some(1)));
@@ -382,7 +382,7 @@ fn a_unix_path_that_is_not_utf_8_does_not_keep_the_table_from_being_read() {
         unix: true,
         ..Query::default()
     };
-    for mut kernel in [Kernel::open(), Kernel::without_sock_diag()] {
+    for mut kernel in [SocketTables::open(), SocketTables::without_sock_diag()] {
         let (source, table) = kernel.read(&query).expect("a table");
         let name = Name::Unix(path.clone());
         let of_it = table.accepted.iter().filter(|row| row.local == name);

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use coracle::config::{Admin, Config, Diagnostic, Diagnostics, Forward, Listen, Overrides, Place};
+use coracle::config::{
+    Admin, Config, Diagnostic, Diagnostics, Forward, Listen, Location, Overrides,
+};
 
 /// Texts with the mistakes in them: line, column and message, as they are told.
 const WRONG: &[(&str, &[&str])] = &[
@@ -654,8 +656,8 @@ const WRONG: &[(&str, &[&str])] = &[
 /// Each message with its line and column.
 fn messages(diagnostics: &Diagnostics) -> Vec<String> {
     let told = diagnostics.told.iter();
-    told.map(|Diagnostic { place, message }| match place {
-        Some(Place { line, column, .. }) => format!("{line}:{column}: {message}"),
+    told.map(|Diagnostic { location, message }| match location {
+        Some(Location { line, column, .. }) => format!("{line}:{column}: {message}"),
         None => message.clone(),
     })
     .collect()
@@ -1134,12 +1136,12 @@ fn no_text_makes_the_reader_panic() {
         assert!(!mistakes.to_string().is_empty());
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let lines: Vec<_> = text.split('\n').collect();
-        for place in mistakes.told.iter().filter_map(|it| it.place.as_ref()) {
-            let line = lines.get(place.line - 1);
+        for location in mistakes.told.iter().filter_map(|it| it.location.as_ref()) {
+            let line = lines.get(location.line - 1);
             let columns = line.map_or(0, |line| line.chars().count() + 1);
             assert!(
-                (1..=columns).contains(&place.column),
-                "round {round}: {place:?}\n{text}"
+                (1..=columns).contains(&location.column),
+                "round {round}: {location:?}\n{text}"
             );
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The endpoint's limits.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ClientLimits {
     /// How many clients are served at once.
     pub clients: usize,
     /// How long a request may take from its first byte to its last.
@@ -22,7 +22,7 @@ pub struct Limits {
     pub linger: Duration,
 }
 
-impl Default for Limits {
+impl Default for ClientLimits {
     fn default() -> Self {
         Self {
             clients: 32,

@@ -30,8 +30,8 @@ use crate::sys;
 use crate::sys::process::Process;
 use agreement::Kernel;
 use body::Room;
-use http::{Clients, Endpoint, Hosts, ReserveFd, Routes};
-pub use limits::Limits;
+use http::{Clients, Hosts, ReserveFd, Routes, Serving};
+pub use limits::ClientLimits;
 pub use moments::Answers;
 use park::Park;
 
@@ -42,17 +42,17 @@ const NICE: i32 = 10;
 
 /// The endpoint's listening socket, with everything that it must have opened before descriptors can run out.
 #[derive(Debug)]
-pub struct Listener {
+pub struct Endpoint {
     socket: TcpListener,
     process: Process,
-    kernel: sys::sockets::Kernel,
+    kernel: sys::sockets::SocketTables,
     reserve: ReserveFd,
     park: Park,
-    limits: Limits,
+    limits: ClientLimits,
     hosts: Hosts,
 }
 
-impl Listener {
+impl Endpoint {
     /// Listens on `address`; port 0 is any free port.
     ///
     /// # Errors
@@ -64,17 +64,17 @@ impl Listener {
         Ok(Self {
             socket,
             process: Process::open(),
-            kernel: sys::sockets::Kernel::open(),
+            kernel: sys::sockets::SocketTables::open(),
             reserve: ReserveFd::hold()?,
             park: Park::new()?,
-            limits: Limits::default(),
+            limits: ClientLimits::default(),
             hosts: Hosts::default(),
         })
     }
 
     /// The same with other limits.
     #[must_use]
-    pub fn with_limits(mut self, limits: Limits) -> Self {
+    pub fn with_limits(mut self, limits: ClientLimits) -> Self {
         self.limits = limits;
         self
     }
@@ -112,7 +112,7 @@ impl Listener {
         let _ = rustix::process::setpriority_process(None, nice + NICE);
         let park = Rc::new(self.park);
         let clients = Rc::new(Clients::new(self.limits.clients, self.limits.patience));
-        let endpoint = Rc::new(Endpoint {
+        let served = Rc::new(Serving {
             park: park.clone(),
             clients: clients.clone(),
             routes: Routes {
@@ -129,11 +129,11 @@ impl Listener {
             limits: self.limits,
         });
         let executor = Rc::new(LocalExecutor::new());
-        let serving = endpoint
+        let serving = served
             .clone()
             .serve(&self.socket, self.reserve, executor.clone());
         let working = async {
-            endpoint.routes.work().await;
+            served.routes.work().await;
         };
         let end = async {
             // Nothing is ever sent.

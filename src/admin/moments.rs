@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 
-use super::limits::Limits;
+use super::limits::ClientLimits;
 use super::park::Park;
 use crate::state::{Entries, Shared, Snapshot};
 
@@ -51,7 +51,7 @@ pub struct Questions(Sender<Question>);
 impl Questions {
     /// The same for a thread that waits in `park`, and for so long.
     #[must_use]
-    pub fn asked_from(self, park: Rc<Park>, limits: &Limits) -> Moments {
+    pub fn asked_from(self, park: Rc<Park>, limits: &ClientLimits) -> Moments {
         Moments {
             questions: self.0,
             park,
@@ -102,7 +102,7 @@ fn answer<T>(to: &Sender<Timed<T>>, copy: impl FnOnce() -> T) {
 pub struct Moments {
     questions: Sender<Question>,
     park: Rc<Park>,
-    limits: Limits,
+    limits: ClientLimits,
     /// When the loop has rested from the last question.
     next: Cell<Instant>,
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use coracle::config::{Config, Diagnostic, Overrides, Place, count, printable};
+use coracle::config::{Config, Diagnostic, Location, Overrides, count, printable};
 
 /// Far beyond any configuration that is meant.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -71,9 +71,9 @@ pub fn log_warnings(config: &Config) {
     let Some(warnings) = &config.warnings else {
         return;
     };
-    for Diagnostic { place, message } in &warnings.told {
-        match place {
-            Some(Place { line, .. }) => {
+    for Diagnostic { location, message } in &warnings.told {
+        match location {
+            Some(Location { line, .. }) => {
                 log::warn!(target: "setup", "{}:{line}: {message}", warnings.file);
             }
             None => log::warn!(target: "setup", "{}: {message}", warnings.file),

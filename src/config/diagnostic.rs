@@ -68,14 +68,14 @@ impl Diagnostics {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Where it is; `None` for what is wrong with the whole, or on the command line.
-    pub place: Option<Place>,
+    pub location: Option<Location>,
     /// What is wrong and what to do.
     pub message: String,
 }
 
 /// A place in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// The line, from 1.
     pub line: usize,
     /// The column in characters, from 1.
@@ -90,17 +90,17 @@ impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prefix = self.severity.prefix();
         for diagnostic in &self.told {
-            let Diagnostic { place, message } = diagnostic;
-            let Some(place) = place else {
+            let Diagnostic { location, message } = diagnostic;
+            let Some(location) = location else {
                 writeln!(f, "{}: {prefix}{message}\n", self.file)?;
                 continue;
             };
-            let Place { line, column, .. } = place;
-            let (indent, length) = place.underline;
+            let Location { line, column, .. } = location;
+            let (indent, length) = location.underline;
             let gutter = line.to_string().len();
             writeln!(f, "{}:{line}:{column}: {prefix}{message}", self.file)?;
             writeln!(f, "{:gutter$} |", "")?;
-            writeln!(f, "{line} | {}", place.excerpt)?;
+            writeln!(f, "{line} | {}", location.excerpt)?;
             writeln!(f, "{:gutter$} | {:indent$}{:^<length$}\n", "", "", "")?;
         }
         if self.untold > 0 {
@@ -200,7 +200,7 @@ impl<'t> Collector<'t> {
         let untold = found.len().saturating_sub(Diagnostics::MAX_TOLD);
         found.truncate(Diagnostics::MAX_TOLD);
         let told = found.into_iter().map(|(span, message)| Diagnostic {
-            place: span.map(|span| self.place(span)),
+            location: span.map(|span| self.location(span)),
             message,
         });
         Diagnostics {
@@ -216,7 +216,7 @@ impl<'t> Collector<'t> {
 const AROUND: usize = 60;
 
 impl Collector<'_> {
-    fn place(&self, span: Span) -> Place {
+    fn location(&self, span: Span) -> Location {
         let start = char_start(self.text, span.start);
         let line = self.line(start);
         let Span {
@@ -239,7 +239,7 @@ impl Collector<'_> {
         if after.next().is_some() {
             excerpt.push('…');
         }
-        Place {
+        Location {
             line,
             column,
             excerpt,

@@ -18,7 +18,7 @@ mod value;
 
 pub use address::{Address, Listen};
 pub use build::Overrides;
-pub use diagnostic::{Diagnostic, Diagnostics, Mistake, Place, Severity, count, printable};
+pub use diagnostic::{Diagnostic, Diagnostics, Location, Mistake, Severity, count, printable};
 pub use endpoint::AdminEndpoint;
 pub use forward::Forward;
 pub use host::Host;

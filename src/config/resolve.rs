@@ -141,11 +141,11 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
 
 /// Reports listeners that could not be bound side by side. A `[::]` leaves IPv4 to another listener of its port.
 fn separate_listeners(draft: &mut Draft, out: &mut Collector<'_>) {
-    let mut bound = Bound::default();
+    let mut claims = Claims::default();
     if let Some(address) = draft.admin.listen {
         let dual = address.ip() == IpAddr::from([0; 16]);
         let who = "the admin endpoint".to_owned();
-        bound.add(address, who, dual, &draft.admin_at, out);
+        claims.add(address, who, dual, &draft.admin_at, out);
     }
     let mut paths: HashMap<PathBuf, (String, Origin)> = HashMap::new();
     for entry in &draft.entrypoints {
@@ -158,7 +158,7 @@ fn separate_listeners(draft: &mut Draft, out: &mut Collector<'_>) {
         {
             match listen {
                 Listen::Tcp { address, .. } => {
-                    bound.add(*address, who.clone(), *dual, origin, out);
+                    claims.add(*address, who.clone(), *dual, origin, out);
                 }
                 Listen::Unix(path) => {
                     if let Some((who, at)) = paths.get(path) {
@@ -173,8 +173,8 @@ fn separate_listeners(draft: &mut Draft, out: &mut Collector<'_>) {
             }
         }
     }
-    for entry in &bound.dual {
-        if let Some(other) = bound.any.get(&(entry.address.port(), false)) {
+    for entry in &claims.dual {
+        if let Some(other) = claims.any.get(&(entry.address.port(), false)) {
             let port = entry.address.port();
             let why = format!(
                 "`*:{port}` takes IPv4 too, but {} listens on `{}`{}; write `[::]:{port}` for IPv6 alone",
@@ -189,31 +189,31 @@ fn separate_listeners(draft: &mut Draft, out: &mut Collector<'_>) {
     for DraftListen { listen, .. } in all {
         if let Listen::Tcp { address, v6only } = listen {
             let v6_wildcard = address.is_ipv6() && address.ip().is_unspecified();
-            *v6only = v6_wildcard && bound.any.contains_key(&(address.port(), false));
+            *v6only = v6_wildcard && claims.any.contains_key(&(address.port(), false));
         }
     }
 }
 
-/// The TCP listeners so far; those of port 0 never stand in each other's way.
+/// The addresses that TCP listeners have claimed so far; those of port 0 never stand in each other's way.
 #[derive(Default)]
-struct Bound {
-    exact: HashMap<SocketAddr, Listener>,
+struct Claims {
+    exact: HashMap<SocketAddr, Claim>,
     /// The first one for all addresses of a port and family (true for IPv6).
-    wildcard: HashMap<(u16, bool), Listener>,
+    wildcard: HashMap<(u16, bool), Claim>,
     /// The first one of a port and family.
-    any: HashMap<(u16, bool), Listener>,
+    any: HashMap<(u16, bool), Claim>,
     /// Those that were written to take IPv4 and IPv6.
-    dual: Vec<Listener>,
+    dual: Vec<Claim>,
 }
 
 #[derive(Clone)]
-struct Listener {
+struct Claim {
     who: String,
     address: SocketAddr,
     origin: Origin,
 }
 
-impl Bound {
+impl Claims {
     fn add(
         &mut self,
         address: SocketAddr,
@@ -239,20 +239,20 @@ impl Bound {
             };
             report(out, origin, &why);
         }
-        let listener = Listener {
+        let claim = Claim {
             who,
             address,
             origin: origin.clone(),
         };
         if is_wildcard {
             let entry = self.wildcard.entry(family);
-            entry.or_insert_with(|| listener.clone());
+            entry.or_insert_with(|| claim.clone());
         }
         if is_wildcard && dual {
-            self.dual.push(listener.clone());
+            self.dual.push(claim.clone());
         }
         let entry = self.any.entry(family);
-        entry.or_insert_with(|| listener.clone());
-        self.exact.entry(address).or_insert(listener);
+        entry.or_insert_with(|| claim.clone());
+        self.exact.entry(address).or_insert(claim);
     }
 }

@@ -292,7 +292,7 @@ mod tests {
                     "{sample:?}: {}",
                     told.message
                 );
-                assert!(told.place.is_some(), "{sample:?}");
+                assert!(told.location.is_some(), "{sample:?}");
             }
         }
     }

@@ -257,8 +257,8 @@ fn bind_tcp(
     }
 }
 
-pub(super) fn admin(address: SocketAddr, hosts: &[String]) -> Result<admin::Listener, BindError> {
-    let bound = with_or_without_ipv6(address, admin::Listener::bind);
+pub(super) fn admin(address: SocketAddr, hosts: &[String]) -> Result<admin::Endpoint, BindError> {
+    let bound = with_or_without_ipv6(address, admin::Endpoint::bind);
     let listener = bound.map_err(|error| BindError::listen("admin", &address, false, &error))?;
     let address = listener.local_addr().unwrap_or(address);
     log::info!(target: "setup", address:% = address; "admin endpoint listening");

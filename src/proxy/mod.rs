@@ -38,7 +38,7 @@ pub struct Proxy {
     shared: Rc<Shared>,
     names: Rc<Names>,
     listeners: Vec<Bound>,
-    admin: Option<admin::Listener>,
+    admin: Option<admin::Endpoint>,
     limits: Vec<sweep::Limits>,
     drain_timeout: Duration,
     manager: Rc<Manager>,
@@ -209,7 +209,7 @@ impl Proxy {
         reactor.limit_pipes(capacity.pipes);
         reactor.limit_memory(capacity.limits);
         // Only now, so that it asks for no descriptor before it is known whether there are enough.
-        let admin = self.admin.map(admin::Listener::start).transpose();
+        let admin = self.admin.map(admin::Endpoint::start).transpose();
         let admin = admin.map_err(|error| BindError::thread("admin", &error))?;
         let admin = admin.map(|(handle, answers)| {
             executor.spawn(answers.answer(shared.clone())).detach();

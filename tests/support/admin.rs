@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use coracle::admin::{Handle, Limits, Listener};
+use coracle::admin::{ClientLimits, Endpoint, Handle};
 use coracle::state::{Entrypoint, Guard, Peer, Protocol, Service, Shared};
 use smol::LocalExecutor;
 use smol::channel::Sender;
@@ -14,7 +14,7 @@ use smol::channel::Sender;
 use super::{DEADLINE, kernel, until};
 
 /// Limits that no test meets by being slow.
-pub const PATIENT: Limits = Limits {
+pub const PATIENT: ClientLimits = ClientLimits {
     clients: 32,
     request: DEADLINE,
     idle: DEADLINE,
@@ -61,13 +61,13 @@ impl World {
 
 impl Admin {
     /// An endpoint with the entrypoints `ssh` and `web` and the service `nas` with two servers.
-    pub fn start(limits: Limits) -> Self {
+    pub fn start(limits: ClientLimits) -> Self {
         let names = ["ssh", "web"].map(str::to_owned);
         Self::with_entrypoints(limits, names.to_vec())
     }
 
     /// The same with entrypoints of these names.
-    pub fn with_entrypoints(limits: Limits, names: Vec<String>) -> Self {
+    pub fn with_entrypoints(limits: ClientLimits, names: Vec<String>) -> Self {
         let (jobs, queue) = smol::channel::unbounded::<Job>();
         let (tell_address, address) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -77,11 +77,11 @@ impl Admin {
             let servers = ["10.0.0.1:22", "nas.local:22"].map(str::to_owned);
             let service = Rc::new(Service::new(0, "nas", servers));
             let shared = Rc::new(Shared::new(entrypoints, vec![service]));
-            let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-            let listener = listener.with_limits(limits);
-            let listener = listener.with_hosts(vec!["listed.example".to_owned()]);
-            tell_address.send(listener.local_addr().unwrap()).unwrap();
-            let (endpoint, answers) = listener.start().unwrap();
+            let endpoint = Endpoint::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+            let endpoint = endpoint.with_limits(limits);
+            let endpoint = endpoint.with_hosts(vec!["listed.example".to_owned()]);
+            tell_address.send(endpoint.local_addr().unwrap()).unwrap();
+            let (endpoint, answers) = endpoint.start().unwrap();
             let executor = Rc::new(LocalExecutor::new());
             executor.spawn(answers.answer(shared.clone())).detach();
             let mut world = World {

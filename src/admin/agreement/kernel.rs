@@ -9,7 +9,7 @@ use crate::admin::moments::Moments;
 use crate::admin::park::Park;
 use crate::state::{Catalogue, Local, Snapshot};
 use crate::sys::process::thread_cpu_time;
-use crate::sys::sockets::{self, Name, Query, Source, Table};
+use crate::sys::sockets::{self, Name, Query, Table, TableSource};
 
 /// A reading serves all who ask within this time.
 const FRESH: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ pub struct Count {
 /// Counts on request.
 #[derive(Debug)]
 pub struct Kernel {
-    source: RefCell<sockets::Kernel>,
+    source: RefCell<sockets::SocketTables>,
     last: RefCell<Option<Last>>,
     park: Rc<Park>,
 }
@@ -44,7 +44,7 @@ struct Last {
 impl Kernel {
     /// Counts in the kernel's tables.
     #[must_use]
-    pub fn new(source: sockets::Kernel, park: Rc<Park>) -> Self {
+    pub fn new(source: sockets::SocketTables, park: Rc<Park>) -> Self {
         Self {
             source: RefCell::new(source),
             last: RefCell::new(None),
@@ -108,7 +108,11 @@ impl Kernel {
 
     /// Reads the kernel's table of what belongs to the entrypoints, and with `closed` the sockets that are held although both sides
     /// have closed them. Returns how much processor time that took: it is the one thing here that keeps the thread.
-    pub fn read(&self, catalogue: &Catalogue, closed: bool) -> Option<(Source, Table, Duration)> {
+    pub fn read(
+        &self,
+        catalogue: &Catalogue,
+        closed: bool,
+    ) -> Option<(TableSource, Table, Duration)> {
         // Not the time that has passed: beside a load, or after a pause, old numbers would be served for minutes.
         let begun = thread_cpu_time();
         let (source, table) = self.source.borrow_mut().read(&query(catalogue, closed))?;

@@ -12,7 +12,7 @@ use super::json::{Json, OrNull, Separator};
 use super::kernel::entrypoint_of;
 use crate::admin::body::Body;
 use crate::state::{Catalogue, ConnId, Entries, Entry, Peer, Phase};
-use crate::sys::sockets::{Name, Source, Table, TcpState};
+use crate::sys::sockets::{Name, Table, TableSource, TcpState};
 
 /// After so many connections others come first.
 const PIECE: usize = 128;
@@ -75,7 +75,7 @@ pub struct Report {
     /// The sockets of which the differences speak.
     kernel_only: Vec<Socket>,
     listening: Vec<(usize, Name, Option<u64>)>,
-    source: Source,
+    source: TableSource,
     took: Duration,
 }
 
@@ -86,7 +86,7 @@ impl Report {
         before: Entries,
         table: Table,
         mut after: Entries,
-        source: Source,
+        source: TableSource,
         took: Duration,
     ) -> Self {
         let catalogue = after.catalogue.clone();

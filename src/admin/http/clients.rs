@@ -52,7 +52,7 @@ struct Client {
 }
 
 impl Clients {
-    /// No clients yet, and at most `limit` at once. [`Limits`](crate::admin::Limits) says what `patience` is.
+    /// No clients yet, and at most `limit` at once. [`ClientLimits`](crate::admin::ClientLimits) says what `patience` is.
     #[must_use]
     pub fn new(limit: usize, patience: Duration) -> Self {
         Self {
@@ -64,12 +64,12 @@ impl Clients {
         }
     }
 
-    /// Serves one more client in a task of its own, for as long as it keeps its [`Place`].
+    /// Serves one more client in a task of its own, for as long as it keeps its [`Seat`].
     pub fn spawn<F: Future<Output = ()> + 'static>(
         self: &Rc<Self>,
         executor: &LocalExecutor<'static>,
         has_reserve: bool,
-        serve: impl FnOnce(Place) -> F,
+        serve: impl FnOnce(Seat) -> F,
     ) {
         let key = self.list.borrow_mut().insert(Client {
             task: None,
@@ -78,18 +78,18 @@ impl Clients {
             has_reserve,
         });
         let clients = self.clone();
-        let task = executor.spawn(serve(Place { clients, key }));
+        let task = executor.spawn(serve(Seat { clients, key }));
         self.list.borrow_mut()[key].task = Some(task);
     }
 
     /// Ends every client by dropping its task.
     pub fn end_all(&self) {
-        // Taken in a statement of its own: dropping a task may drop its place, which borrows the set.
+        // Taken in a statement of its own: dropping a task may drop its seat, which borrows the set.
         let clients = std::mem::take(&mut *self.list.borrow_mut());
         drop(clients);
     }
 
-    /// Waits until a place is free. While none is and `backlog` has resolved, that is while somebody waits for one, others give way.
+    /// Waits until a seat is free. While none is and `backlog` has resolved, that is while somebody waits for one, others give way.
     pub async fn room(&self, park: &Park, backlog: impl Future<Output = ()>) {
         if !self.is_full() {
             return;
@@ -147,7 +147,7 @@ impl Clients {
             .filter(|(_, client)| client.task.is_some() && may_end(client));
         let longest = those.min_by_key(|(_, client)| client.since);
         let task = longest.and_then(|(_, client)| client.task.take());
-        // Before the task is dropped, and perhaps its place with it, which borrows the set.
+        // Before the task is dropped, and perhaps its seat with it, which borrows the set.
         drop(list);
         task.is_some()
     }
@@ -157,7 +157,7 @@ impl Clients {
         self.left.listen()
     }
 
-    /// True while somebody waits for a place: whoever keeps one without need shall go.
+    /// True while somebody waits for a seat: whoever keeps one without need shall go.
     pub fn is_wanted(&self) -> bool {
         self.is_wanted.get()
     }
@@ -175,14 +175,14 @@ impl Clients {
     }
 }
 
-/// A client's place in the set, which it leaves by dropping this.
+/// A client's seat in the set, which it leaves by dropping this.
 #[derive(Debug)]
-pub struct Place {
+pub struct Seat {
     clients: Rc<Clients>,
     key: usize,
 }
 
-impl Place {
+impl Seat {
     /// Notes what the client is about from now on.
     pub fn enters(&self, phase: Phase) {
         if let Some(client) = self.clients.list.borrow_mut().get_mut(self.key) {
@@ -192,10 +192,10 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         let client = self.clients.list.borrow_mut().try_remove(self.key);
-        // A task that ends by itself drops its place while it runs: it is let go, not cancelled.
+        // A task that ends by itself drops its seat while it runs: it is let go, not cancelled.
         if let Some(task) = client.and_then(|client| client.task) {
             task.detach();
         }

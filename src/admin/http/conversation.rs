@@ -8,10 +8,10 @@ use http_types::{Method, Response, StatusCode};
 use smol::future::{or, yield_now};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::clients::{Clients, Phase, Place};
+use super::clients::{Clients, Phase, Seat};
 use super::request::{self, HEAD_BYTES, Head};
 use super::routes::{Answer, refusal};
-use crate::admin::limits::Limits;
+use crate::admin::limits::ClientLimits;
 use crate::admin::park::Park;
 
 /// How much is read at once.
@@ -25,11 +25,11 @@ pub struct Conversation<'a> {
     /// The connection.
     pub stream: TcpStream,
     /// What the client may take.
-    pub limits: &'a Limits,
+    pub limits: &'a ClientLimits,
     /// Those it shares the endpoint with.
     pub clients: &'a Clients,
-    /// Its place among them.
-    pub place: &'a Place,
+    /// Its seat among them.
+    pub seat: &'a Seat,
     /// Where it waits.
     pub park: &'a Park,
     /// Whether the connection ends with the first answer.
@@ -39,7 +39,7 @@ pub struct Conversation<'a> {
 impl Conversation<'_> {
     /// Answers the client's requests with `answer` until the connection ends.
     pub async fn hold(self, answer: impl AsyncFn(&Head) -> Answer) {
-        let (limits, park, place) = (self.limits, self.park, self.place);
+        let (limits, park, seat) = (self.limits, self.park, self.seat);
         // An answer is written in one piece where that is possible: nothing is gained by waiting for more.
         let _ = self.stream.set_nodelay(true);
         let mut wire = Wire {
@@ -51,7 +51,7 @@ impl Conversation<'_> {
         match park.within(limits.request, wire.read()).await {
             Some(Ok(())) => {}
             None if !self.once => {
-                if !wire.next_byte(limits, place).await {
+                if !wire.next_byte(limits, seat).await {
                     return;
                 }
             }
@@ -59,7 +59,7 @@ impl Conversation<'_> {
         }
         loop {
             let received = park.within(limits.request, wire.receive()).await;
-            place.enters(Phase::Answering);
+            seat.enters(Phase::Answering);
             let (answer, sending) = match received {
                 Some(Ok(head)) => {
                     let answer = answer(&head).await;
@@ -84,10 +84,10 @@ impl Conversation<'_> {
             }
             // A client that sends many requests at once shall not have the thread to itself.
             yield_now().await;
-            if wire.received.is_empty() && !wire.next_byte(limits, place).await {
+            if wire.received.is_empty() && !wire.next_byte(limits, seat).await {
                 return;
             }
-            place.enters(Phase::Requesting);
+            seat.enters(Phase::Requesting);
         }
     }
 }
@@ -132,12 +132,12 @@ struct Wire<'a> {
 
 impl Wire<'_> {
     /// Waits for a further request to begin; false when none will.
-    async fn next_byte(&mut self, limits: &Limits, place: &Place) -> bool {
-        place.enters(Phase::Idle);
+    async fn next_byte(&mut self, limits: &ClientLimits, seat: &Seat) -> bool {
+        seat.enters(Phase::Idle);
         // An idle client holds no buffer.
         self.received = Vec::new();
         let read = self.park.within(limits.idle, self.read()).await;
-        place.enters(Phase::Requesting);
+        seat.enters(Phase::Requesting);
         matches!(read, Some(Ok(())))
     }
 

@@ -12,4 +12,4 @@ pub(super) use clients::Clients;
 pub(super) use hosts::Hosts;
 pub(super) use reserve_fd::ReserveFd;
 pub(super) use routes::Routes;
-pub(super) use serve::Endpoint;
+pub(super) use serve::Serving;

@@ -15,7 +15,7 @@ use super::clients::Clients;
 use super::conversation::Conversation;
 use super::reserve_fd::{LentFd, ReserveFd};
 use super::routes::Routes;
-use crate::admin::limits::Limits;
+use crate::admin::limits::ClientLimits;
 use crate::admin::park::Park;
 use crate::state::Throttle;
 
@@ -24,14 +24,14 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What every client's task shares.
-pub struct Endpoint {
+pub struct Serving {
     pub park: Rc<Park>,
     pub clients: Rc<Clients>,
     pub routes: Routes,
-    pub limits: Limits,
+    pub limits: ClientLimits,
 }
 
-impl Endpoint {
+impl Serving {
     /// Serves the endpoint for ever. Each client has a task on `executor`.
     pub async fn serve(
         self: Rc<Self>,
@@ -97,11 +97,11 @@ impl Endpoint {
         stream: TcpStream,
         lent: Option<LentFd>,
     ) {
-        let endpoint = self.clone();
+        let serving = self.clone();
         self.clients
-            .spawn(executor, lent.is_some(), |place| async move {
-                // Dropped in reverse order: first the stream, then the reserve is held again, then the place is free.
-                let place = place;
+            .spawn(executor, lent.is_some(), |seat| async move {
+                // Dropped in reverse order: first the stream, then the reserve is held again, then the seat is free.
+                let seat = seat;
                 let lent = lent;
                 let stream = match Async::new(stream) {
                     Ok(stream) => stream,
@@ -109,14 +109,14 @@ impl Endpoint {
                 };
                 let conversation = Conversation {
                     stream: stream.into(),
-                    limits: &endpoint.limits,
-                    clients: &endpoint.clients,
-                    place: &place,
-                    park: &endpoint.park,
+                    limits: &serving.limits,
+                    clients: &serving.clients,
+                    seat: &seat,
+                    park: &serving.park,
                     once: lent.is_some(),
                 };
-                let hold = conversation.hold(async |head| endpoint.routes.answer(head).await);
-                // A bug in one answer costs that answer, not the endpoint.
+                let hold = conversation.hold(async |head| serving.routes.answer(head).await);
+                // A bug in one answer costs that answer, not the serving.
                 if AssertUnwindSafe(hold).catch_unwind().await.is_err() {
                     log::error!("admin: a client's task panicked; please report this");
                 }

@@ -9,7 +9,7 @@ use prometheus::proto::{
 use crate::state;
 
 /// One label: its name and its value.
-pub type Label<'a> = (&'a str, &'a str);
+pub type NameValue<'a> = (&'a str, &'a str);
 
 /// A family under construction. Its samples are all of one type.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl Family {
     }
 
     /// Adds one sample of a counter or a gauge. Integers above 2^53 lose their last digits, as they do in Prometheus.
-    pub fn sample(&mut self, labels: &[Label<'_>], value: f64) {
+    pub fn sample(&mut self, labels: &[NameValue<'_>], value: f64) {
         let mut metric = metric(labels);
         if self.family.get_field_type() == MetricType::COUNTER {
             let mut counter = Counter::default();
@@ -61,7 +61,7 @@ impl Family {
 
     /// The same, as part of a chain.
     #[must_use]
-    pub fn with(mut self, labels: &[Label<'_>], value: f64) -> Self {
+    pub fn with(mut self, labels: &[NameValue<'_>], value: f64) -> Self {
         self.sample(labels, value);
         self
     }
@@ -69,7 +69,7 @@ impl Family {
     /// Adds one sample of a histogram.
     pub fn observed<const N: usize>(
         &mut self,
-        labels: &[Label<'_>],
+        labels: &[NameValue<'_>],
         observed: &state::Histogram<N>,
     ) {
         let buckets = observed.cumulative().map(|(bound, n)| {
@@ -106,7 +106,7 @@ pub fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
-fn metric(labels: &[Label<'_>]) -> Metric {
+fn metric(labels: &[NameValue<'_>]) -> Metric {
     let pairs = labels.iter().map(|(name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());

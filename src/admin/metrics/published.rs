@@ -3,7 +3,7 @@
 //! Nothing here is kept between two scrapes. A snapshot is one moment, so in every scrape the opened connections less the closed
 //! ones are the open ones.
 
-use super::metric_family::{Family, Label, seconds};
+use super::metric_family::{Family, NameValue, seconds};
 use super::output::Output;
 use super::traefik;
 use crate::admin::agreement::Count;
@@ -265,8 +265,8 @@ fn process_families(process: &Usage) -> Vec<Family> {
     families
 }
 
-type OfEntrypoint<'a> = ([Label<'a>; 2], &'a EntrypointNumbers);
-type OfServer<'a> = ([Label<'a>; 2], &'a ServerNumbers);
+type OfEntrypoint<'a> = ([NameValue<'a>; 2], &'a EntrypointNumbers);
+type OfServer<'a> = ([NameValue<'a>; 2], &'a ServerNumbers);
 
 /// The labels and the numbers of each entrypoint.
 pub fn entrypoints(snapshot: &Snapshot) -> impl Iterator<Item = OfEntrypoint<'_>> {
@@ -290,6 +290,6 @@ fn servers(snapshot: &Snapshot) -> impl Iterator<Item = OfServer<'_>> {
     labels.zip(&snapshot.servers)
 }
 
-fn with<'a>([first, second]: [Label<'a>; 2], third: Label<'a>) -> [Label<'a>; 3] {
+fn with<'a>([first, second]: [NameValue<'a>; 2], third: NameValue<'a>) -> [NameValue<'a>; 3] {
     [first, second, third]
 }

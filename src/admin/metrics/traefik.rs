@@ -3,7 +3,7 @@
 //! Names, types and labels are those of Traefik v3's `pkg/observability/metrics/prometheus.go`; the README has the table. What
 //! has no true counterpart here is not published.
 
-use super::metric_family::{Family, Label, seconds};
+use super::metric_family::{Family, NameValue, seconds};
 use super::output::Output;
 use crate::state::{Label as _, Snapshot};
 
@@ -19,7 +19,7 @@ pub async fn write(out: &mut Output, snapshot: &Snapshot) {
         open_connections,
         each,
         |family, ((name, protocol), numbers)| {
-            let labels: [Label<'_>; 2] = [("entrypoint", name), ("protocol", protocol.label())];
+            let labels: [NameValue<'_>; 2] = [("entrypoint", name), ("protocol", protocol.label())];
             family.sample(&labels, numbers.open as f64);
         },
     )

@@ -7,5 +7,5 @@ mod unsent;
 pub use memory::{Allowance, MemoryLimits};
 
 pub(super) use memory::Memory;
-pub(super) use pipes::{Lent, Pipes};
+pub(super) use pipes::{LentPipe, Pipes};
 pub(super) use unsent::Unsent;

@@ -64,7 +64,7 @@ impl Pipes {
     }
 
     /// Lends an empty pipe; none, if all are in use or the kernel refuses: then the stream is copied.
-    pub(in crate::net) fn lend(self: &Rc<Self>, now: Instant) -> Option<Lent> {
+    pub(in crate::net) fn lend(self: &Rc<Self>, now: Instant) -> Option<LentPipe> {
         let idle = self.idle.borrow_mut().pop();
         let left = self.idle.borrow().len();
         self.unused.set(self.unused.get().min(left));
@@ -73,7 +73,7 @@ impl Pipes {
             None => self.open(now)?,
         };
         self.lent.set(self.lent.get() + 1);
-        Some(Lent {
+        Some(LentPipe {
             pipe: Some(pipe),
             held: 0,
             reservation: self.bytes.reserve(HeldIn::Pipe, 0),
@@ -119,7 +119,7 @@ impl Pipe {
 
 /// A pipe in use. It goes back to the pool if it is empty, and is closed otherwise: it must not carry one stream's bytes into another.
 #[derive(Debug)]
-pub(in crate::net) struct Lent {
+pub(in crate::net) struct LentPipe {
     /// Always there; taken by the drop.
     pipe: Option<Pipe>,
     held: u32,
@@ -127,7 +127,7 @@ pub(in crate::net) struct Lent {
     pool: Rc<Pipes>,
 }
 
-impl Lent {
+impl LentPipe {
     fn pipe(&self) -> &Pipe {
         self.pipe.as_ref().expect("taken only by the drop")
     }
@@ -180,7 +180,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for LentPipe {
     fn drop(&mut self) {
         self.pool.lent.set(self.pool.lent.get() - 1);
         if self.held == 0 {

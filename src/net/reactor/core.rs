@@ -22,7 +22,7 @@ use super::ready::Ready;
 use super::registration::{Age, Registration, SourceKey};
 use super::timers::Timers;
 use super::wake::WakeUp;
-use crate::net::buffers::{Lent, Memory, MemoryLimits, Pipes};
+use crate::net::buffers::{LentPipe, Memory, MemoryLimits, Pipes};
 use crate::state::Held;
 use crate::sys;
 
@@ -263,7 +263,7 @@ impl Reactor {
     }
 
     /// Lends a pipe, if there is one.
-    pub(in crate::net) fn lend_pipe(&self) -> Option<Lent> {
+    pub(in crate::net) fn lend_pipe(&self) -> Option<LentPipe> {
         let pipe = self.pipes.lend(self.now())?;
         self.start_ticking();
         Some(pipe)

@@ -8,7 +8,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::net::buffers::{Lent, Unsent};
+use crate::net::buffers::{LentPipe, Unsent};
 use crate::net::socket::Stream;
 
 /// Bytes that one direction may move before the other tasks get their turn.
@@ -78,7 +78,7 @@ pub(super) struct Flow {
 
 enum Held {
     Unsent(Unsent),
-    Pipe(Lent),
+    Pipe(LentPipe),
 }
 
 impl Held {
@@ -318,7 +318,7 @@ impl Flow {
         source: &Stream,
         sink: &Stream,
         budget: usize,
-        mut pipe: Lent,
+        mut pipe: LentPipe,
     ) -> Result<Option<usize>, Broken> {
         let most = self.piece(sink).min(pipe.capacity()).min(budget);
         match source.try_splice_out(pipe.write_end(), most) {

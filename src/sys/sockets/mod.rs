@@ -15,14 +15,14 @@ pub use socket_table::{Accepted, Listening, Name, Query, Table, TcpState};
 
 /// Where a table came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum TableSource {
     /// The kernel's NETLINK_SOCK_DIAG (sock_diag(7)).
     SockDiag,
     /// `/proc/net/tcp`, `tcp6` and `unix`.
     Proc,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for TableSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::SockDiag => "sock_diag",
@@ -33,12 +33,12 @@ impl fmt::Display for Source {
 
 /// The sources, opened once, so that a reading needs no new descriptor: it must work when descriptors have run out.
 #[derive(Debug)]
-pub struct Kernel {
+pub struct SocketTables {
     diag: Option<SockDiag>,
     own_inodes: Option<OwnInodes>,
 }
 
-impl Kernel {
+impl SocketTables {
     /// Opens the sources. What cannot be had (a sandbox without netlink, no `/proc`) is left out.
     #[must_use]
     pub fn open() -> Self {
@@ -59,7 +59,7 @@ impl Kernel {
 
     /// Reads the table, without what belongs to other processes. `None` where the kernel does not tell. It blocks for as long
     /// as the kernel takes to walk its tables, so it has no place on the loop's thread.
-    pub fn read(&mut self, query: &Query) -> Option<(Source, Table)> {
+    pub fn read(&mut self, query: &Query) -> Option<(TableSource, Table)> {
         if self.own_inodes.is_none() {
             // What was lacking at the start, such as a descriptor, may have passed.
             self.own_inodes = OwnInodes::open().ok();
@@ -69,8 +69,8 @@ impl Kernel {
         let mut inodes = own_inodes.sockets().ok()?;
         let from_diag = self.diag.as_mut().and_then(|diag| diag.read(query).ok());
         let (source, mut table) = match from_diag {
-            Some(table) => (Source::SockDiag, table),
-            None => (Source::Proc, proc_net::read(query).ok()?),
+            Some(table) => (TableSource::SockDiag, table),
+            None => (TableSource::Proc, proc_net::read(query).ok()?),
         };
         // What is not accepted yet, or closed already, has inode 0.
         let is_known = |inode: u64| inode == 0 || inodes.contains(&inode);
