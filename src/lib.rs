@@ -44,7 +44,7 @@
 //!
 //! # The path of one connection
 //!
-//! **It comes in** at a listener's accept loop (`proxy/accept.rs`), one per turn of the [`net::Reactor`].
+//! **It comes in** at a listener's accept loop (`proxy/accept.rs`), one per iteration of the [`net::Reactor`].
 //! [`state::Guard::insert`] makes its entry in the set, and from then on it counts. A task is spawned for it; the entry gets
 //! the task's handle by [`state::Conn::owned_by`].
 //!

@@ -43,9 +43,9 @@ fn run<T>(reactor: &Rc<Reactor>, future: impl Future<Output = T>) -> T {
     reactor.block_on(future.or(late))
 }
 
-/// One turn of the loop at the least, in which it hears of all that has happened. The sleep begins in `run`, not before, or it might
-/// be over before there was a turn.
-fn turn(reactor: &Rc<Reactor>) {
+/// One iteration of the loop at the least, in which it hears of all that has happened. The sleep begins in `run`, not before, or it might
+/// be over before there was an iteration.
+fn iterate(reactor: &Rc<Reactor>) {
     run(reactor, async {
         reactor.sleep(Duration::from_millis(1)).await;
     });
@@ -88,10 +88,10 @@ fn what_came_before_the_first_poll_is_not_missed() {
     drain(&stream);
     peer.write_all(b"early").unwrap();
     let mut buffer = [0; 16];
-    // First without a wait, then after a turn in which nobody waited for it.
+    // First without a wait, then after an iteration in which nobody waited for it.
     assert_eq!(run(&reactor, recv(&stream, &mut buffer)).unwrap(), 5);
     peer.write_all(b"again").unwrap();
-    turn(&reactor);
+    iterate(&reactor);
     assert_eq!(run(&reactor, recv(&stream, &mut buffer)).unwrap(), 5);
 }
 
@@ -138,7 +138,7 @@ fn bytes_behind_urgent_data_are_not_left_lying() {
     peer.write_all(b"abc").unwrap();
     send(&peer, b"!", SendFlags::OOB).unwrap();
     peer.write_all(b"def").unwrap();
-    turn(&reactor);
+    iterate(&reactor);
     let mut all = Vec::new();
     while all.len() < 6 {
         let mut buffer = [0; 16];
@@ -204,7 +204,7 @@ fn a_stream_that_is_dropped_while_its_task_waits_leaves_nothing_behind() {
     // The peer is told, and nobody is woken for a stream that is no more.
     assert!(peer.read(&mut [0]).is_err());
     let _ = peer.write(b"x");
-    turn(&reactor);
+    iterate(&reactor);
 }
 
 thread_local! {
@@ -212,7 +212,7 @@ thread_local! {
     static ACT: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
-/// A waker that acts at once, in the middle of a turn.
+/// A waker that acts at once, in the middle of an iteration.
 struct Act;
 
 impl Wake for Act {
@@ -233,7 +233,7 @@ fn an_event_of_a_dropped_stream_does_not_reach_the_next_one_in_its_place() {
         let (victim, victim_peer) = pair(&reactor);
         drain(&first);
         drain(&victim);
-        // Both are reported in one turn, this one first. It drops the other, whose place is taken before its event is looked at.
+        // Both are reported in one iteration, this one first. It drops the other, whose place is taken before its event is looked at.
         let next = Rc::new(RefCell::new(None));
         let (slot, in_turn) = (next.clone(), reactor.clone());
         ACT.set(Some(Box::new(move || {
@@ -246,7 +246,7 @@ fn an_event_of_a_dropped_stream_does_not_reach_the_next_one_in_its_place() {
         first_peer.write_all(b"1").unwrap();
         drop(victim_peer);
         let next = until("the first is woken", || {
-            turn(&reactor);
+            iterate(&reactor);
             next.take()
         });
         let (mut peer, _) = listener.accept().unwrap();
@@ -475,7 +475,7 @@ fn a_pipe_with_bytes_left_in_it_is_never_used_again() {
                 while !has_closed_window(own_port, port) {
                     reactor.sleep(Duration::from_millis(5)).await;
                 }
-                // What has come until now is dealt with in the next turns.
+                // What has come until now is dealt with in the next iterations.
                 reactor.sleep(Duration::from_millis(5)).await;
             };
             stuck.or(blocked).await;
@@ -494,17 +494,17 @@ fn a_pipe_with_bytes_left_in_it_is_never_used_again() {
     }
 }
 
-/// The most that passed in one turn of the loop.
+/// The most that passed in one iteration of the loop.
 struct PerTurn {
     reactor: Rc<Reactor>,
-    turn: Cell<Instant>,
+    iteration: Cell<Instant>,
     bytes: Cell<usize>,
     most: Rc<Cell<usize>>,
 }
 
 impl Meter for PerTurn {
     fn moved(&self, _: Side, bytes: usize) {
-        if self.turn.replace(self.reactor.now()) != self.reactor.now() {
+        if self.iteration.replace(self.reactor.now()) != self.reactor.now() {
             self.bytes.set(0);
         }
         self.bytes.set(self.bytes.get() + bytes);
@@ -530,7 +530,7 @@ fn a_fast_stream_stops_after_its_share_of_a_turn() {
     let most = Rc::new(Cell::new(0));
     let meter = PerTurn {
         reactor: reactor.clone(),
-        turn: Cell::new(reactor.now()),
+        iteration: Cell::new(reactor.now()),
         bytes: Cell::new(0),
         most: most.clone(),
     };
@@ -542,7 +542,7 @@ fn a_fast_stream_stops_after_its_share_of_a_turn() {
     receiving.join().unwrap();
     // 1 MiB, or somewhat more where what was held from before is added.
     let most = most.get();
-    assert!(most > 0 && most <= 2 << 20, "{most} bytes in one turn");
+    assert!(most > 0 && most <= 2 << 20, "{most} bytes in one iteration");
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn forty_listeners_together_admit_no_more_than_there_is_room_for() {
     let capacity = ready.split("connections_at_most=").nth(1).unwrap();
     let capacity: usize = capacity.split_whitespace().next().unwrap().parse().unwrap();
     assert!(capacity < LISTENERS, "{ready}");
-    // All listeners have clients in the same turn of the loop.
+    // All listeners have clients in the same iteration of the loop.
     coracle.signal(Signal::STOP);
     let mut waiting: Vec<TcpStream> = (0..ROUNDS * LISTENERS)
         .map(|n| {

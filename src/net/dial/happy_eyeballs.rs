@@ -138,7 +138,7 @@ impl Race<'_> {
         match started {
             Some((stream, true)) => self.winner = Some(stream),
             Some((stream, false)) => self.running.push((address, stream)),
-            // The client is gone, which whoever dials for it is told in the same turn.
+            // The client is gone, which whoever dials for it is told in the same iteration of the loop.
             None => {}
         }
         Ok(())

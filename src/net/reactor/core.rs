@@ -26,7 +26,7 @@ use crate::net::buffers::{LentPipe, Memory, MemoryLimits, Pipes};
 use crate::state::Held;
 use crate::sys;
 
-/// Events taken from the kernel at once. More wait for the next turn, after the tasks that these have woken.
+/// Events taken from the kernel at once. More wait for the next iteration, after the tasks that these have woken.
 const EVENTS_PER_TURN: usize = 256;
 
 /// The bytes lent to one read, and so the most that is copied aside for a blocked receiver, which is why it is not larger. The CPU time
@@ -34,7 +34,7 @@ const EVENTS_PER_TURN: usize = 256;
 /// five interleaved rounds); long streams are spliced all the same.
 pub(in crate::net) const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// Bytes that all streams together may move in one turn beyond their least share: new events are then looked at.
+/// Bytes that all streams together may move in one iteration beyond their least share: new events are then looked at.
 const TURN_BYTES: usize = 4 << 20;
 
 /// The event that means "look at what other threads have woken".
@@ -55,7 +55,7 @@ pub struct Reactor {
     events: RefCell<Vec<epoll::Event>>,
     /// Tasks that have more to do, but let the others go first.
     next_turn: RefCell<Vec<Waker>>,
-    turns: Cell<u32>,
+    iterations: Cell<u32>,
     /// What is left of [`TURN_BYTES`].
     turn_bytes: Cell<usize>,
     pipes: Rc<Pipes>,
@@ -96,7 +96,7 @@ impl Reactor {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             events: RefCell::new(Vec::with_capacity(EVENTS_PER_TURN)),
             next_turn: RefCell::default(),
-            turns: Cell::new(0),
+            iterations: Cell::new(0),
             turn_bytes: Cell::new(TURN_BYTES),
             pipes: Pipes::new(memory.held()),
             memory,
@@ -105,7 +105,7 @@ impl Reactor {
         }))
     }
 
-    /// The time at which this turn of the loop began: one clock reading serves all that happens in it.
+    /// The time at which this iteration of the loop began: one clock reading serves all that happens in it.
     pub fn now(&self) -> Instant {
         self.now.get()
     }
@@ -144,12 +144,12 @@ impl Reactor {
             {
                 return output;
             }
-            self.turn();
+            self.iterate();
         }
     }
 
     /// Waits for events, not at all if somebody has been woken meanwhile, and wakes the tasks that they concern.
-    fn turn(&self) {
+    fn iterate(&self) {
         let sleeps = self.next_turn.borrow().is_empty() && self.wake.sleep();
         let timeout = if sleeps {
             self.until_next_deadline()
@@ -166,7 +166,7 @@ impl Reactor {
         }
         let now = Instant::now();
         self.now.set(now);
-        self.turns.set(self.turns.get().wrapping_add(1));
+        self.iterations.set(self.iterations.get().wrapping_add(1));
         self.turn_bytes.set(TURN_BYTES);
         let has_looked = match waited {
             Ok(_) => true,
@@ -243,9 +243,9 @@ impl Reactor {
         }
     }
 
-    /// How many turns there have been; it wraps.
-    pub(in crate::net) fn turns(&self) -> u32 {
-        self.turns.get()
+    /// How many iterations there have been; it wraps.
+    pub(in crate::net) fn iterations(&self) -> u32 {
+        self.iterations.get()
     }
 
     pub(super) fn timers(&self) -> &Timers {
@@ -269,19 +269,19 @@ impl Reactor {
         Some(pipe)
     }
 
-    /// How many of these bytes a stream may move in this turn. In a busy turn it is one buffer's worth.
+    /// How many of these bytes a stream may move in this iteration. In a busy iteration it is one buffer's worth.
     pub(in crate::net) fn grant(&self, bytes: usize) -> usize {
         bytes.min(self.turn_bytes.get().max(SCRATCH_BYTES))
     }
 
-    /// Takes bytes that were moved off this turn's.
+    /// Takes bytes that were moved off this iteration's.
     pub(in crate::net) fn spend(&self, bytes: usize) {
         let left = self.turn_bytes.get().saturating_sub(bytes);
         self.turn_bytes.set(left);
     }
 
-    /// Has `waker` woken in the next turn, after new events.
-    pub(in crate::net) fn wake_next_turn(&self, waker: &Waker) {
+    /// Has `waker` woken in the next iteration, after new events.
+    pub(in crate::net) fn wake_next_iteration(&self, waker: &Waker) {
         self.next_turn.borrow_mut().push(waker.clone());
     }
 

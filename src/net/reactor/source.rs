@@ -55,7 +55,7 @@ impl Source {
         }
     }
 
-    /// A listener, level-triggered: it is reported in every turn until nobody waits to be accepted.
+    /// A listener, level-triggered: it is reported in every iteration until nobody waits to be accepted.
     pub(in crate::net) fn listener(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
         let source = Self::stream(reactor, fd, Ready::NONE);
         reactor.watch(&source.fd, &source.registration, EventFlags::IN)?;

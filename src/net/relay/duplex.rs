@@ -111,7 +111,7 @@ impl<M: Meter> Relay<'_, M> {
             waiting.map_err(|error| Broken { side, error })?;
         }
         if up == Pumped::Budget || down == Pumped::Budget {
-            client.reactor().wake_next_turn(cx.waker());
+            client.reactor().wake_next_iteration(cx.waker());
         }
         Ok(Poll::Pending)
     }

@@ -124,7 +124,7 @@ impl Linger {
         match flow.pump(source, sink, self.ends, meter) {
             Ok(Pumped::Full) => Step::Blocked,
             Ok(Pumped::Budget) => {
-                source.reactor().wake_next_turn(cx.waker());
+                source.reactor().wake_next_iteration(cx.waker());
                 Step::More
             }
             // The source only receives no more. When it ends is up to it, as with any other stream.

@@ -1,4 +1,4 @@
-//! A listening socket: how it is bound, and one accepted stream per turn of the loop, or two.
+//! A listening socket: how it is bound, and one accepted stream per iteration of the loop, or two.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -20,7 +20,7 @@ use crate::net::reactor::{Reactor, Ready, Source};
 /// Connections that the kernel completes before they are accepted; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 
-/// After so many turns in a row in which somebody waited, two are accepted in one.
+/// After so many iterations in a row in which somebody waited, two are accepted in one.
 const BUSY: u32 = 8;
 
 /// How to listen on a TCP address.
@@ -40,9 +40,9 @@ pub struct Listener {
     source: Source,
     kind: Kind,
     address: Option<SocketAddr>,
-    /// The last turn in which somebody waited here.
-    turn: Cell<u32>,
-    /// Turns in a row in which somebody did.
+    /// The last iteration in which somebody waited here.
+    iteration: Cell<u32>,
+    /// Iterations in a row in which somebody did.
     busy: Cell<u32>,
     /// What those who are accepted may buffer of what they send.
     allowance: Cell<Option<Allowance>>,
@@ -137,7 +137,7 @@ impl Listener {
             source: Source::listener(reactor, socket.into())?,
             kind,
             address,
-            turn: Cell::new(0),
+            iteration: Cell::new(0),
             busy: Cell::new(0),
             allowance: Cell::new(None),
             may_be_older: Cell::new(0),
@@ -170,7 +170,7 @@ impl Listener {
         }
     }
 
-    /// Waits until somebody waits to be accepted, as far as is known. At most two are accepted per turn of the loop, so that a flood of
+    /// Waits until somebody waits to be accepted, as far as is known. At most two are accepted per iteration of the loop, so that a flood of
     /// new connections does not starve the open ones.
     ///
     /// # Errors
@@ -186,17 +186,17 @@ impl Listener {
     pub fn try_accept(&self) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
         let reactor = self.source.reactor();
         self.adapt(reactor.allowance());
-        let before = self.turn.replace(reactor.turns());
-        let is_second = before == reactor.turns();
+        let before = self.iteration.replace(reactor.iterations());
+        let is_second = before == reactor.iterations();
         if !is_second {
-            let is_next = before.wrapping_add(1) == reactor.turns();
+            let is_next = before.wrapping_add(1) == reactor.iterations();
             self.busy.set(if is_next {
                 self.busy.get().saturating_add(1)
             } else {
                 0
             });
         }
-        // Level-triggered: the next turn reports it again if more are waiting. Under load another try now is cheaper.
+        // Level-triggered: the next iteration reports it again if more are waiting. Under load another try now is cheaper.
         if is_second || self.busy.get() < BUSY {
             self.source.clear(Ready::READ);
         }
@@ -280,7 +280,7 @@ impl AsFd for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         // A service manager may have the same socket: closing our descriptor would not take it out of the epoll set, and
-        // each client that waits there would wake the loop in every turn.
+        // each client that waits there would wake the loop in every iteration.
         self.source.unwatch();
     }
 }

@@ -61,7 +61,7 @@ impl OwnInodes {
             };
             // SAFETY: the number is that of a descriptor in this process's table and not -1, which alone is forbidden. The
             // thread that owns it may close it at any moment: the calls made with it, which change nothing, then fail with
-            // EBADF, or tell of whatever has taken the number since. The value does not outlive this turn of the loop, and a
+            // EBADF, or tell of whatever has taken the number since. The value does not outlive this iteration of the loop, and a
             // wrong inode is in no row that is asked for.
             let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
             // Following the link in /proc would say the same, at ten times the cost.
