@@ -33,7 +33,7 @@
 //! | layer | what it is |
 //! |---|---|
 //! | [`proxy`] | the running program: binds entrypoints, owns their tasks, sweeps and drains |
-//! | [`admin`] | the local window: metrics and health over HTTP |
+//! | [`admin`] | the admin endpoint: metrics and health over HTTP |
 //! | [`conn`] | one connection from accept to close |
 //! | [`net`] | asynchronous I/O without policy: readiness, streams, listeners, dialling, names, the relay |
 //! | [`state`] | what is known and decided, without I/O: the set of connections, counters, the choice of a server |

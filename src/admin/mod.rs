@@ -1,4 +1,4 @@
-//! The local window: the HTTP endpoint with metrics and health. It reads copies of the state and changes nothing.
+//! The admin endpoint: metrics and health over HTTP. It reads copies of the state and changes nothing.
 //!
 //! It runs on a thread of its own, "admin", which gives way to the one that moves data. `serve` takes clients in, `clients`
 //! bounds their number, `http` talks to one of them, `request` and `answer` turn its bytes into a value and that into an answer.

@@ -29,7 +29,7 @@ const REST_MAX: Duration = Duration::from_millis(250);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-const INDEX: &str = "coracle's local window:
+const INDEX: &str = "coracle's admin endpoint:
 /metrics   what coracle counts, for Prometheus
 /audit     the set of connections beside the kernel's table, for `coracle audit`
 /healthz   200 while the loop that moves data answers
