@@ -13,7 +13,7 @@ use coracle::config::{Admin, AdminEndpoint, Forward};
     example = "{command_name} demo",
     example = "{command_name} run -L 8080:192.168.1.10:80"
 )]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// print the version
     #[argh(switch, short = 'V')]
     pub version: bool,
@@ -24,7 +24,7 @@ pub struct Arguments {
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     Run(Run),
     Check(Check),
     Demo(Demo),
@@ -42,7 +42,7 @@ pub enum Command {
     example = "{command_name} -L '*:2222:nas.lan:22' -L '[::]:8443:[fd00::10]:443'",
     example = "{command_name} -c coracle.toml --access-log"
 )]
-pub struct Run {
+pub(crate) struct Run {
     /// the configuration
     #[argh(option, short = 'c', arg_name = "file")]
     pub config: Option<PathBuf>,
@@ -69,7 +69,7 @@ pub struct Run {
     help_triggers("-h", "--help"),
     example = "{command_name} /etc/coracle.toml"
 )]
-pub struct Check {
+pub(crate) struct Check {
     /// the configuration
     #[argh(positional, arg_name = "file")]
     pub file: PathBuf,
@@ -85,7 +85,7 @@ pub struct Check {
     example = "{command_name} --admin raspberrypi.lan:2672 --json",
     example = "{command_name} --watch"
 )]
-pub struct Audit {
+pub(crate) struct Audit {
     /// address of its admin endpoint, with a host by name or number, or unix:/path; default: 127.0.0.1:2672
     #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]
     pub admin: AdminEndpoint,
@@ -108,7 +108,7 @@ pub struct Audit {
     example = "{command_name}",
     example = "{command_name} --listen 0.0.0.0:8080 --admin 0.0.0.0:2672"
 )]
-pub struct Demo {
+pub(crate) struct Demo {
     /// address of the proxy; default: 127.0.0.1:8080
     #[argh(
         option,

@@ -18,7 +18,7 @@ const SLICES: usize = 16;
 /// Small ones may be many. While more than [`Room::SMALL_BYTES`] are held by those who read, the next one waits until they
 /// have read it, or their time is up: so there is at most one large body, however many clients read slowly.
 #[derive(Debug)]
-pub struct Room {
+pub(super) struct Room {
     held: Cell<usize>,
     given_back: Event,
     making: Mutex<()>,
@@ -30,7 +30,7 @@ impl Room {
 
     /// All of it is free.
     #[must_use]
-    pub fn new() -> Rc<Self> {
+    pub(super) fn new() -> Rc<Self> {
         Rc::new(Self {
             held: Cell::new(0),
             given_back: Event::new(),
@@ -39,7 +39,7 @@ impl Room {
     }
 
     /// Waits until there is room for one more body, however large. Nobody else makes one until the guard is dropped.
-    pub async fn free(&self) -> MutexGuard<'_, ()> {
+    pub(super) async fn free(&self) -> MutexGuard<'_, ()> {
         let making = self.making.lock().await;
         loop {
             let given_back = self.given_back.listen();
@@ -53,7 +53,7 @@ impl Room {
 
 /// A body. Writing to it cannot fail.
 #[derive(Debug)]
-pub struct Body {
+pub(super) struct Body {
     segments: Vec<Vec<u8>>,
     bytes: usize,
     room: Option<Rc<Room>>,
@@ -62,7 +62,7 @@ pub struct Body {
 impl Body {
     /// An empty one, to be written to.
     #[must_use]
-    pub fn in_room(room: &Rc<Room>) -> Self {
+    pub(super) fn in_room(room: &Rc<Room>) -> Self {
         Self {
             segments: Vec::new(),
             bytes: 0,
@@ -72,7 +72,7 @@ impl Body {
 
     /// A short one that needs no room.
     #[must_use]
-    pub fn of(text: &str) -> Rc<Self> {
+    pub(super) fn of(text: &str) -> Rc<Self> {
         Rc::new(Self {
             segments: vec![text.into()],
             bytes: text.len(),
@@ -82,13 +82,13 @@ impl Body {
 
     /// How long it is.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.bytes
     }
 
     /// The bytes from `position` on, after `head`, in as many slices as one call to the kernel takes.
     #[must_use]
-    pub fn slices<'a>(&'a self, head: &'a [u8], position: usize) -> Vec<IoSlice<'a>> {
+    pub(super) fn slices<'a>(&'a self, head: &'a [u8], position: usize) -> Vec<IoSlice<'a>> {
         let mut skip = position;
         let rests = self.segments.iter().map(|segment| {
             let rest = &segment[skip.min(segment.len())..];

@@ -7,14 +7,14 @@ use smol::channel::{Sender, bounded};
 
 /// Where those wait who have asked a question `Q` for an answer `A`.
 #[derive(Debug)]
-pub struct Desk<Q, A> {
+pub(super) struct Desk<Q, A> {
     waiting: RefCell<Vec<Waiting<Q, A>>>,
     came: Event,
 }
 
 /// One who waits. Dropping it without an answer says that there will be none.
 #[derive(Debug)]
-pub struct Waiting<Q, A> {
+pub(super) struct Waiting<Q, A> {
     /// What it has asked.
     pub question: Q,
     answer: Sender<A>,
@@ -22,7 +22,7 @@ pub struct Waiting<Q, A> {
 
 impl<Q, A> Waiting<Q, A> {
     /// Answers.
-    pub fn tell(self, answer: A) {
+    pub(super) fn tell(self, answer: A) {
         // It may have gone.
         let _ = self.answer.try_send(answer);
     }
@@ -39,7 +39,7 @@ impl<Q, A> Default for Desk<Q, A> {
 
 impl<Q, A> Desk<Q, A> {
     /// Asks, and waits for the answer; `None` when there is none, because something went wrong.
-    pub async fn ask(&self, question: Q) -> Option<A> {
+    pub(super) async fn ask(&self, question: Q) -> Option<A> {
         let (answer, told) = bounded(1);
         self.waiting.borrow_mut().push(Waiting { question, answer });
         self.came.notify(1);
@@ -47,7 +47,7 @@ impl<Q, A> Desk<Q, A> {
     }
 
     /// Waits until somebody waits.
-    pub async fn wanted(&self) {
+    pub(super) async fn wanted(&self) {
         loop {
             let came = self.came.listen();
             if self.has_waiting() {
@@ -64,7 +64,7 @@ impl<Q, A> Desk<Q, A> {
     }
 
     /// All who wait now. Who comes later has the next piece of work.
-    pub fn take(&self) -> Vec<Waiting<Q, A>> {
+    pub(super) fn take(&self) -> Vec<Waiting<Q, A>> {
         self.waiting.take()
     }
 }

@@ -30,7 +30,7 @@ const LATE: Duration = Duration::from_millis(400);
 
 /// Where the thread sleeps.
 #[derive(Debug)]
-pub struct Park {
+pub(super) struct Park {
     wake_up: Arc<WakeUp>,
     /// Whoever waits for a new client.
     backlog: RefCell<Option<Waker>>,
@@ -43,7 +43,7 @@ impl Park {
     ///
     /// # Errors
     /// When no descriptor is left.
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         Ok(Self {
             wake_up: Arc::new(WakeUp {
@@ -57,7 +57,7 @@ impl Park {
     }
 
     /// Drives `future` to its end. `tick` is the time from one tick to the next; none while nobody waits for async-io.
-    pub fn block_on<T>(
+    pub(super) fn block_on<T>(
         &self,
         listener: &TcpListener,
         tick: impl Fn() -> Option<Duration>,
@@ -122,7 +122,10 @@ impl Park {
     ///
     /// # Errors
     /// Those of accept(2).
-    pub async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    pub(super) async fn accept(
+        &self,
+        listener: &TcpListener,
+    ) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             self.backlog().await;
             match listener.accept() {
@@ -133,7 +136,7 @@ impl Park {
     }
 
     /// Waits until a client waits to be accepted. One task at a time.
-    pub async fn backlog(&self) {
+    pub(super) async fn backlog(&self) {
         let is_asked = Cell::new(false);
         poll_fn(|cx| {
             if is_asked.replace(true) && self.backlog.borrow().is_none() {
@@ -146,17 +149,17 @@ impl Park {
     }
 
     /// The next tick.
-    pub fn tick(&self) -> EventListener {
+    pub(super) fn tick(&self) -> EventListener {
         self.tick.listen()
     }
 
     /// Waits for `duration`.
-    pub async fn sleep(&self, duration: Duration) {
+    pub(super) async fn sleep(&self, duration: Duration) {
         self.sleep_until(Instant::now() + duration).await;
     }
 
     /// Waits until `deadline`.
-    pub async fn sleep_until(&self, deadline: Instant) {
+    pub(super) async fn sleep_until(&self, deadline: Instant) {
         let mut ticks = 0;
         while Instant::now() < deadline {
             let timer = async {
@@ -180,7 +183,11 @@ impl Park {
     }
 
     /// The output of `future`, or `None` if it takes longer than `limit`.
-    pub async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
         or(async { Some(future.await) }, async {
             self.sleep(limit).await;
             None

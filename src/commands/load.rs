@@ -16,14 +16,14 @@ const PLACES: [&str; 2] = ["./coracle.toml", "/etc/coracle.toml"];
 ///
 /// # Errors
 /// The text to print: why the file cannot be read, or every mistake in it.
-pub fn file(file: &Path, overrides: &Overrides) -> Result<Config, String> {
+pub(super) fn file(file: &Path, overrides: &Overrides) -> Result<Config, String> {
     let name = name(file);
     let text = text(file).map_err(|why| format!("{name}: {why}"))?;
     Config::with_overrides(Some((&name, &text)), overrides).map_err(|mistakes| mistakes.to_string())
 }
 
 /// The file's name as it can be printed.
-pub fn name(file: &Path) -> String {
+pub(super) fn name(file: &Path) -> String {
     printable(&file.to_string_lossy())
 }
 
@@ -32,7 +32,7 @@ pub fn name(file: &Path) -> String {
 ///
 /// # Errors
 /// The text to print.
-pub fn for_run(
+pub(super) fn for_run(
     named: Option<PathBuf>,
     overrides: &Overrides,
 ) -> Result<(Config, Option<PathBuf>), String> {
@@ -53,12 +53,12 @@ pub fn for_run(
 }
 
 /// The first of the places where a configuration is, if there is one.
-pub fn find_config() -> Option<PathBuf> {
+pub(super) fn find_config() -> Option<PathBuf> {
     PLACES.iter().map(PathBuf::from).find(|path| path.exists())
 }
 
 /// `2 entrypoints, 1 service`.
-pub fn summary(config: &Config) -> String {
+pub(super) fn summary(config: &Config) -> String {
     format!(
         "{}, {}",
         count(config.entrypoints.len(), "entrypoint"),
@@ -67,7 +67,7 @@ pub fn summary(config: &Config) -> String {
 }
 
 /// Logs what is allowed, but probably not meant.
-pub fn log_warnings(config: &Config) {
+pub(super) fn log_warnings(config: &Config) {
     let Some(warnings) = &config.warnings else {
         return;
     };

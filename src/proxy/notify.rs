@@ -23,7 +23,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use crate::net::Reactor;
 
 /// The name under which the manager keeps our listening sockets (FDNAME).
-pub const KEPT: &str = "entrypoint";
+pub(super) const KEPT: &str = "entrypoint";
 
 /// The kernel takes 253 descriptors with one message (SCM_MAX_FD).
 const DESCRIPTORS_AT_ONCE: usize = 64;
@@ -34,7 +34,7 @@ const TRIES: u32 = 300;
 
 /// The service manager, if there is one.
 #[derive(Debug)]
-pub struct Manager {
+pub(super) struct Manager {
     channel: Option<Channel>,
     /// Whether the last thing said did not get through, which is logged once.
     is_deaf: Cell<bool>,
@@ -65,7 +65,7 @@ impl Message {
 impl Manager {
     /// The one that started this process, if it wants to be told anything.
     #[must_use]
-    pub fn from_env() -> Rc<Self> {
+    pub(super) fn from_env() -> Rc<Self> {
         let name = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
         let channel = name.and_then(|name| {
             let opened = Channel::open(name.as_bytes());
@@ -81,13 +81,13 @@ impl Manager {
     }
 
     /// Whether there is one.
-    pub fn is_there(&self) -> bool {
+    pub(super) fn is_there(&self) -> bool {
         self.channel.is_some()
     }
 
     /// All listeners are open, and `kept` are to be kept for the next process. The future, if any, says what could not be said
     /// at once.
-    pub fn ready(
+    pub(super) fn ready(
         self: &Rc<Self>,
         reactor: &Rc<Reactor>,
         mut kept: Vec<OwnedFd>,
@@ -105,7 +105,7 @@ impl Manager {
     }
 
     /// The drain has begun; it may take `drain_timeout`, however short the manager's own patience is.
-    pub fn stopping(
+    pub(super) fn stopping(
         self: &Rc<Self>,
         reactor: &Rc<Reactor>,
         drain_timeout: Duration,
@@ -119,7 +119,7 @@ impl Manager {
 
     /// Gives a sign of life from the loop that moves the data, so that a loop that hangs is noticed; `None` if no manager waits
     /// for one (`WATCHDOG_USEC`).
-    pub fn signs_of_life(
+    pub(super) fn signs_of_life(
         self: &Rc<Self>,
         reactor: &Rc<Reactor>,
     ) -> Option<impl Future<Output = ()> + use<>> {
@@ -138,7 +138,7 @@ impl Manager {
 
     /// Has the manager close the listening sockets that it keeps, and waits until it has, or for some seconds. For the start:
     /// their addresses may be needed.
-    pub fn forget(&self) {
+    pub(super) fn forget(&self) {
         const PATIENCE: Duration = Duration::from_secs(5);
         const LOOK_AGAIN: Duration = Duration::from_millis(10);
         let until = Instant::now() + PATIENCE;

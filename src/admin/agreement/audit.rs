@@ -17,7 +17,7 @@ use crate::admin::park::Park;
 /// socket in it; a socket counts as missing in the set if it belongs to no entry of either moment.
 ///
 /// `None` when the loop does not answer.
-pub async fn audit(
+pub(crate) async fn audit(
     moments: &Moments,
     kernel: &Kernel,
     park: &Park,

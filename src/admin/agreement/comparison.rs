@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 /// A difference must show in this many readings in a row.
-pub const READINGS: u32 = 3;
+pub(super) const READINGS: u32 = 3;
 /// The time from one of them to the next: the loop has long heard by then of whatever has ended in the kernel.
-pub const BETWEEN_READINGS: Duration = Duration::from_millis(100);
+pub(super) const BETWEEN_READINGS: Duration = Duration::from_millis(100);
 
 /// An entrypoint's connections at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
+pub(super) struct Moment {
     /// Connections in the set.
     pub open: u64,
     /// Connections that have ever entered it.
@@ -24,7 +24,7 @@ pub struct Moment {
 /// A count that was taken meanwhile, socket by socket, may be any number from the one to the other without a contradiction;
 /// where nothing came or went the two are the same, and the comparison is exact.
 #[must_use]
-pub fn mismatch(before: Moment, counted: u64, after: Moment) -> i64 {
+pub(super) fn mismatch(before: Moment, counted: u64, after: Moment) -> i64 {
     let came = after.opened.wrapping_sub(before.opened);
     let went = after.closed.wrapping_sub(before.closed);
     let least = before.open.saturating_sub(went);
@@ -38,7 +38,7 @@ pub fn mismatch(before: Moment, counted: u64, after: Moment) -> i64 {
 
 /// The part of a difference that two readings share: what lasted from the one to the other.
 #[must_use]
-pub fn lasting(first: i64, second: i64) -> i64 {
+pub(super) fn lasting(first: i64, second: i64) -> i64 {
     if first.signum() != second.signum() {
         return 0;
     }

@@ -4,11 +4,11 @@ use std::fmt::{self, Display, Formatter};
 
 /// Nothing before the first element of a list, and a comma before each further one.
 #[derive(Debug, Default)]
-pub struct Separator(bool);
+pub(super) struct Separator(bool);
 
 impl Separator {
     /// An element has been written.
-    pub fn next(&mut self) {
+    pub(super) fn next(&mut self) {
         self.0 = true;
     }
 }
@@ -21,7 +21,7 @@ impl Display for Separator {
 
 /// A text as a JSON string.
 #[derive(Debug)]
-pub struct Json<'a>(pub &'a str);
+pub(super) struct Json<'a>(pub &'a str);
 
 impl Display for Json<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -32,7 +32,7 @@ impl Display for Json<'_> {
 
 /// A value that may be absent.
 #[derive(Debug)]
-pub struct OrNull<T>(pub Option<T>);
+pub(super) struct OrNull<T>(pub Option<T>);
 
 impl<T: Display> Display for OrNull<T> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -18,7 +18,7 @@ const COST_FACTOR: u32 = 20;
 
 /// What one entrypoint's connections are in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count {
+pub(crate) struct Count {
     /// Accepted sockets that this process owns.
     pub connections: u64,
     /// Connections that wait in the kernel to be accepted; `None` where it does not tell.
@@ -29,7 +29,7 @@ pub struct Count {
 
 /// Counts on request.
 #[derive(Debug)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     source: RefCell<sockets::SocketTables>,
     last: RefCell<Option<Last>>,
     park: Rc<Park>,
@@ -44,7 +44,7 @@ struct Last {
 impl Kernel {
     /// Counts in the kernel's tables.
     #[must_use]
-    pub fn new(source: sockets::SocketTables, park: Rc<Park>) -> Self {
+    pub(crate) fn new(source: sockets::SocketTables, park: Rc<Park>) -> Self {
         Self {
             source: RefCell::new(source),
             last: RefCell::new(None),
@@ -53,7 +53,7 @@ impl Kernel {
     }
 
     /// One count per entrypoint, in their order; `None` where the kernel does not tell, or the loop does not answer.
-    pub async fn counts(&self, moments: &Moments) -> Option<Rc<[Count]>> {
+    pub(crate) async fn counts(&self, moments: &Moments) -> Option<Rc<[Count]>> {
         if let Some(last) = &*self.last.borrow()
             && Instant::now() < last.until
         {
@@ -108,7 +108,7 @@ impl Kernel {
 
     /// Reads the kernel's table of what belongs to the entrypoints, and with `closed` the sockets that are held although both sides
     /// have closed them. Returns how much processor time that took: it is the one thing here that keeps the thread.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         catalogue: &Catalogue,
         closed: bool,
@@ -122,7 +122,7 @@ impl Kernel {
 
 /// The entrypoint that a socket of this name was accepted on, or listens for.
 #[must_use]
-pub fn entrypoint_of(catalogue: &Catalogue, name: &Name) -> Option<usize> {
+pub(super) fn entrypoint_of(catalogue: &Catalogue, name: &Name) -> Option<usize> {
     catalogue.entrypoint_of(&match name {
         Name::Tcp(address) => Local::Tcp(*address),
         Name::Unix(path) => Local::Unix(path.clone()),

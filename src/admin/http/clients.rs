@@ -21,7 +21,7 @@ const IDLE_TICK: Duration = Duration::from_secs(5);
 
 /// What a client is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// It has sent nothing since its last answer.
     Idle,
     /// Its request is not complete; a new client's has not begun.
@@ -32,7 +32,7 @@ pub enum Phase {
 
 /// The set of clients.
 #[derive(Debug)]
-pub struct Clients {
+pub(crate) struct Clients {
     limit: usize,
     patience: Duration,
     list: RefCell<Slab<Client>>,
@@ -54,7 +54,7 @@ struct Client {
 impl Clients {
     /// No clients yet, and at most `limit` at once. [`ClientLimits`](crate::admin::ClientLimits) says what `patience` is.
     #[must_use]
-    pub fn new(limit: usize, patience: Duration) -> Self {
+    pub(crate) fn new(limit: usize, patience: Duration) -> Self {
         Self {
             limit,
             patience,
@@ -65,7 +65,7 @@ impl Clients {
     }
 
     /// Serves one more client in a task of its own, for as long as it keeps its [`Seat`].
-    pub fn spawn<F: Future<Output = ()> + 'static>(
+    pub(crate) fn spawn<F: Future<Output = ()> + 'static>(
         self: &Rc<Self>,
         executor: &LocalExecutor<'static>,
         has_reserve: bool,
@@ -83,14 +83,14 @@ impl Clients {
     }
 
     /// Ends every client by dropping its task.
-    pub fn end_all(&self) {
+    pub(crate) fn end_all(&self) {
         // Taken in a statement of its own: dropping a task may drop its seat, which borrows the set.
         let clients = std::mem::take(&mut *self.list.borrow_mut());
         drop(clients);
     }
 
     /// Waits until a seat is free. While none is and `backlog` has resolved, that is while somebody waits for one, others give way.
-    pub async fn room(&self, park: &Park, backlog: impl Future<Output = ()>) {
+    pub(crate) async fn room(&self, park: &Park, backlog: impl Future<Output = ()>) {
         if !self.is_full() {
             return;
         }
@@ -99,7 +99,7 @@ impl Clients {
     }
 
     /// Waits until the client with the reserve descriptor has given way.
-    pub async fn room_for_reserve(&self, park: &Park) {
+    pub(crate) async fn room_for_reserve(&self, park: &Park) {
         let has_reserve = |client: &Client| client.has_reserve;
         let is_free = || {
             !self
@@ -153,17 +153,17 @@ impl Clients {
     }
 
     /// Resolves when the next client has left.
-    pub fn left(&self) -> EventListener {
+    pub(crate) fn left(&self) -> EventListener {
         self.left.listen()
     }
 
     /// True while somebody waits for a seat: whoever keeps one without need shall go.
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.is_wanted.get()
     }
 
     /// How often those who wait are to look again by themselves; `None` while there is nobody.
-    pub fn tick(&self) -> Option<Duration> {
+    pub(crate) fn tick(&self) -> Option<Duration> {
         let list = self.list.borrow();
         let is_busy = list.iter().any(|(_, client)| client.phase != Phase::Idle);
         let tick = if is_busy { BUSY_TICK } else { IDLE_TICK };
@@ -177,14 +177,14 @@ impl Clients {
 
 /// A client's seat in the set, which it leaves by dropping this.
 #[derive(Debug)]
-pub struct Seat {
+pub(crate) struct Seat {
     clients: Rc<Clients>,
     key: usize,
 }
 
 impl Seat {
     /// Notes what the client is about from now on.
-    pub fn enters(&self, phase: Phase) {
+    pub(crate) fn enters(&self, phase: Phase) {
         if let Some(client) = self.clients.list.borrow_mut().get_mut(self.key) {
             client.phase = phase;
             client.since = Instant::now();

@@ -21,7 +21,7 @@ const LINGER_BYTES: usize = 256 * 1024;
 
 /// One client's connection.
 #[derive(Debug)]
-pub struct Conversation<'a> {
+pub(super) struct Conversation<'a> {
     /// The connection.
     pub stream: TcpStream,
     /// What the client may take.
@@ -38,7 +38,7 @@ pub struct Conversation<'a> {
 
 impl Conversation<'_> {
     /// Answers the client's requests with `answer` until the connection ends.
-    pub async fn hold(self, answer: impl AsyncFn(&Head) -> Answer) {
+    pub(super) async fn hold(self, answer: impl AsyncFn(&Head) -> Answer) {
         let (limits, park, seat) = (self.limits, self.park, self.seat);
         // An answer is written in one piece where that is possible: nothing is gained by waiting for more.
         let _ = self.stream.set_nodelay(true);

@@ -18,19 +18,19 @@ const LOCAL_DOMAINS: [&str; 6] = [
 
 /// The names in the configuration.
 #[derive(Clone, Debug, Default)]
-pub struct Hosts(Vec<String>);
+pub(crate) struct Hosts(Vec<String>);
 
 impl Hosts {
     /// These, beside those that are always answered to.
     #[must_use]
-    pub fn new(listed: Vec<String>) -> Self {
+    pub(crate) fn new(listed: Vec<String>) -> Self {
         Self(listed)
     }
 
     /// Whether requests for `host`, with a port or without, are answered: an IP address, `localhost`, the machine's own name as it
     /// is, in short or in a local network's domain, and what is listed.
     #[must_use]
-    pub fn answer_to(&self, host: &str) -> bool {
+    pub(crate) fn answer_to(&self, host: &str) -> bool {
         let name = rustix::system::uname();
         self.answer_to_with(host, name.nodename().to_str().unwrap_or_default())
     }
@@ -82,7 +82,7 @@ fn without_port(host: &str) -> Option<&str> {
 
 /// The sentence for whoever asked for another host.
 #[must_use]
-pub fn advice(host: &str) -> String {
+pub(super) fn advice(host: &str) -> String {
     // It is in the answer only as what may stand in the configuration.
     let name = without_port(host).unwrap_or_default();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);

@@ -5,15 +5,15 @@ use http_types::{Method, Request, StatusCode, Url};
 use httparse::{EMPTY_HEADER, Header, Status};
 
 /// The longest request line with headers.
-pub const HEAD_BYTES: usize = 8 * 1024;
+pub(super) const HEAD_BYTES: usize = 8 * 1024;
 /// The longest body, which is read and thrown away.
-pub const BODY_BYTES: u64 = 8 * 1024;
+pub(super) const BODY_BYTES: u64 = 8 * 1024;
 /// The most headers. A browser sends about 15.
 const HEADERS: usize = 64;
 
 /// A request without its body, and what is to be done with the bytes around it.
 #[derive(Debug)]
-pub struct Head {
+pub(crate) struct Head {
     /// The request. Headers that are not ASCII are left out.
     pub request: Request,
     /// Whom it is for: a host, with a port or without; `None` in HTTP/1.0, which need not say it.
@@ -32,7 +32,7 @@ pub struct Head {
 ///
 /// # Errors
 /// The status of the answer after which the connection must be closed.
-pub fn parse(bytes: &[u8]) -> Result<Option<Head>, StatusCode> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, StatusCode> {
     let mut headers = [EMPTY_HEADER; HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
     let head_bytes = match parsed.parse(bytes) {

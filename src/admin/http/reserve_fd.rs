@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 /// The descriptor: held, lent to one client, or lost to somebody who was quicker.
 #[derive(Debug)]
-pub struct ReserveFd {
+pub(crate) struct ReserveFd {
     // An eventfd, because it needs no file to exist.
     held: RefCell<Option<OwnedFd>>,
     lent: Cell<bool>,
@@ -20,7 +20,7 @@ impl ReserveFd {
     ///
     /// # Errors
     /// When there is none.
-    pub fn hold() -> io::Result<Self> {
+    pub(crate) fn hold() -> io::Result<Self> {
         Ok(Self {
             held: RefCell::new(Some(open()?)),
             lent: Cell::new(false),
@@ -28,19 +28,19 @@ impl ReserveFd {
     }
 
     /// Frees the descriptor for the caller to use at once, before anything else runs. `None` if it is not held.
-    pub fn lend(self: &Rc<Self>) -> Option<LentFd> {
+    pub(crate) fn lend(self: &Rc<Self>) -> Option<LentFd> {
         drop(self.held.take()?);
         self.lent.set(true);
         Some(LentFd(self.clone()))
     }
 
     /// Whether somebody has it now.
-    pub fn is_lent(&self) -> bool {
+    pub(crate) fn is_lent(&self) -> bool {
         self.lent.get()
     }
 
     /// Tries to hold a lost descriptor again. True when it is held.
-    pub fn regain(&self) -> bool {
+    pub(crate) fn regain(&self) -> bool {
         if self.held.borrow().is_none() && !self.lent.get() {
             self.held.replace(open().ok());
         }
@@ -50,7 +50,7 @@ impl ReserveFd {
 
 /// Stands for the descriptor while somebody else uses it; to be dropped after that has been closed.
 #[derive(Debug)]
-pub struct LentFd(Rc<ReserveFd>);
+pub(crate) struct LentFd(Rc<ReserveFd>);
 
 impl Drop for LentFd {
     fn drop(&mut self) {

@@ -38,7 +38,7 @@ const INDEX: &str = "coracle's admin endpoint:
 
 /// An answer, whole.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Its status and headers.
     pub response: Response,
     /// Its body, which others may read too.
@@ -47,7 +47,7 @@ pub struct Answer {
 
 /// What can be seen through the endpoint.
 #[derive(Debug)]
-pub struct Routes {
+pub(crate) struct Routes {
     /// The way to the loop.
     pub moments: Moments,
     /// What the kernel says of the process.
@@ -69,11 +69,11 @@ pub struct Routes {
 }
 
 /// A body that was made anew, or the status that says why there is none.
-pub type Made = Result<Rc<Body>, StatusCode>;
+pub(super) type Made = Result<Rc<Body>, StatusCode>;
 
 impl Routes {
     /// The answer to a request, with its body also where the method is HEAD: what is sent of it is the sender's business.
-    pub async fn answer(&self, head: &Head) -> Answer {
+    pub(crate) async fn answer(&self, head: &Head) -> Answer {
         if let Some(host) = &head.host
             && !self.hosts.answer_to(host)
         {
@@ -108,7 +108,7 @@ impl Routes {
     }
 
     /// Makes what is asked for, one piece of each kind at a time, for ever.
-    pub async fn work(&self) {
+    pub(crate) async fn work(&self) {
         let metrics = forever(async || self.make_metrics().await);
         let audits = forever(async || self.make_audit().await);
         let signs = forever(async || self.look_for_sign().await);
@@ -197,7 +197,7 @@ async fn forever<F: Future<Output = ()>>(work: impl Fn() -> F) {
 
 /// The answer that says no more than its status.
 #[must_use]
-pub fn refusal(status: StatusCode) -> Answer {
+pub(super) fn refusal(status: StatusCode) -> Answer {
     let mut answer = text(status, &format!("{status} {}\n", status.canonical_reason()));
     if status == StatusCode::MethodNotAllowed {
         answer.response.insert_header("Allow", "GET, HEAD");

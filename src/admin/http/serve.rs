@@ -24,7 +24,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What every client's task shares.
-pub struct Serving {
+pub(crate) struct Serving {
     pub park: Rc<Park>,
     pub clients: Rc<Clients>,
     pub routes: Routes,
@@ -33,7 +33,7 @@ pub struct Serving {
 
 impl Serving {
     /// Serves the endpoint for ever. Each client has a task on `executor`.
-    pub async fn serve(
+    pub(crate) async fn serve(
         self: Rc<Self>,
         listener: &TcpListener,
         reserve: ReserveFd,

@@ -9,30 +9,30 @@ use prometheus::proto::{
 use crate::state;
 
 /// One label: its name and its value.
-pub type NameValue<'a> = (&'a str, &'a str);
+pub(super) type NameValue<'a> = (&'a str, &'a str);
 
 /// A family under construction. Its samples are all of one type.
 #[derive(Clone, Debug)]
-pub struct Family {
+pub(crate) struct Family {
     family: MetricFamily,
 }
 
 impl Family {
     /// A number that only grows. `name` ends in `_total`.
     #[must_use]
-    pub fn counter(name: &str, help: &str) -> Self {
+    pub(crate) fn counter(name: &str, help: &str) -> Self {
         Self::new(name, help, MetricType::COUNTER)
     }
 
     /// A number that goes up and down.
     #[must_use]
-    pub fn gauge(name: &str, help: &str) -> Self {
+    pub(crate) fn gauge(name: &str, help: &str) -> Self {
         Self::new(name, help, MetricType::GAUGE)
     }
 
     /// Durations counted in buckets. `name` ends in `_seconds`.
     #[must_use]
-    pub fn histogram(name: &str, help: &str) -> Self {
+    pub(crate) fn histogram(name: &str, help: &str) -> Self {
         Self::new(name, help, MetricType::HISTOGRAM)
     }
 
@@ -45,7 +45,7 @@ impl Family {
     }
 
     /// Adds one sample of a counter or a gauge. Integers above 2^53 lose their last digits, as they do in Prometheus.
-    pub fn sample(&mut self, labels: &[NameValue<'_>], value: f64) {
+    pub(crate) fn sample(&mut self, labels: &[NameValue<'_>], value: f64) {
         let mut metric = metric(labels);
         if self.family.get_field_type() == MetricType::COUNTER {
             let mut counter = Counter::default();
@@ -61,13 +61,13 @@ impl Family {
 
     /// The same, as part of a chain.
     #[must_use]
-    pub fn with(mut self, labels: &[NameValue<'_>], value: f64) -> Self {
+    pub(crate) fn with(mut self, labels: &[NameValue<'_>], value: f64) -> Self {
         self.sample(labels, value);
         self
     }
 
     /// Adds one sample of a histogram.
-    pub fn observed<const N: usize>(
+    pub(crate) fn observed<const N: usize>(
         &mut self,
         labels: &[NameValue<'_>],
         observed: &state::Histogram<N>,
@@ -89,20 +89,20 @@ impl Family {
 
     /// How many samples it has.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.family.get_metric().len()
     }
 
     /// The finished family; `None` when it has no sample, for the formats know no empty family.
     #[must_use]
-    pub fn finish(self) -> Option<MetricFamily> {
+    pub(crate) fn finish(self) -> Option<MetricFamily> {
         (!self.family.get_metric().is_empty()).then_some(self.family)
     }
 }
 
 /// A duration in seconds, the base unit.
 #[must_use]
-pub fn seconds(duration: Duration) -> f64 {
+pub(super) fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 

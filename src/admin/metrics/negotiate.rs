@@ -2,7 +2,7 @@
 
 /// A text format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Prometheus' text format 0.0.4.
     Text,
     /// OpenMetrics 1.0.
@@ -12,7 +12,7 @@ pub enum Format {
 impl Format {
     /// Its Content-Type.
     #[must_use]
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -24,7 +24,7 @@ impl Format {
     /// OpenMetrics must be asked for by name and liked no less than text. Whoever accepts neither gets text all the same:
     /// a scrape in the wrong format says more than an error.
     #[must_use]
-    pub fn choose(accept: &str) -> Self {
+    pub(crate) fn choose(accept: &str) -> Self {
         let mut openmetrics = 0;
         // The most specific range that matches text/plain decides how much it is liked: RFC 9110, 12.5.1.
         let mut text = [None; 3];

@@ -8,7 +8,7 @@ use std::fmt::{Display, Formatter, Result, Write};
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 
 /// The last line, without which a scrape counts as cut short.
-pub const END: &str = "# EOF\n";
+pub(super) const END: &str = "# EOF\n";
 
 /// The units that a family's name may end in.
 const UNITS: &[&str] = &["seconds", "bytes"];
@@ -17,7 +17,7 @@ const UNITS: &[&str] = &["seconds", "bytes"];
 ///
 /// # Errors
 /// Only those of `out`; a `String` has none.
-pub fn encode_head(family: &MetricFamily, out: &mut impl Write) -> Result {
+pub(super) fn encode_head(family: &MetricFamily, out: &mut impl Write) -> Result {
     let kind = family.get_field_type();
     let name = name(family);
     let type_name = match kind {
@@ -44,7 +44,7 @@ pub fn encode_head(family: &MetricFamily, out: &mut impl Write) -> Result {
 ///
 /// # Errors
 /// Only those of `out`; a `String` has none.
-pub fn encode_samples(family: &MetricFamily, out: &mut impl Write) -> Result {
+pub(super) fn encode_samples(family: &MetricFamily, out: &mut impl Write) -> Result {
     let kind = family.get_field_type();
     let name = name(family);
     family

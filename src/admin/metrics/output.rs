@@ -16,7 +16,7 @@ const PIECE: usize = 32;
 
 /// Writes one answer's text.
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     body: Body,
     format: Format,
     piece: String,
@@ -26,7 +26,7 @@ pub struct Output {
 impl Output {
     /// Writes to `body`.
     #[must_use]
-    pub fn new(body: Body, format: Format) -> Self {
+    pub(crate) fn new(body: Body, format: Format) -> Self {
         Self {
             body,
             format,
@@ -37,7 +37,7 @@ impl Output {
 
     /// Writes a family to which `add` adds a sample, or some, for each of the `items`. Between two pieces others come first: the
     /// numbers are copies, so that nothing changes meanwhile.
-    pub async fn family<T>(
+    pub(crate) async fn family<T>(
         &mut self,
         empty: Family,
         items: impl Iterator<Item = T>,
@@ -58,7 +58,7 @@ impl Output {
     }
 
     /// Writes a family that is complete.
-    pub fn whole(&mut self, family: Family) {
+    pub(crate) fn whole(&mut self, family: Family) {
         self.piece(family, true);
     }
 
@@ -88,7 +88,7 @@ impl Output {
     ///
     /// # Errors
     /// Why it is not complete: half a scrape would look like series that have ended.
-    pub fn finish(mut self) -> Result<Body, String> {
+    pub(crate) fn finish(mut self) -> Result<Body, String> {
         if self.format == Format::OpenMetrics {
             let _ = self.body.write_str(openmetrics::END);
         }
