@@ -32,26 +32,26 @@ struct Timed<T> {
 
 /// The loop lives.
 #[derive(Clone, Copy, Debug)]
-pub struct Sign {
+pub(super) struct Sign {
     /// Whether it accepts no more connections.
     pub is_draining: bool,
 }
 
 /// A channel between the two.
 #[must_use]
-pub fn channel() -> (Questions, Answers) {
+pub(super) fn channel() -> (Questions, Answers) {
     let (questions, asked) = unbounded();
     (Questions(questions), Answers(asked))
 }
 
 /// The admin thread's end of it, on its way there.
 #[derive(Debug)]
-pub struct Questions(Sender<Question>);
+pub(super) struct Questions(Sender<Question>);
 
 impl Questions {
     /// The same for a thread that waits in `park`, and for so long.
     #[must_use]
-    pub fn asked_from(self, park: Rc<Park>, limits: &ClientLimits) -> Moments {
+    pub(super) fn asked_from(self, park: Rc<Park>, limits: &ClientLimits) -> Moments {
         Moments {
             questions: self.0,
             park,
@@ -99,7 +99,7 @@ fn answer<T>(to: &Sender<Timed<T>>, copy: impl FnOnce() -> T) {
 
 /// The admin thread's end of it, there.
 #[derive(Debug)]
-pub struct Moments {
+pub(super) struct Moments {
     questions: Sender<Question>,
     park: Rc<Park>,
     limits: ClientLimits,
@@ -109,7 +109,7 @@ pub struct Moments {
 
 impl Moments {
     /// Waits until the loop may be asked again. To be awaited before each question.
-    pub async fn turn(&self) {
+    pub(super) async fn turn(&self) {
         while Instant::now() < self.next.get() {
             self.park.sleep_until(self.next.get()).await;
         }
@@ -118,17 +118,17 @@ impl Moments {
     }
 
     /// All numbers of one moment; `None` when the loop does not answer.
-    pub async fn snapshot(&self) -> Option<Snapshot> {
+    pub(super) async fn snapshot(&self) -> Option<Snapshot> {
         self.ask(Question::Snapshot, self.limits.answer).await
     }
 
     /// The set at one moment; `None` when the loop does not answer.
-    pub async fn entries(&self) -> Option<Entries> {
+    pub(super) async fn entries(&self) -> Option<Entries> {
         self.ask(Question::Entries, self.limits.answer).await
     }
 
     /// A sign of life; `None` when there is none.
-    pub async fn sign(&self) -> Option<Sign> {
+    pub(super) async fn sign(&self) -> Option<Sign> {
         self.ask(Question::Sign, self.limits.silence).await
     }
 

@@ -1,6 +1,7 @@
 //! What the integration tests share: processes, scripted servers, scrapes, the kernel's table, and one deadline helper.
 
-#![allow(dead_code)]
+// Each test is a crate of its own, in which this is a private module that it uses in part.
+#![allow(dead_code, unreachable_pub)]
 #![allow(clippy::unwrap_used)]
 
 pub mod admin;

@@ -19,7 +19,7 @@ const PIECE: usize = 128;
 
 /// What is in one only.
 #[derive(Clone, Debug, Default)]
-pub struct Differences {
+pub(super) struct Differences {
     /// Entries without a socket.
     set_only: BTreeSet<ConnId>,
     /// Inodes of sockets without an entry.
@@ -29,13 +29,13 @@ pub struct Differences {
 impl Differences {
     /// Whether there is none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.set_only.is_empty() && self.kernel_only.is_empty()
     }
 
     /// What is here and in the earlier ones.
     #[must_use]
-    pub fn shared_with(&self, earlier: &Self) -> Self {
+    pub(super) fn shared_with(&self, earlier: &Self) -> Self {
         Self {
             set_only: &self.set_only & &earlier.set_only,
             kernel_only: &self.kernel_only & &earlier.kernel_only,
@@ -66,7 +66,7 @@ fn key(entry: &Entry) -> Key {
 /// One reading of the kernel's table, matched with the entries around it. With ten thousand connections all of it is to be small, so
 /// both sides are sorted and walked side by side.
 #[derive(Debug)]
-pub struct Report {
+pub(super) struct Report {
     after: Entries,
     /// The kernel's state for each of these entries.
     states: Vec<Option<TcpState>>,
@@ -82,7 +82,7 @@ pub struct Report {
 impl Report {
     /// Matches them.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         before: Entries,
         table: Table,
         mut after: Entries,
@@ -158,7 +158,7 @@ impl Report {
     ///
     /// # Errors
     /// None: writing to a body cannot fail.
-    pub async fn write(&self, body: &mut Body) -> fmt::Result {
+    pub(super) async fn write(&self, body: &mut Body) -> fmt::Result {
         let Differences {
             set_only,
             kernel_only,

@@ -13,7 +13,7 @@ use crate::sys::{self, process::Usage};
 /// Writes every family that has samples.
 ///
 /// To publish more, write one more function here and call it.
-pub async fn write(
+pub(crate) async fn write(
     out: &mut Output,
     snapshot: &Snapshot,
     process: &Usage,
@@ -269,7 +269,7 @@ type OfEntrypoint<'a> = ([NameValue<'a>; 2], &'a EntrypointNumbers);
 type OfServer<'a> = ([NameValue<'a>; 2], &'a ServerNumbers);
 
 /// The labels and the numbers of each entrypoint.
-pub fn entrypoints(snapshot: &Snapshot) -> impl Iterator<Item = OfEntrypoint<'_>> {
+pub(super) fn entrypoints(snapshot: &Snapshot) -> impl Iterator<Item = OfEntrypoint<'_>> {
     let names = snapshot.catalogue.entrypoints.iter();
     let labels = names.map(|(name, protocol)| {
         [

@@ -8,7 +8,7 @@ use super::output::Output;
 use crate::state::{Label as _, Snapshot};
 
 /// Writes the families in Traefik's names.
-pub async fn write(out: &mut Output, snapshot: &Snapshot) {
+pub(super) async fn write(out: &mut Output, snapshot: &Snapshot) {
     let open_connections = Family::gauge(
         "traefik_open_connections",
         "The same number as coracle_open_connections, under the name that Traefik v3 has for it.",

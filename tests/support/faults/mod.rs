@@ -1,5 +1,8 @@
 //! Faults: what can fail, the tracer that makes it fail, the traffic meanwhile, and the process that has to survive it.
 
+// As in the support of all tests.
+#![allow(unreachable_pub)]
+
 pub mod case;
 pub mod server;
 pub mod subject;
