@@ -40,7 +40,7 @@
 //! | [`config`] | text to a configuration that is valid by its type |
 //! | [`sys`] | what the kernel says of this process |
 //!
-//! Beside them stand [`demo`] and [`logging`], and of the program `main.rs`, `cli.rs` and `load.rs`.
+//! Beside them stand [`client`], [`demo`] and [`logging`], and of the program `main.rs`, `cli.rs` and `commands/`.
 //!
 //! # The path of one connection
 //!

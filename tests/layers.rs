@@ -1,4 +1,4 @@
-//! The layers hold: imports point down, no circle of files inside a layer, each library in its one place, unsafe only in `sys/`.
+//! The layers and their floors hold: imports point down, no circle of files, each library in its one place, unsafe only in `sys/`.
 
 #![allow(clippy::unwrap_used)]
 

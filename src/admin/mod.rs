@@ -1,9 +1,8 @@
 //! The admin endpoint: metrics and health over HTTP. It reads copies of the state and changes nothing.
 //!
-//! It runs on a thread of its own, "admin", which gives way to the one that moves data. `serve` takes clients in, `clients`
-//! bounds their number, `http` talks to one of them, `request` and `answer` turn its bytes into a value and that into an answer.
-//! Through `moments` it gets copies of the state, which is all that the loop does for it; `metrics` and `audit` are what
-//! there is to say of them, and `desk` has it said once to all who ask at the same time.
+//! It runs on a thread of its own, "admin", which gives way to the one that moves data. `http` takes clients in, bounds their
+//! number, and answers them. Through `moments` it gets copies of the state, which is all that the loop does for it; `metrics`
+//! and `agreement` are what there is to say of them, and `desk` has it said once to all who ask at the same time.
 
 mod agreement;
 mod body;
