@@ -22,7 +22,7 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "frobnicate = 1\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &[
-            "1:1: unknown key `frobnicate`; known here: `drain_timeout`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
+            "1:1: unknown key `frobnicate`; known here: `drain_timeout`, `watch`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
         ],
     ),
     (
@@ -129,6 +129,10 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nlisten = \":80\"\nservice = \"s\"\n[services.s]\nservers = \"h:1\"\n",
         &["5:11: expected an array of strings, found a string; write it in [ ]"],
+    ),
+    (
+        "watch = \"yes\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &["1:9: expected true or false, found a string"],
     ),
     // Names of other programs.
     (
@@ -625,7 +629,7 @@ const WRONG: &[(&str, &[&str])] = &[
         "drain_timeout = 10s\nfoo = 1\n[log]\nlevl = 1\n[entrypoints.a]\nlisten = \"x:80\"\n",
         &[
             "1:17: text stands in quotes; write \"10s\"",
-            "2:1: unknown key `foo`; known here: `drain_timeout`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
+            "2:1: unknown key `foo`; known here: `drain_timeout`, `watch`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
             "4:1: unknown key `levl`; did you mean `level`?",
             "6:10: `x` is not an IP address; listen on one, such as `127.0.0.1:80`, or on all with `*:80`",
         ],
@@ -640,7 +644,7 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "\u{feff}foo = 1\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &[
-            "1:1: unknown key `foo`; known here: `drain_timeout`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
+            "1:1: unknown key `foo`; known here: `drain_timeout`, `watch`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
         ],
     ),
     (
@@ -822,6 +826,7 @@ fn a_control_character_never_reaches_the_terminal() {
 
 const FULL: &str = r#"# Everything there is.
 drain_timeout = "0s"
+watch = true
 admin.listen = "off"
 admin.hosts = ["nas.example.org", "coracle"]
 [log]
@@ -855,6 +860,7 @@ servers = ["h:1"]
 fn every_key_is_read() {
     let config = Config::parse("t.toml", FULL, &[]).unwrap();
     assert_eq!(config.drain_timeout, Duration::ZERO);
+    assert!(config.watch);
     assert_eq!(config.admin.listen, None);
     assert_eq!(config.admin_hosts, ["nas.example.org", "coracle"]);
     assert_eq!(config.log.level, log::LevelFilter::Debug);
@@ -895,6 +901,7 @@ fn defaults_are_the_documented_ones() {
     let text = "entrypoints.a = { listen = \"127.0.0.1:80\", to = \"h:1\" }";
     let config = Config::parse("t.toml", text, &[]).unwrap();
     assert_eq!(config.drain_timeout, Duration::from_secs(9));
+    assert!(!config.watch);
     assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:2672");
     assert_eq!(config.log.level, log::LevelFilter::Info);
     assert!(!config.log.access);

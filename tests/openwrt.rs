@@ -19,6 +19,7 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ("coracle", "enabled", &["1"], ""),
     ("coracle", "interface", &["lan", "wan"], ""),
     ("coracle", "drain_timeout", &["3s"], "\"3s\""),
+    ("coracle", "watch", &["1"], "true"),
     (
         "coracle",
         "admin",

@@ -16,6 +16,7 @@ use super::value;
 /// What was read, before names are looked up and addresses compared.
 pub(super) struct Draft {
     pub(super) drain_timeout: Duration,
+    pub(super) watch: bool,
     pub(super) admin: Admin,
     pub(super) admin_at: Origin,
     pub(super) admin_hosts: Vec<String>,
@@ -66,6 +67,7 @@ impl Default for Draft {
     fn default() -> Self {
         Self {
             drain_timeout: defaults::DRAIN_TIMEOUT,
+            watch: false,
             admin: Admin {
                 listen: Some(defaults::ADMIN),
             },
@@ -91,6 +93,7 @@ pub(super) fn decode(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -
         root,
         &[
             "drain_timeout",
+            "watch",
             "admin",
             "log",
             "metrics",
@@ -101,6 +104,7 @@ pub(super) fn decode(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -
     if let Some(timeout) = reader.parsed(root, "drain_timeout", value::drain_timeout) {
         draft.drain_timeout = timeout;
     }
+    draft.watch = reader.boolean(root, "watch").unwrap_or(false);
     if let Some(admin) = reader.table(root, "admin") {
         reader.known(admin, &["listen", "hosts"]);
         draft.admin_hosts = reader.host_names(admin, "hosts");

@@ -10,6 +10,8 @@ use super::diagnostic::Diagnostics;
 pub struct Config {
     /// How long open connections may go on after the request to stop.
     pub drain_timeout: Duration,
+    /// Whether a change of the file takes effect without being asked for.
+    pub watch: bool,
     /// The admin endpoint.
     pub admin: Admin,
     /// The names that the admin endpoint answers to beside the machine's own.

@@ -124,6 +124,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
     };
     let config = Config {
         drain_timeout: draft.drain_timeout,
+        watch: draft.watch,
         admin: draft.admin,
         admin_hosts: draft.admin_hosts,
         log: draft.log,
