@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use coracle::config::{
-    Admin, Config, Diagnostic, Diagnostics, Forward, Listen, Location, Overrides,
+    Admin, Config, Diagnostic, Diagnostics, Forward, Listen, Location, OnRemoved, Overrides,
 };
 
 /// Texts with the mistakes in them: line, column and message, as they are told.
@@ -28,7 +28,7 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\nmax_connections = 5\n",
         &[
-            "4:1: unknown key `max_connections`; known here: `listen`, `to`, `service`, `connect_timeout`, `dial_timeout`, `idle_timeout`, `half_close_timeout`, `keepalive`, `reuse_port`, `socket_mode`, `socket_group`",
+            "4:1: unknown key `max_connections`; known here: `listen`, `to`, `service`, `connect_timeout`, `dial_timeout`, `idle_timeout`, `half_close_timeout`, `keepalive`, `on_removed`, `reuse_port`, `socket_mode`, `socket_group`",
         ],
     ),
     (
@@ -133,6 +133,21 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "watch = \"yes\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &["1:9: expected true or false, found a string"],
+    ),
+    // What a reload removes.
+    (
+        "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\non_removed = \"kill\"\n",
+        &["4:14: `kill` is unknown here; write \"keep\", \"drain\" or \"close\""],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\non_removed = true\n",
+        &["4:14: expected a string, found a boolean"],
+    ),
+    (
+        "on_removed = \"close\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &[
+            "1:1: unknown key `on_removed`; known here: `drain_timeout`, `watch`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
+        ],
     ),
     // Names of other programs.
     (
@@ -842,12 +857,14 @@ dial_timeout = "4s"
 idle_timeout = "1h 30m"
 half_close_timeout = "30s"
 keepalive = "off"
+on_removed = "drain"
 reuse_port = false
 [entrypoints.web]
 listen = "*:80"
 reuse_port = true
 service = "web"
 [entrypoints.any]
+on_removed = "close"
 listen = [":0", "127.0.0.1:0", ":0"]
 to = "unix:/run/app.sock"
 [services.web]
@@ -878,6 +895,11 @@ fn every_key_is_read() {
     assert_eq!(ssh.idle_timeout, Some(Duration::from_secs(5400)));
     assert_eq!(ssh.half_close_timeout, Some(Duration::from_secs(30)));
     assert_eq!(ssh.keepalive, None);
+    let on_removed: Vec<_> = config.entrypoints.iter().map(|it| it.on_removed).collect();
+    assert_eq!(
+        on_removed,
+        [OnRemoved::Drain, OnRemoved::Keep, OnRemoved::Close]
+    );
     let reuse: Vec<_> = config.entrypoints.iter().map(|it| it.reuse_port).collect();
     assert_eq!(reuse, [false, true, false]);
     let v6only = |listen: &Listen| matches!(listen, Listen::Tcp { v6only: true, .. });
@@ -910,6 +932,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(entrypoint.idle_timeout, None);
     assert_eq!(entrypoint.half_close_timeout, None);
     assert_eq!(entrypoint.keepalive, Some(Duration::from_secs(60)));
+    assert_eq!(entrypoint.on_removed, OnRemoved::Keep);
     assert!(!entrypoint.reuse_port);
     assert_eq!(config.services[0].connect_timeout, Duration::from_secs(5));
     assert_eq!(config.services[0].dial_timeout, Duration::from_secs(10));

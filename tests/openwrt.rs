@@ -55,6 +55,7 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ("entrypoint", "idle_timeout", &["1h"], "\"1h\""),
     ("entrypoint", "half_close_timeout", &["5m"], "\"5m\""),
     ("entrypoint", "keepalive", &["30s"], "\"30s\""),
+    ("entrypoint", "on_removed", &["drain"], "\"drain\""),
     ("entrypoint", "reuse_port", &["yes"], "true"),
     ("entrypoint", "socket_mode", &["0660"], "\"0660\""),
     ("entrypoint", "socket_group", &["www-data"], "\"www-data\""),

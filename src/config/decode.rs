@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::address::{Address, Listen};
 use super::diagnostic::{Collector, Span, nearest, shown};
 use super::host::host_name;
-use super::model::{Admin, Log, Metrics, Service, SocketAccess, defaults};
+use super::model::{Admin, Log, Metrics, OnRemoved, Service, SocketAccess, defaults};
 use super::origin::Origin;
 use super::toml_reader::{Key, Reader, Value};
 use super::value;
@@ -37,6 +37,7 @@ pub(super) struct DraftEntrypoint {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) half_close_timeout: Option<Duration>,
     pub(super) keepalive: Option<Duration>,
+    pub(super) on_removed: OnRemoved,
 }
 
 pub(super) struct DraftListen {
@@ -194,6 +195,7 @@ impl Reader<'_, '_> {
                 "idle_timeout",
                 "half_close_timeout",
                 "keepalive",
+                "on_removed",
                 "reuse_port",
                 "socket_mode",
                 "socket_group",
@@ -294,6 +296,9 @@ impl Reader<'_, '_> {
             keepalive: self
                 .parsed(table, "keepalive", value::keepalive)
                 .unwrap_or(Some(defaults::KEEPALIVE)),
+            on_removed: self
+                .parsed(table, "on_removed", value::on_removed)
+                .unwrap_or_default(),
         }
     }
 

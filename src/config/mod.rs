@@ -22,4 +22,6 @@ pub use diagnostic::{Diagnostic, Diagnostics, Location, Mistake, Severity, count
 pub use endpoint::AdminEndpoint;
 pub use forward::Forward;
 pub use host::Host;
-pub use model::{Admin, Config, Entrypoint, Log, Metrics, Service, SocketAccess, defaults};
+pub use model::{
+    Admin, Config, Entrypoint, Log, Metrics, OnRemoved, Service, SocketAccess, defaults,
+};

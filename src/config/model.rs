@@ -70,6 +70,20 @@ pub struct Entrypoint {
     pub half_close_timeout: Option<Duration>,
     /// How long a connection is silent before the kernel probes whether its peers still exist; `None`: never.
     pub keepalive: Option<Duration>,
+    /// What becomes of its open connections when a reload removes it.
+    pub on_removed: OnRemoved,
+}
+
+/// What becomes of an entrypoint's open connections when a reload removes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRemoved {
+    /// They go on until they end by themselves.
+    #[default]
+    Keep,
+    /// They go on for [`Config::drain_timeout`] at most; then they are reset.
+    Drain,
+    /// They are reset at once.
+    Close,
 }
 
 /// Who may connect to a Unix socket.

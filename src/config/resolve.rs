@@ -9,7 +9,7 @@ use super::decode::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 use super::diagnostic::{Collector, did_you_mean, shown};
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
-use super::model::{Config, Entrypoint, Service, SocketAccess, defaults};
+use super::model::{Config, Entrypoint, OnRemoved, Service, SocketAccess, defaults};
 use super::origin::{Origin, report, told_place};
 
 /// Adds what the command line asks for. Its entrypoints get names that no other has.
@@ -50,6 +50,7 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
             idle_timeout: None,
             half_close_timeout: None,
             keepalive: Some(defaults::KEEPALIVE),
+            on_removed: OnRemoved::default(),
         });
     }
 }
@@ -112,6 +113,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
             idle_timeout: entry.idle_timeout,
             half_close_timeout: entry.half_close_timeout,
             keepalive: entry.keepalive,
+            on_removed: entry.on_removed,
         });
     }
     let origins = services.iter_mut().map(|draft| OfService {

@@ -1,4 +1,4 @@
-//! Single values from their text: durations, `off`, the log's level and the names of other programs.
+//! Single values from their text: durations, `off`, words out of a few and the names of other programs.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use log::LevelFilter;
 
 use super::address::Listen;
 use super::diagnostic::{Mistake, nearest, shown, wrong};
-use super::model::Admin;
+use super::model::{Admin, OnRemoved};
 
 /// Longer than any timeout that is meant; short enough for every clock.
 const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -68,6 +68,18 @@ pub(super) fn level(text: &str) -> Result<LevelFilter, Mistake> {
         Some(name) => wrong(format!("unknown level `{says}`; did you mean `{name}`?")),
         None => wrong(format!(
             "unknown level `{says}`; the levels are error, warn, info, debug, trace and off"
+        )),
+    }
+}
+
+pub(super) fn on_removed(text: &str) -> Result<OnRemoved, Mistake> {
+    match text {
+        "keep" => Ok(OnRemoved::Keep),
+        "drain" => Ok(OnRemoved::Drain),
+        "close" => Ok(OnRemoved::Close),
+        _ => wrong(format!(
+            "`{}` is unknown here; write \"keep\", \"drain\" or \"close\"",
+            shown(text)
         )),
     }
 }
