@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use argh::FromArgs;
-use coracle::config::{Admin, AdminEndpoint, Forward};
+use coracle::config::{AdminEndpoint, AdminListen, Forward};
 
 /// A lightweight TCP proxy that knows exactly who is connected.
 #[derive(FromArgs)]
@@ -58,7 +58,7 @@ pub(crate) struct Run {
 
     /// address of the admin endpoint, or off; default: the file's, or 127.0.0.1:2672
     #[argh(option, arg_name = "addr")]
-    pub admin: Option<Admin>,
+    pub admin: Option<AdminListen>,
 }
 
 /// Check a configuration and tell every mistake in it.

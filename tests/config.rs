@@ -1,10 +1,12 @@
 //! Configurations good and bad: what is wrong is told in full, and no text makes the reader panic.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::time::Duration;
 
 use coracle::config::{
-    Admin, Config, Diagnostic, Diagnostics, Forward, Listen, Location, OnRemoved, Overrides,
+    Admin, Config, ControlSocket, Diagnostic, Diagnostics, Forward, Listen, Location, OnRemoved,
+    Overrides,
 };
 
 /// Texts with the mistakes in them: line, column and message, as they are told.
@@ -366,6 +368,49 @@ const WRONG: &[(&str, &[&str])] = &[
         "[admin]\nlisten = \"on\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &["2:10: `on` is neither an address, such as \"127.0.0.1:2672\", nor \"off\""],
     ),
+    // The control socket.
+    (
+        "[admin]\nsocket = \"on\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &[
+            "2:10: `on` is neither the path of a socket, such as \"/run/coracle/control.sock\", nor \"off\"",
+        ],
+    ),
+    (
+        "[admin]\nsocket = \"127.0.0.1:2672\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &[
+            "2:10: `127.0.0.1:2672` is neither the path of a socket, such as \"/run/coracle/control.sock\", nor \"off\"",
+        ],
+    ),
+    (
+        "[admin]\nsocket = false\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &["2:10: expected a string, found a boolean; write \"off\""],
+    ),
+    (
+        "[admin]\nsocket = \"run/control.sock\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &[
+            "2:10: `run/control.sock` is not an absolute path; write one such as `/run/coracle/control.sock`",
+        ],
+    ),
+    (
+        "[admin]\nsocket = \"unix:run/control.sock\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &[
+            "2:10: `unix:run/control.sock` is not an absolute path; write one such as `/run/coracle/control.sock`",
+        ],
+    ),
+    (
+        "[admin]\nsocket = \"/run/coracle/\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &[
+            "2:10: `/run/coracle/` is a directory; write the path of a socket, such as `/run/coracle/control.sock`",
+        ],
+    ),
+    (
+        "[admin]\nsocket = \"/a\\u0000b\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &["2:10: `/a\\u{0}b` has a control character in it"],
+    ),
+    (
+        "[admin]\nsocket = \"/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
+        &["2:10: the socket's path has 108 bytes; the most is 107"],
+    ),
     // Targets.
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"http://h:80\"\n",
@@ -508,6 +553,16 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = [\"unix:/a\", \"unix:/a\"]\n",
         &["3:22: entrypoint `a` listens on `unix:/a` already (line 3); change one"],
+    ),
+    (
+        "[admin]\nsocket = \"/run/a\"\n[entrypoints.a]\nto = \"h:1\"\nlisten = [\":80\", \"unix:/run/a\"]\n",
+        &["5:18: the control socket listens on `unix:/run/a` already (line 2); change one"],
+    ),
+    (
+        "[entrypoints.a]\nto = \"h:1\"\nlisten = \"unix:/run/coracle/control.sock\"\n",
+        &[
+            "3:10: the control socket listens on `unix:/run/coracle/control.sock` already (by default); change one",
+        ],
     ),
     (
         "[entrypoints.\"\"]\nlisten = \":80\"\nto = \"h:1\"\n",
@@ -710,6 +765,23 @@ const ODD: &[(&str, &[&str])] = &[
             "3:6: `240.0.0.1:1` is a reserved address, which no server can have",
         ],
     ),
+    (
+        "[admin]\nsocket = \"unix:/run/a\"\n[entrypoints.a]\nlisten = \":80\"\nto = \"unix:/run/a\"\n",
+        &[
+            "5:6: `unix:/run/a` is the control socket; whoever reaches the entrypoint can give commands to coracle",
+        ],
+    ),
+    (
+        "[entrypoints.a]\nlisten = \":80\"\nto = \"unix:/run/coracle/control.sock\"\n",
+        &[
+            "3:6: `unix:/run/coracle/control.sock` is the control socket; whoever reaches the entrypoint can give commands to coracle",
+        ],
+    ),
+    // With the control socket off, its path is free.
+    (
+        "[admin]\nsocket = \"off\"\n[entrypoints.a]\nlisten = \"unix:/run/coracle/control.sock\"\nto = \"h:1\"\n",
+        &[],
+    ),
     // Not circles: another port, another family, another path, and a wildcard that leaves IPv4 to another entrypoint.
     (
         "[entrypoints.a]\nlisten = [\"127.0.0.1:80\", \"0.0.0.0:81\", \"unix:/a\"]\nservice = \"s\"\n\
@@ -843,6 +915,7 @@ const FULL: &str = r#"# Everything there is.
 drain_timeout = "0s"
 watch = true
 admin.listen = "off"
+admin.socket = "/run/control.sock"
 admin.hosts = ["nas.example.org", "coracle"]
 [log]
 level = "debug"
@@ -879,6 +952,10 @@ fn every_key_is_read() {
     assert_eq!(config.drain_timeout, Duration::ZERO);
     assert!(config.watch);
     assert_eq!(config.admin.listen, None);
+    assert_eq!(
+        config.admin.socket,
+        ControlSocket::At("/run/control.sock".into())
+    );
     assert_eq!(config.admin_hosts, ["nas.example.org", "coracle"]);
     assert_eq!(config.log.level, log::LevelFilter::Debug);
     assert!(config.log.access);
@@ -925,6 +1002,11 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.drain_timeout, Duration::from_secs(9));
     assert!(!config.watch);
     assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:2672");
+    assert_eq!(config.admin.socket, ControlSocket::Default);
+    assert_eq!(
+        config.admin.socket.path(),
+        Some(Path::new("/run/coracle/control.sock"))
+    );
     assert_eq!(config.log.level, log::LevelFilter::Info);
     assert!(!config.log.access);
     assert!(!config.metrics.traefik);
@@ -1111,14 +1193,19 @@ fn forwards_do_without_a_file() {
 
 #[test]
 fn the_command_line_has_the_last_word() {
-    let text = "[entrypoints.a]\nlisten = \"127.0.0.1:2672\"\nto = \"h:1\"\n";
+    let text =
+        "admin.socket = \"/run/c\"\n[entrypoints.a]\nlisten = \"127.0.0.1:2672\"\nto = \"h:1\"\n";
     let mut overrides = Overrides {
         admin: Some("off".parse().unwrap()),
         access_log: true,
         ..Overrides::default()
     };
     let config = Config::with_overrides(Some(("t.toml", text)), &overrides).unwrap();
-    assert_eq!(config.admin, Admin { listen: None });
+    let admin = Admin {
+        listen: None,
+        socket: ControlSocket::At("/run/c".into()),
+    };
+    assert_eq!(config.admin, admin);
     assert!(config.log.access);
     overrides.admin = Some("0.0.0.0:2672".parse().unwrap());
     let mistakes = Config::with_overrides(Some(("t.toml", text)), &overrides).unwrap_err();

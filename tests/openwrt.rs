@@ -28,6 +28,12 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ),
     (
         "coracle",
+        "admin_socket",
+        &["/var/run/coracle/control.sock"],
+        "\"/var/run/coracle/control.sock\"",
+    ),
+    (
+        "coracle",
         "admin_hosts",
         &["pi.example.org"],
         "[\"pi.example.org\"]",

@@ -103,27 +103,29 @@ impl Address {
     }
 }
 
-/// Checks the path of a Unix socket.
+/// Checks the path of a Unix socket that was written behind `unix:`.
 pub(super) fn unix_path(path: &str) -> Result<PathBuf, Mistake> {
+    socket_path(&format!("unix:{path}"), path, "unix:/run/app.sock")
+}
+
+/// Checks the path of a Unix socket that was written as `text`; `example` shows how it is done.
+pub(super) fn socket_path(text: &str, path: &str, example: &str) -> Result<PathBuf, Mistake> {
     /// `sun_path` has 108 bytes with the final zero: unix(7).
     const MAX_BYTES: usize = 107;
     if !path.starts_with('/') {
         return wrong(format!(
-            "`unix:{}` is not an absolute path; write one such as `unix:/run/app.sock`",
-            shown(path)
+            "`{}` is not an absolute path; write one such as `{example}`",
+            shown(text)
         ));
     }
     if path.ends_with('/') {
         return wrong(format!(
-            "`unix:{}` is a directory; write the path of a socket, such as `unix:/run/app.sock`",
-            shown(path)
+            "`{}` is a directory; write the path of a socket, such as `{example}`",
+            shown(text)
         ));
     }
     if path.contains(is_unprintable) {
-        return wrong(format!(
-            "`unix:{}` has a control character in it",
-            shown(path)
-        ));
+        return wrong(format!("`{}` has a control character in it", shown(text)));
     }
     if path.len() > MAX_BYTES {
         return wrong(format!(

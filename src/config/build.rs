@@ -5,8 +5,9 @@ use toml::de::DeTable;
 use super::decode::Draft;
 use super::diagnostic::{Collector, Diagnostics};
 use super::forward::Forward;
-use super::model::{Admin, Config};
+use super::model::Config;
 use super::origin::Origin;
+use super::value::AdminListen;
 use super::{decode, resolve, toml_errors};
 
 /// What the command line adds to a file or says instead of it.
@@ -14,8 +15,8 @@ use super::{decode, resolve, toml_errors};
 pub struct Overrides {
     /// Further entrypoints.
     pub forwards: Vec<Forward>,
-    /// The admin endpoint instead of the file's.
-    pub admin: Option<Admin>,
+    /// The admin endpoint's address instead of the file's.
+    pub admin: Option<AdminListen>,
     /// Whether to turn the access log on; `false` leaves it to the file.
     pub access_log: bool,
 }
@@ -65,8 +66,8 @@ impl Config {
 
 impl Overrides {
     fn add_to(&self, draft: &mut Draft) {
-        if let Some(admin) = &self.admin {
-            draft.admin = admin.clone();
+        if let Some(AdminListen(listen)) = self.admin {
+            draft.admin.listen = listen;
             draft.admin_at = Origin::Flag("--admin".to_owned());
         }
         draft.log.access |= self.access_log;

@@ -8,10 +8,12 @@ use toml::de::{DeTable, DeValue};
 use super::address::{Address, Listen};
 use super::diagnostic::{Collector, Span, nearest, shown};
 use super::host::host_name;
-use super::model::{Admin, Log, Metrics, OnRemoved, Service, SocketAccess, defaults};
+use super::model::{
+    Admin, ControlSocket, Log, Metrics, OnRemoved, Service, SocketAccess, defaults,
+};
 use super::origin::Origin;
 use super::toml_reader::{Key, Reader, Value};
-use super::value;
+use super::value::{self, AdminListen};
 
 /// What was read, before names are looked up and addresses compared.
 pub(super) struct Draft {
@@ -19,6 +21,7 @@ pub(super) struct Draft {
     pub(super) watch: bool,
     pub(super) admin: Admin,
     pub(super) admin_at: Origin,
+    pub(super) admin_socket_at: Origin,
     pub(super) admin_hosts: Vec<String>,
     pub(super) log: Log,
     pub(super) metrics: Metrics,
@@ -71,8 +74,10 @@ impl Default for Draft {
             watch: false,
             admin: Admin {
                 listen: Some(defaults::ADMIN),
+                socket: ControlSocket::default(),
             },
             admin_at: Origin::Default,
+            admin_socket_at: Origin::Default,
             admin_hosts: Vec::new(),
             log: Log {
                 level: defaults::LOG_LEVEL,
@@ -107,12 +112,19 @@ pub(super) fn decode(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -
     }
     draft.watch = reader.boolean(root, "watch").unwrap_or(false);
     if let Some(admin) = reader.table(root, "admin") {
-        reader.known(admin, &["listen", "hosts"]);
+        reader.known(admin, &["listen", "socket", "hosts"]);
         draft.admin_hosts = reader.host_names(admin, "hosts");
-        if let Some(listen) = reader.parsed(admin, "listen", str::parse) {
-            draft.admin = listen;
-            let span = admin.get("listen").map(Spanned::span);
-            draft.admin_at = span.map_or(Origin::Default, Origin::File);
+        let origin = |key| {
+            let span = admin.get(key).map(Spanned::span);
+            span.map_or(Origin::Default, Origin::File)
+        };
+        if let Some(AdminListen(listen)) = reader.parsed(admin, "listen", str::parse) {
+            draft.admin.listen = listen;
+            draft.admin_at = origin("listen");
+        }
+        if let Some(socket) = reader.parsed(admin, "socket", value::control_socket) {
+            draft.admin.socket = socket;
+            draft.admin_socket_at = origin("socket");
         }
     }
     if let Some(log) = reader.table(root, "log") {

@@ -28,6 +28,7 @@ pub(super) fn check(config: &Config, origins: &Origins, out: &mut Collector<'_>)
     unreachable_listeners(config, origins, out);
     unreachable_servers(config, origins, out);
     admin_as_server(config, origins, out);
+    control_as_server(config, origins, out);
     entrypoints_as_servers(config, origins, out);
 }
 
@@ -89,6 +90,22 @@ fn admin_as_server(config: &Config, origins: &Origins, out: &mut Collector<'_>) 
             let origin = &origins.services[service].servers[index];
             let why = format!(
                 "`{server}` is the admin endpoint; whoever reaches the entrypoint can read it"
+            );
+            warn(out, origin, &why);
+        }
+    });
+}
+
+fn control_as_server(config: &Config, origins: &Origins, out: &mut Collector<'_>) {
+    let Some(control) = config.admin.socket.path() else {
+        return;
+    };
+    for_each_server(config, |service, index, server| {
+        if matches!(server, Address::Unix(path) if path == control) {
+            let origin = &origins.services[service].servers[index];
+            let why = format!(
+                "`{}` is the control socket; whoever reaches the entrypoint can give commands to coracle",
+                shown(&server.to_string())
             );
             warn(out, origin, &why);
         }

@@ -23,5 +23,7 @@ pub use endpoint::AdminEndpoint;
 pub use forward::Forward;
 pub use host::Host;
 pub use model::{
-    Admin, Config, Entrypoint, Log, Metrics, OnRemoved, Service, SocketAccess, defaults,
+    Admin, Config, ControlSocket, Entrypoint, Log, Metrics, OnRemoved, Service, SocketAccess,
+    defaults,
 };
+pub use value::AdminListen;

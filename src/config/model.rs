@@ -1,5 +1,6 @@
 //! A configuration that is valid by its type.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::address::{Address, Listen};
@@ -33,6 +34,32 @@ pub struct Config {
 pub struct Admin {
     /// The address that serves `/metrics`, `/healthz` and `/readyz`; `None` when it is switched off.
     pub listen: Option<std::net::SocketAddr>,
+    /// The Unix socket that takes commands.
+    pub socket: ControlSocket,
+}
+
+/// Where the Unix socket is that takes commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ControlSocket {
+    /// At [`defaults::CONTROL_SOCKET`] if it can be made there, else nowhere.
+    #[default]
+    Default,
+    /// Nowhere.
+    Off,
+    /// At this path, which is absolute and fits into an address.
+    At(PathBuf),
+}
+
+impl ControlSocket {
+    /// The path that it has or would have; `None` when it is switched off.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Default => Some(Path::new(defaults::CONTROL_SOCKET)),
+            Self::Off => None,
+            Self::At(path) => Some(path),
+        }
+    }
 }
 
 /// What is logged.
@@ -120,6 +147,8 @@ pub mod defaults {
 
     /// The admin endpoint: this machine only.
     pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2672);
+    /// The control socket, where the systemd unit may make one.
+    pub const CONTROL_SOCKET: &str = "/run/coracle/control.sock";
     /// `level` of the log.
     pub const LOG_LEVEL: log::LevelFilter = log::LevelFilter::Info;
     /// `drain_timeout`: a second less than `docker stop` waits before it kills.

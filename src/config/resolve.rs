@@ -151,6 +151,11 @@ fn separate_listeners(draft: &mut Draft, out: &mut Collector<'_>) {
         claims.add(address, who, dual, &draft.admin_at, out);
     }
     let mut paths: HashMap<PathBuf, (String, Origin)> = HashMap::new();
+    if let Some(path) = draft.admin.socket.path() {
+        let who = "the control socket".to_owned();
+        let origin = draft.admin_socket_at.clone();
+        paths.insert(path.to_owned(), (who, origin));
+    }
     for entry in &draft.entrypoints {
         let who = format!("entrypoint `{}`", shown(&entry.name));
         for DraftListen {

@@ -68,6 +68,7 @@ impl Reader<'_, '_> {
             DeValue::Integer(n) if key.ends_with("_timeout") || key == "keepalive" => {
                 format!("; write \"{}s\" for seconds", shown(&n.to_string()))
             }
+            DeValue::Boolean(false) if key == "socket" => "; write \"off\"".to_owned(),
             DeValue::Integer(_) if key == "socket_mode" => "; write it in quotes".to_owned(),
             _ => String::new(),
         };

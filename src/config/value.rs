@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::address::Listen;
+use super::address::{Listen, socket_path};
 use super::diagnostic::{Mistake, nearest, shown, wrong};
-use super::model::{Admin, OnRemoved};
+use super::model::{ControlSocket, OnRemoved, defaults};
 
 /// Longer than any timeout that is meant; short enough for every clock.
 const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -102,13 +102,17 @@ pub(super) fn compat(text: &str) -> Result<Compat, Mistake> {
     wrong(format!("there are no names of `{}`{advice}", shown(text)))
 }
 
-impl FromStr for Admin {
+/// Where the admin endpoint listens, as `admin.listen` and `--admin` have it; `None` when it is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdminListen(pub Option<SocketAddr>);
+
+impl FromStr for AdminListen {
     type Err = Mistake;
 
     /// Reads `IP:port` or `off`.
     fn from_str(text: &str) -> Result<Self, Mistake> {
         if text == "off" {
-            return Ok(Self { listen: None });
+            return Ok(Self(None));
         }
         if !text.contains([':', '.']) {
             return wrong(format!(
@@ -124,7 +128,23 @@ impl FromStr for Admin {
                 );
             }
         };
-        Ok(Self { listen })
+        Ok(Self(listen))
+    }
+}
+
+/// An absolute path, with or without `unix:` before it, or `off`.
+pub(super) fn control_socket(text: &str) -> Result<ControlSocket, Mistake> {
+    let path = text.strip_prefix("unix:").unwrap_or(text);
+    match text {
+        "off" => Ok(ControlSocket::Off),
+        _ if path.contains('/') => {
+            socket_path(text, path, defaults::CONTROL_SOCKET).map(ControlSocket::At)
+        }
+        _ => wrong(format!(
+            "`{}` is neither the path of a socket, such as \"{}\", nor \"off\"",
+            shown(text),
+            defaults::CONTROL_SOCKET
+        )),
     }
 }
 
