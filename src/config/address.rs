@@ -9,7 +9,7 @@ use super::diagnostic::{Mistake, is_unprintable, shown, wrong};
 use super::host::{Host, HostText, host_and_port, listen_host, port, target_host};
 
 /// What an entrypoint listens on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Listen {
     /// A TCP address. Port 0 lets the kernel choose.
     Tcp {
@@ -23,7 +23,7 @@ pub enum Listen {
 }
 
 /// Where a server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A host and a port.
     Tcp {

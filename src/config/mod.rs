@@ -2,8 +2,10 @@
 
 mod address;
 mod build;
+mod by_name;
 mod decode;
 mod diagnostic;
+mod diff;
 mod endpoint;
 mod forward;
 mod host;
@@ -15,10 +17,12 @@ mod socket;
 mod toml_errors;
 mod toml_reader;
 mod value;
+mod words;
 
 pub use address::{Address, Listen};
 pub use build::Overrides;
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Mistake, Severity, count, printable};
+pub use diff::Changes;
 pub use endpoint::AdminEndpoint;
 pub use forward::Forward;
 pub use host::Host;

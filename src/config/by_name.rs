@@ -1,0 +1,44 @@
+//! Finds the parts of a configuration by their names. No I/O.
+
+use std::collections::HashMap;
+
+use super::model::{Config, Entrypoint, Service};
+
+/// A configuration and what finds its parts.
+pub(super) struct ByName<'c> {
+    pub(super) config: &'c Config,
+    pub(super) entrypoints: HashMap<&'c str, &'c Entrypoint>,
+    /// The positions of the services.
+    pub(super) services: HashMap<&'c str, usize>,
+    /// How many entrypoints use each service.
+    users: Vec<usize>,
+}
+
+impl<'c> ByName<'c> {
+    pub(super) fn of(config: &'c Config) -> Self {
+        let mut users = vec![0; config.services.len()];
+        for entrypoint in &config.entrypoints {
+            users[entrypoint.service] += 1;
+        }
+        let entrypoints = config.entrypoints.iter();
+        let services = config.services.iter().enumerate();
+        Self {
+            config,
+            entrypoints: entrypoints.map(|it| (it.name.as_str(), it)).collect(),
+            services: services.map(|(at, it)| (it.name.as_str(), at)).collect(),
+            users,
+        }
+    }
+
+    pub(super) fn service(&self, entrypoint: &Entrypoint) -> &'c Service {
+        &self.config.services[entrypoint.service]
+    }
+
+    /// Whether a service is like one that `to` makes: one server, for the entrypoint of its name alone.
+    pub(super) fn is_own(&self, index: usize) -> bool {
+        let service = &self.config.services[index];
+        let namesake = self.entrypoints.get(service.name.as_str());
+        let is_user = namesake.is_some_and(|it| it.service == index);
+        is_user && self.users[index] == 1 && service.servers.len() == 1
+    }
+}

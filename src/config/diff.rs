@@ -1,0 +1,327 @@
+//! What differs between two configurations, in words: what a reload changes. No I/O.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::{self, Display};
+use std::hash::Hash;
+use std::net::SocketAddr;
+
+use super::address::Address;
+use super::by_name::ByName;
+use super::diagnostic::printable;
+use super::model::{Admin, Config, Entrypoint, Log, Metrics, Service, SocketAccess};
+use super::words;
+
+/// What a reload changes, one line for each change, in the order of the configuration.
+///
+/// Entrypoints and services are matched by name, servers by address. The order in which parts are written is no change, except
+/// that of a service's servers, which take turns in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    lines: Vec<String>,
+}
+
+impl Changes {
+    /// Compares the configuration in force with the one that replaces it. Warnings do not count.
+    #[must_use]
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let mut changes = Self::default();
+        // Structs are taken apart in full, so that a new field does not compile until it has its words.
+        let Config {
+            drain_timeout,
+            watch,
+            admin,
+            admin_hosts,
+            log,
+            metrics,
+            entrypoints,
+            services,
+            warnings: _,
+        } = old;
+        let (drain, now) = (*drain_timeout, new.drain_timeout);
+        changes.value("drain_timeout:", &drain, &now, words::duration);
+        changes.switch("watch:", *watch, new.watch);
+        changes.admin(admin, &new.admin);
+        changes.admin_hosts(admin_hosts, &new.admin_hosts);
+        changes.log(*log, new.log);
+        changes.metrics(*metrics, new.metrics);
+        let (old, new) = (ByName::of(old), ByName::of(new));
+        changes.entrypoints(entrypoints, &old, &new);
+        changes.services(services, &old, &new);
+        changes
+    }
+
+    /// True if nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// The lines, without control characters.
+    #[must_use]
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+}
+
+impl Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines.join("\n"))
+    }
+}
+
+impl Changes {
+    fn add(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
+    /// `WHAT NEW instead of OLD`, if they differ.
+    fn value<T: PartialEq>(
+        &mut self,
+        what: impl Display,
+        old: &T,
+        new: &T,
+        words: impl Fn(&T) -> String,
+    ) {
+        if old != new {
+            self.add(format!("{what} {} instead of {}", words(new), words(old)));
+        }
+    }
+
+    /// `WHAT on` or `WHAT off`, if they differ.
+    fn switch(&mut self, what: impl Display, old: bool, new: bool) {
+        if old != new {
+            self.add(format!("{what} {}", words::on_or_off(new)));
+        }
+    }
+
+    fn admin(&mut self, old: &Admin, new: &Admin) {
+        let Admin { listen, socket } = old;
+        let (listen, now) = (listen.as_slice(), new.listen.as_slice());
+        self.listeners("admin", listen, now, SocketAddr::to_string);
+        let now = &new.socket;
+        self.value("admin: socket", socket, now, words::control_socket);
+    }
+
+    fn admin_hosts(&mut self, old: &[String], new: &[String]) {
+        let old: BTreeSet<_> = old.iter().collect();
+        let new: BTreeSet<_> = new.iter().collect();
+        for host in old.difference(&new) {
+            self.add(format!("admin: no longer answers to {}", printable(host)));
+        }
+        for host in new.difference(&old) {
+            self.add(format!("admin: also answers to {}", printable(host)));
+        }
+    }
+
+    fn log(&mut self, old: Log, new: Log) {
+        let Log { level, access } = old;
+        self.value("log: level", &level, &new.level, words::level);
+        self.switch("log: access log", access, new.access);
+    }
+
+    fn metrics(&mut self, old: Metrics, new: Metrics) {
+        let Metrics { traefik } = old;
+        self.switch("metrics: Traefik's names", traefik, new.traefik);
+    }
+
+    fn entrypoints(&mut self, was: &[Entrypoint], old: &ByName<'_>, new: &ByName<'_>) {
+        for entrypoint in was {
+            let name = entrypoint.name.as_str();
+            if !new.entrypoints.contains_key(name) {
+                let name = printable(name);
+                let fate = words::fate(entrypoint.on_removed, new.config.drain_timeout);
+                self.add(format!("entrypoint {name} removed: {fate}"));
+            }
+        }
+        for is in &new.config.entrypoints {
+            if let Some(was) = old.entrypoints.get(is.name.as_str()) {
+                self.entrypoint(was, is, old, new);
+                continue;
+            }
+            let name = printable(&is.name);
+            let listens = words::list(&is.listen, words::listen);
+            let to = target(is, new);
+            self.add(format!(
+                "entrypoint {name} added: listens on {listens}, forwards to {to}"
+            ));
+        }
+    }
+
+    /// Two entrypoints of one name.
+    fn entrypoint(
+        &mut self,
+        was: &Entrypoint,
+        is: &Entrypoint,
+        old: &ByName<'_>,
+        new: &ByName<'_>,
+    ) {
+        let Entrypoint {
+            name,
+            listen,
+            reuse_port,
+            socket: SocketAccess { mode, group },
+            service: _,
+            idle_timeout,
+            half_close_timeout,
+            keepalive,
+            on_removed,
+        } = was;
+        let who = format!("entrypoint {}", printable(name));
+        self.listeners(&who, listen, &is.listen, words::listen);
+        self.switch(format!("{who}: reuse_port"), *reuse_port, is.reuse_port);
+        let key = |key: &str| format!("{who}: {key}");
+        let now = &is.socket;
+        self.value(key("socket_mode"), mode, &now.mode, words::mode);
+        self.value(key("socket_group"), group, &now.group, words::group);
+        self.forwards(&who, was, is, old, new);
+        for (name, old, new) in [
+            ("idle_timeout", idle_timeout, &is.idle_timeout),
+            (
+                "half_close_timeout",
+                half_close_timeout,
+                &is.half_close_timeout,
+            ),
+            ("keepalive", keepalive, &is.keepalive),
+        ] {
+            self.value(key(name), old, new, words::duration_or_none);
+        }
+        let now = &is.on_removed;
+        self.value(key("on_removed"), on_removed, now, words::on_removed);
+    }
+
+    /// Where an entrypoint leads. What differs inside a service that is not its own is left to [`Changes::services`].
+    fn forwards(
+        &mut self,
+        who: &str,
+        was: &Entrypoint,
+        is: &Entrypoint,
+        old: &ByName<'_>,
+        new: &ByName<'_>,
+    ) {
+        let (from, to) = (old.service(was), new.service(is));
+        let owns = (old.is_own(was.service), new.is_own(is.service));
+        if from.name == to.name {
+            if owns == (true, true) {
+                self.service(who, from, to, true);
+            }
+            return;
+        }
+        let instead = match owns {
+            (false, false) => printable(&from.name),
+            _ => target(was, old),
+        };
+        let to = target(is, new);
+        self.add(format!("{who}: forwards to {to} instead of {instead}"));
+    }
+
+    fn services(&mut self, was: &[Service], old: &ByName<'_>, new: &ByName<'_>) {
+        // A service of an entrypoint's own comes and goes with the entrypoint or with its `to`, which has its line.
+        for (index, service) in was.iter().enumerate() {
+            let name = service.name.as_str();
+            if !new.services.contains_key(name) && !old.is_own(index) {
+                self.add(format!("service {} removed", printable(name)));
+            }
+        }
+        for (index, is) in new.config.services.iter().enumerate() {
+            let who = format!("service {}", printable(&is.name));
+            match old.services.get(is.name.as_str()) {
+                Some(was) if old.is_own(*was) && new.is_own(index) => {}
+                Some(was) => self.service(&who, &old.config.services[*was], is, false),
+                None if new.is_own(index) => {}
+                None => {
+                    let kind = if is.servers.len() == 1 {
+                        "server"
+                    } else {
+                        "servers"
+                    };
+                    let servers = words::list(&is.servers, words::server);
+                    self.add(format!("{who} added: {kind} {servers}"));
+                }
+            }
+        }
+    }
+
+    /// Two services of one name. `who` is the service itself, or the entrypoint whose own it is.
+    fn service(&mut self, who: &str, old: &Service, new: &Service, is_own: bool) {
+        let Service {
+            name: _,
+            servers,
+            connect_timeout,
+            dial_timeout,
+        } = old;
+        if is_own {
+            let list = |servers: &Vec<Address>| words::list(servers, words::server);
+            self.value(format!("{who}: forwards to"), servers, &new.servers, list);
+        } else {
+            self.servers(who, servers, &new.servers);
+        }
+        for (name, old, new) in [
+            ("connect_timeout", connect_timeout, &new.connect_timeout),
+            ("dial_timeout", dial_timeout, &new.dial_timeout),
+        ] {
+            self.value(format!("{who}: {name}"), old, new, words::duration);
+        }
+    }
+
+    fn servers(&mut self, who: &str, old: &[Address], new: &[Address]) {
+        let (gone, come) = (missing(old, new), missing(new, old));
+        if gone.is_empty() && come.is_empty() && old != new {
+            self.add(format!("{who}: servers in another order"));
+        }
+        for address in gone {
+            self.add(format!("{who}: server {} removed", words::server(address)));
+        }
+        for address in come {
+            self.add(format!("{who}: server {} added", words::server(address)));
+        }
+    }
+
+    fn listeners<T: Eq + Hash>(
+        &mut self,
+        who: &str,
+        old: &[T],
+        new: &[T],
+        words: impl Fn(&T) -> String,
+    ) {
+        let (gone, come) = (missing(old, new), missing(new, old));
+        if let ([gone], [come]) = (gone.as_slice(), come.as_slice()) {
+            self.value(format!("{who}: listens on"), *gone, *come, words);
+            return;
+        }
+        for it in gone {
+            self.add(format!("{who}: no longer listens on {}", words(it)));
+        }
+        let also = if old.is_empty() { "now" } else { "also" };
+        for it in come {
+            self.add(format!("{who}: {also} listens on {}", words(it)));
+        }
+    }
+}
+
+/// Where an entrypoint leads: to a server if the service is its own, else to a service.
+fn target(entrypoint: &Entrypoint, side: &ByName<'_>) -> String {
+    let service = side.service(entrypoint);
+    match side.is_own(entrypoint.service) {
+        true => words::list(&service.servers, words::server),
+        false => format!("service {}", printable(&service.name)),
+    }
+}
+
+/// Those of `all` that are not in `others`, or not as often.
+fn missing<'c, T: Eq + Hash>(all: &'c [T], others: &[T]) -> Vec<&'c T> {
+    let mut left: HashMap<&T, usize> = HashMap::new();
+    for other in others {
+        *left.entry(other).or_default() += 1;
+    }
+    let is_missing = |it: &&T| match left.get_mut(*it) {
+        Some(n) if *n > 0 => {
+            *n -= 1;
+            false
+        }
+        _ => true,
+    };
+    all.iter().filter(is_missing).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,655 @@
+//! Each kind of change has its words, and there are no changes exactly if nothing differs.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{ControlSocket, Host, Listen, OnRemoved};
+
+const BASE: &str = r#"
+drain_timeout = "9s"
+watch = false
+[admin]
+listen = "127.0.0.1:2672"
+socket = "/run/a.sock"
+hosts = ["a.lan", "b.lan"]
+[log]
+level = "info"
+access = false
+[metrics]
+compat = []
+[entrypoints.web]
+listen = ["0.0.0.0:8080", "[::1]:8080"]
+service = "web"
+idle_timeout = "off"
+keepalive = "60s"
+on_removed = "keep"
+reuse_port = false
+[entrypoints.ssh]
+on_removed = "drain"
+listen = "[::]:2222"
+to = "nas.lan:22"
+connect_timeout = "5s"
+[entrypoints.local]
+on_removed = "close"
+listen = "unix:/run/local"
+service = "web"
+socket_mode = "0660"
+socket_group = "www-data"
+[services.web]
+servers = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]
+dial_timeout = "5s"
+[services.nas]
+servers = ["10.0.0.9:80"]
+"#;
+
+/// A text of `BASE`, what replaces it, what that changes, and what the way back changes.
+type Case = (
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+);
+
+const CASES: &[Case] = &[
+    (
+        r#""9s""#,
+        r#""20s""#,
+        &["drain_timeout: 20s instead of 9s"],
+        &["drain_timeout: 9s instead of 20s"],
+    ),
+    (
+        "watch = false",
+        "watch = true",
+        &["watch: on"],
+        &["watch: off"],
+    ),
+    (
+        "127.0.0.1:2672",
+        "127.0.0.1:2673",
+        &["admin: listens on 127.0.0.1:2673 instead of 127.0.0.1:2672"],
+        &["admin: listens on 127.0.0.1:2672 instead of 127.0.0.1:2673"],
+    ),
+    (
+        "127.0.0.1:2672",
+        "off",
+        &["admin: no longer listens on 127.0.0.1:2672"],
+        &["admin: now listens on 127.0.0.1:2672"],
+    ),
+    (
+        r#""/run/a.sock""#,
+        r#""off""#,
+        &["admin: socket off instead of /run/a.sock"],
+        &["admin: socket /run/a.sock instead of off"],
+    ),
+    (
+        "socket = \"/run/a.sock\"\n",
+        "",
+        &["admin: socket the default instead of /run/a.sock"],
+        &["admin: socket /run/a.sock instead of the default"],
+    ),
+    (
+        r#"["a.lan", "b.lan"]"#,
+        r#"["b.lan", "c.lan"]"#,
+        &[
+            "admin: no longer answers to a.lan",
+            "admin: also answers to c.lan",
+        ],
+        &[
+            "admin: no longer answers to c.lan",
+            "admin: also answers to a.lan",
+        ],
+    ),
+    (r#"["a.lan", "b.lan"]"#, r#"["b.lan", "a.lan"]"#, &[], &[]),
+    (
+        r#""info""#,
+        r#""debug""#,
+        &["log: level debug instead of info"],
+        &["log: level info instead of debug"],
+    ),
+    (
+        "access = false",
+        "access = true",
+        &["log: access log on"],
+        &["log: access log off"],
+    ),
+    (
+        "compat = []",
+        r#"compat = ["traefik"]"#,
+        &["metrics: Traefik's names on"],
+        &["metrics: Traefik's names off"],
+    ),
+    // What an entrypoint listens on.
+    (
+        r#"["0.0.0.0:8080", "[::1]:8080"]"#,
+        r#"["[::1]:8080", "0.0.0.0:8081"]"#,
+        &["entrypoint web: listens on 0.0.0.0:8081 instead of 0.0.0.0:8080"],
+        &["entrypoint web: listens on 0.0.0.0:8080 instead of 0.0.0.0:8081"],
+    ),
+    (
+        r#"["0.0.0.0:8080", "[::1]:8080"]"#,
+        r#"["0.0.0.0:8080", "[::1]:8080", "[::1]:8443", "unix:/run/web"]"#,
+        &[
+            "entrypoint web: also listens on [::1]:8443",
+            "entrypoint web: also listens on unix:/run/web",
+        ],
+        &[
+            "entrypoint web: no longer listens on [::1]:8443",
+            "entrypoint web: no longer listens on unix:/run/web",
+        ],
+    ),
+    (
+        r#"["0.0.0.0:8080", "[::1]:8080"]"#,
+        r#"["[::1]:8080", "0.0.0.0:8080"]"#,
+        &[],
+        &[],
+    ),
+    (
+        r#"["0.0.0.0:8080", "[::1]:8080"]"#,
+        r#"[":0", "0.0.0.0:8080", ":0", "[::1]:8080"]"#,
+        &[
+            "entrypoint web: also listens on *:0",
+            "entrypoint web: also listens on *:0",
+        ],
+        &[
+            "entrypoint web: no longer listens on *:0",
+            "entrypoint web: no longer listens on *:0",
+        ],
+    ),
+    // IPv4 of its port goes to another entrypoint.
+    (
+        "[services.nas]\n",
+        "[entrypoints.four]\nlisten = \"0.0.0.0:2222\"\nservice = \"nas\"\n[services.nas]\n",
+        &[
+            "entrypoint ssh: listens on [::]:2222 instead of *:2222",
+            "entrypoint four added: listens on 0.0.0.0:2222, forwards to service nas",
+        ],
+        &[
+            "entrypoint four removed: its open connections go on",
+            "entrypoint ssh: listens on *:2222 instead of [::]:2222",
+        ],
+    ),
+    // How an entrypoint serves.
+    (
+        "reuse_port = false",
+        "reuse_port = true",
+        &["entrypoint web: reuse_port on"],
+        &["entrypoint web: reuse_port off"],
+    ),
+    (
+        "socket_mode = \"0660\"\nsocket_group = \"www-data\"\n",
+        "socket_mode = \"600\"\nsocket_group = \"33\"\n",
+        &[
+            "entrypoint local: socket_mode 0600 instead of 0660",
+            "entrypoint local: socket_group 33 instead of www-data",
+        ],
+        &[
+            "entrypoint local: socket_mode 0660 instead of 0600",
+            "entrypoint local: socket_group www-data instead of 33",
+        ],
+    ),
+    (
+        "socket_mode = \"0660\"\nsocket_group = \"www-data\"\n",
+        "",
+        &[
+            "entrypoint local: socket_mode the umask's instead of 0660",
+            "entrypoint local: socket_group the process's instead of www-data",
+        ],
+        &[
+            "entrypoint local: socket_mode 0660 instead of the umask's",
+            "entrypoint local: socket_group www-data instead of the process's",
+        ],
+    ),
+    (
+        r#"idle_timeout = "off""#,
+        r#"idle_timeout = "90m""#,
+        &["entrypoint web: idle_timeout 1h 30m instead of none"],
+        &["entrypoint web: idle_timeout none instead of 1h 30m"],
+    ),
+    (
+        r#"idle_timeout = "off""#,
+        r#"half_close_timeout = "30s""#,
+        &["entrypoint web: half_close_timeout 30s instead of none"],
+        &["entrypoint web: half_close_timeout none instead of 30s"],
+    ),
+    (
+        r#""60s""#,
+        r#""off""#,
+        &["entrypoint web: keepalive none instead of 1m"],
+        &["entrypoint web: keepalive 1m instead of none"],
+    ),
+    (
+        r#""keep""#,
+        r#""drain""#,
+        &["entrypoint web: on_removed drain instead of keep"],
+        &["entrypoint web: on_removed keep instead of drain"],
+    ),
+    (
+        r#""keep""#,
+        r#""close""#,
+        &["entrypoint web: on_removed close instead of keep"],
+        &["entrypoint web: on_removed keep instead of close"],
+    ),
+    // Where an entrypoint leads.
+    (
+        "service = \"web\"\nsocket",
+        "service = \"nas\"\nsocket",
+        &["entrypoint local: forwards to service nas instead of web"],
+        &["entrypoint local: forwards to service web instead of nas"],
+    ),
+    (
+        r#""nas.lan:22""#,
+        r#""[fd00::1]:22""#,
+        &["entrypoint ssh: forwards to [fd00::1]:22 instead of nas.lan:22"],
+        &["entrypoint ssh: forwards to nas.lan:22 instead of [fd00::1]:22"],
+    ),
+    (
+        r#"connect_timeout = "5s""#,
+        r#"dial_timeout = "7s""#,
+        &["entrypoint ssh: dial_timeout 7s instead of 10s"],
+        &["entrypoint ssh: dial_timeout 10s instead of 7s"],
+    ),
+    (
+        r#"connect_timeout = "5s""#,
+        r#"connect_timeout = "1500ms""#,
+        &["entrypoint ssh: connect_timeout 1s 500ms instead of 5s"],
+        &["entrypoint ssh: connect_timeout 5s instead of 1s 500ms"],
+    ),
+    (
+        "to = \"nas.lan:22\"\nconnect_timeout = \"5s\"\n",
+        "service = \"nas\"\n",
+        &["entrypoint ssh: forwards to service nas instead of nas.lan:22"],
+        &["entrypoint ssh: forwards to nas.lan:22 instead of service nas"],
+    ),
+    // The same server by another way of writing.
+    (
+        "to = \"nas.lan:22\"\nconnect_timeout = \"5s\"\n",
+        "service = \"ssh\"\n[services.ssh]\nservers = [\"nas.lan:22\"]\n",
+        &[],
+        &[],
+    ),
+    (
+        "to = \"nas.lan:22\"\nconnect_timeout = \"5s\"\n",
+        "service = \"ssh\"\n[services.ssh]\nservers = [\"nas.lan:22\", \"nas.lan:23\"]\n",
+        &["service ssh: server nas.lan:23 added"],
+        &["service ssh: server nas.lan:23 removed"],
+    ),
+    // Entrypoints that come and go.
+    (
+        "[entrypoints.ssh]\non_removed = \"drain\"\nlisten = \"[::]:2222\"\nto = \"nas.lan:22\"\nconnect_timeout = \"5s\"\n",
+        "",
+        &["entrypoint ssh removed: its open connections end within 9s (drain_timeout)"],
+        &["entrypoint ssh added: listens on *:2222, forwards to nas.lan:22"],
+    ),
+    (
+        "[entrypoints.local]\non_removed",
+        "[entrypoints.remote]\non_removed",
+        &[
+            "entrypoint local removed: its open connections are closed",
+            "entrypoint remote added: listens on unix:/run/local, forwards to service web",
+        ],
+        &[
+            "entrypoint remote removed: its open connections are closed",
+            "entrypoint local added: listens on unix:/run/local, forwards to service web",
+        ],
+    ),
+    (
+        "[entrypoints.web]",
+        "[entrypoints.\"the web\"]",
+        &[
+            "entrypoint web removed: its open connections go on",
+            "entrypoint the web added: listens on 0.0.0.0:8080 and [::1]:8080, forwards to service web",
+        ],
+        &[
+            "entrypoint the web removed: its open connections go on",
+            "entrypoint web added: listens on 0.0.0.0:8080 and [::1]:8080, forwards to service web",
+        ],
+    ),
+    // Services.
+    (
+        r#"["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]"#,
+        r#"["10.0.0.3:80", "unix:/run/app", "10.0.0.1:80"]"#,
+        &[
+            "service web: server 10.0.0.2:80 removed",
+            "service web: server unix:/run/app added",
+        ],
+        &[
+            "service web: server unix:/run/app removed",
+            "service web: server 10.0.0.2:80 added",
+        ],
+    ),
+    (
+        r#"["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]"#,
+        r#"["10.0.0.2:80", "10.0.0.1:80", "10.0.0.3:80"]"#,
+        &["service web: servers in another order"],
+        &["service web: servers in another order"],
+    ),
+    (
+        r#"dial_timeout = "5s""#,
+        r#"connect_timeout = "2s""#,
+        &[
+            "service web: connect_timeout 2s instead of 5s",
+            "service web: dial_timeout 10s instead of 5s",
+        ],
+        &[
+            "service web: connect_timeout 5s instead of 2s",
+            "service web: dial_timeout 5s instead of 10s",
+        ],
+    ),
+    (
+        "[services.nas]\nservers = [\"10.0.0.9:80\"]\n",
+        "[services.more]\nservers = [\"a:1\", \"a:2\", \"a:3\"]\n",
+        &[
+            "service nas removed",
+            "service more added: servers a:1, a:2 and a:3",
+        ],
+        &[
+            "service more removed",
+            "service nas added: server 10.0.0.9:80",
+        ],
+    ),
+    // What is warned of is no change of its own.
+    ("[services.nas]", "\n# A comment.\n[services.nas]", &[], &[]),
+];
+
+#[test]
+fn each_change_has_its_line() {
+    let base = Config::parse("old.toml", BASE, &[]).unwrap();
+    for (from, to, forth, back) in CASES {
+        assert_eq!(BASE.matches(from).count(), 1, "{from}");
+        let text = BASE.replace(from, to);
+        let new = Config::parse("new.toml", &text, &[]);
+        let new = new.unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        assert_eq!(Changes::between(&base, &new).lines(), *forth, "{from}");
+        assert_eq!(Changes::between(&new, &base).lines(), *back, "{to}");
+    }
+}
+
+#[test]
+fn display_has_one_change_per_line() {
+    let old = Config::parse("old.toml", BASE, &[]).unwrap();
+    let new = Config {
+        drain_timeout: Duration::ZERO,
+        watch: true,
+        ..old.clone()
+    };
+    assert_eq!(
+        Changes::between(&old, &new).to_string(),
+        "drain_timeout: 0s instead of 9s\nwatch: on"
+    );
+    let same = Changes::between(&old, &old);
+    assert!(same.is_empty());
+    assert_eq!(same.to_string(), "");
+}
+
+#[test]
+fn a_server_that_is_listed_twice_counts_twice() {
+    let old = Config::parse("old.toml", BASE, &[]).unwrap();
+    let mut new = old.clone();
+    let again = new.services[0].servers[1].clone();
+    new.services[0].servers.push(again);
+    assert_eq!(
+        Changes::between(&old, &new).lines(),
+        ["service web: server 10.0.0.2:80 added"]
+    );
+    assert_eq!(
+        Changes::between(&new, &old).lines(),
+        ["service web: server 10.0.0.2:80 removed"]
+    );
+}
+
+#[test]
+fn an_own_service_that_others_begin_to_share_is_reported_as_a_service() {
+    let old = Config::parse("old.toml", BASE, &[]).unwrap();
+    let mut new = old.clone();
+    let ssh = new.entrypoints[1].service;
+    new.entrypoints[2].service = ssh;
+    new.services[ssh].servers = vec!["nas.lan:23".parse().unwrap()];
+    assert_eq!(
+        Changes::between(&old, &new).lines(),
+        [
+            "entrypoint local: forwards to service ssh instead of web",
+            "service ssh: server nas.lan:22 removed",
+            "service ssh: server nas.lan:23 added",
+        ]
+    );
+}
+
+#[test]
+fn a_long_list_is_cut() {
+    let numbers: Vec<u32> = (1..=1024).collect();
+    let list = |n: usize| words::list(&numbers[..n], u32::to_string);
+    assert_eq!(list(1), "1");
+    assert_eq!(list(8), "1, 2, 3, 4, 5, 6, 7 and 8");
+    assert_eq!(list(9), "1, 2, 3, 4, 5, 6, 7, 8 and 1 more");
+    assert_eq!(list(1024), "1, 2, 3, 4, 5, 6, 7, 8 and 1016 more");
+}
+
+/// Seeded configurations, each with one of its fields changed, perhaps to what it was.
+#[test]
+fn changes_are_empty_exactly_if_nothing_differs() {
+    const ROUNDS: usize = 20_000;
+    let mut random = XorShift(0x2672_2672_2672_2672);
+    let mut equal = 0;
+    for round in 0..ROUNDS {
+        let old = config(&mut random);
+        let mut new = old.clone();
+        mutate(&mut new, &mut random);
+        equal += usize::from(old == new);
+        let moved = shuffled(&new, &mut random);
+        for (from, to) in [(&old, &new), (&new, &old), (&old, &moved), (&moved, &old)] {
+            let changes = Changes::between(from, to);
+            assert_eq!(
+                changes.is_empty(),
+                old == new,
+                "round {round}: {changes}\n{from:#?}\n{to:#?}"
+            );
+            assert_eq!(changes.to_string().lines().count(), changes.lines().len());
+            let controls = |line: &String| line.contains(char::is_control);
+            assert!(!changes.lines().iter().any(controls), "{changes:?}");
+        }
+        assert!(Changes::between(&new, &moved).is_empty(), "round {round}");
+    }
+    assert!(
+        (ROUNDS / 100..ROUNDS / 2).contains(&equal),
+        "{equal} of {ROUNDS} are equal"
+    );
+}
+
+/// Names as no configuration can have them are among those of its parts.
+const NAMES: [&str; 5] = ["web", "ssh", "nas", "a b", "\u{1b}[31m\n\u{9b}"];
+const HOSTS: [&str; 3] = ["a.lan", "b.lan", "c.lan"];
+const TIMES: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(1500),
+    Duration::from_secs(60),
+];
+const SWITCHES: [bool; 2] = [false, true];
+
+fn listens() -> [Listen; 5] {
+    let tcp = |address: &str, v6only| Listen::Tcp {
+        address: address.parse().unwrap(),
+        v6only,
+    };
+    [
+        tcp("[::]:80", false),
+        tcp("[::]:80", true),
+        tcp("0.0.0.0:80", false),
+        tcp("[::1]:0", false),
+        Listen::Unix("/run/\u{1b}".into()),
+    ]
+}
+
+fn addresses() -> [Address; 4] {
+    let host = Host::Name("nas.lan".to_owned());
+    [
+        Address::Tcp { host, port: 80 },
+        Address::Tcp {
+            host: Host::Ip(Ipv6Addr::LOCALHOST.into()),
+            port: 80,
+        },
+        "192.168.1.10:80".parse().unwrap(),
+        Address::Unix("/run/\n".into()),
+    ]
+}
+
+fn config(random: &mut XorShift) -> Config {
+    let services: Vec<_> = random
+        .some(&NAMES)
+        .into_iter()
+        .map(|name| service(name, random))
+        .collect();
+    let entrypoint = |name: &str, random: &mut XorShift| Entrypoint {
+        name: name.to_owned(),
+        listen: random.some(&listens()),
+        reuse_port: random.pick(&SWITCHES),
+        socket: SocketAccess::default(),
+        service: random.below(services.len()),
+        idle_timeout: None,
+        half_close_timeout: None,
+        keepalive: Some(random.pick(&TIMES)),
+        on_removed: OnRemoved::default(),
+    };
+    let names = random.some(&NAMES).into_iter();
+    let entrypoints = names.map(|name| entrypoint(name, random)).collect();
+    Config {
+        drain_timeout: random.pick(&TIMES),
+        watch: random.pick(&SWITCHES),
+        admin: Admin {
+            listen: None,
+            socket: ControlSocket::Default,
+        },
+        admin_hosts: random.some(&HOSTS).into_iter().map(str::to_owned).collect(),
+        log: Log {
+            level: log::LevelFilter::Info,
+            access: random.pick(&SWITCHES),
+        },
+        metrics: Metrics {
+            traefik: random.pick(&SWITCHES),
+        },
+        entrypoints,
+        services,
+        warnings: None,
+    }
+}
+
+fn service(name: &str, random: &mut XorShift) -> Service {
+    Service {
+        name: name.to_owned(),
+        servers: random.some(&addresses()),
+        connect_timeout: random.pick(&TIMES),
+        dial_timeout: random.pick(&TIMES),
+    }
+}
+
+/// Changes one field, perhaps to what it was.
+fn mutate(config: &mut Config, random: &mut XorShift) {
+    let time = random.pick(&TIMES);
+    let time_or_none = random.pick(&[None, Some(time)]);
+    let switch = random.pick(&SWITCHES);
+    let (entrypoint, at) = {
+        let at = random.below(config.services.len());
+        let entrypoints = config.entrypoints.len();
+        (&mut config.entrypoints[random.below(entrypoints)], at)
+    };
+    let service = &mut config.services[at];
+    match random.below(24) {
+        0 => config.drain_timeout = time,
+        1 => config.watch = switch,
+        2 => config.admin.listen = switch.then(|| ([127, 0, 0, 1], 2672).into()),
+        3 => {
+            let sockets = [
+                ControlSocket::Default,
+                ControlSocket::Off,
+                ControlSocket::At("/run/\u{7f}".into()),
+            ];
+            config.admin.socket = random.pick(&sockets);
+        }
+        4 => drop(config.admin_hosts.pop()),
+        5 => config.log.level = random.pick(&[log::LevelFilter::Info, log::LevelFilter::Off]),
+        6 => config.log.access = switch,
+        7 => config.metrics.traefik = switch,
+        8 => random.mutate(&mut entrypoint.listen, &listens()),
+        9 => entrypoint.reuse_port = switch,
+        10 => entrypoint.socket.mode = random.pick(&[None, Some(0o600)]),
+        11 => entrypoint.socket.group = random.pick(&[None, Some("\u{1b}".to_owned())]),
+        12 => entrypoint.service = at,
+        13 => entrypoint.idle_timeout = time_or_none,
+        14 => entrypoint.half_close_timeout = time_or_none,
+        15 => entrypoint.keepalive = time_or_none,
+        16 => {
+            let all = [OnRemoved::Keep, OnRemoved::Drain, OnRemoved::Close];
+            entrypoint.on_removed = random.pick(&all);
+        }
+        17 => random.mutate(&mut service.servers, &addresses()),
+        18 => service.servers.reverse(),
+        19 => service.connect_timeout = time,
+        20 => service.dial_timeout = time,
+        21 => entrypoint.name = "renamed".to_owned(),
+        22 => service.name = "renamed".to_owned(),
+        _ => {
+            let mut more = entrypoint.clone();
+            more.name = "more".to_owned();
+            config.entrypoints.push(more);
+        }
+    }
+}
+
+/// The same with its parts in another order.
+fn shuffled(config: &Config, random: &mut XorShift) -> Config {
+    let mut moved = config.clone();
+    let mut order: Vec<usize> = (0..config.services.len()).collect();
+    random.shuffle(&mut order);
+    let services = order.iter().map(|at| config.services[*at].clone());
+    moved.services = services.collect();
+    for entrypoint in &mut moved.entrypoints {
+        let service = order.iter().position(|at| *at == entrypoint.service);
+        entrypoint.service = service.unwrap();
+        random.shuffle(&mut entrypoint.listen);
+    }
+    random.shuffle(&mut moved.entrypoints);
+    random.shuffle(&mut moved.admin_hosts);
+    moved
+}
+
+/// Marsaglia's xorshift64: "Xorshift RNGs", 2003.
+struct XorShift(u64);
+
+impl XorShift {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n as u64) as usize
+    }
+
+    fn pick<T: Clone>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())].clone()
+    }
+
+    /// One or more of them, each once.
+    fn some<T: Clone>(&mut self, all: &[T]) -> Vec<T> {
+        let mut some = all.to_vec();
+        self.shuffle(&mut some);
+        some.truncate(1 + self.below(all.len()));
+        some
+    }
+
+    /// Adds, takes away or replaces an item.
+    fn mutate<T: Clone>(&mut self, items: &mut Vec<T>, all: &[T]) {
+        let at = self.below(items.len());
+        match self.below(3) {
+            0 => items.push(self.pick(all)),
+            1 if items.len() > 1 => drop(items.remove(at)),
+            _ => items[at] = self.pick(all),
+        }
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for at in (1..items.len()).rev() {
+            items.swap(at, self.below(at + 1));
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What a configuration says, in the words that [`Changes`](super::Changes) uses. No I/O.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::address::{Address, Listen};
+use super::diagnostic::printable;
+use super::model::{ControlSocket, OnRemoved};
+
+/// What becomes of the open connections of an entrypoint that is removed.
+pub(super) fn fate(on_removed: OnRemoved, drain_timeout: Duration) -> String {
+    match on_removed {
+        OnRemoved::Keep => "its open connections go on".to_owned(),
+        OnRemoved::Drain => {
+            let within = duration(&drain_timeout);
+            format!("its open connections end within {within} (drain_timeout)")
+        }
+        OnRemoved::Close => "its open connections are closed".to_owned(),
+    }
+}
+
+pub(super) fn on_removed(on_removed: &OnRemoved) -> String {
+    let word = match on_removed {
+        OnRemoved::Keep => "keep",
+        OnRemoved::Drain => "drain",
+        OnRemoved::Close => "close",
+    };
+    word.to_owned()
+}
+
+pub(super) fn on_or_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+pub(super) fn level(level: &LevelFilter) -> String {
+    level.to_string().to_lowercase()
+}
+
+pub(super) fn control_socket(socket: &ControlSocket) -> String {
+    match socket {
+        ControlSocket::Default => "the default".to_owned(),
+        ControlSocket::Off => "off".to_owned(),
+        ControlSocket::At(path) => printable(&path.to_string_lossy()),
+    }
+}
+
+pub(super) fn mode(mode: &Option<u32>) -> String {
+    mode.map_or("the umask's".to_owned(), |mode| format!("{mode:04o}"))
+}
+
+pub(super) fn group(group: &Option<String>) -> String {
+    let group = group.as_deref();
+    group.map_or("the process's".to_owned(), printable)
+}
+
+/// An address to listen on. `[::]` is one for IPv6 alone, `*` one that takes IPv4 too.
+pub(super) fn listen(listen: &Listen) -> String {
+    match listen {
+        Listen::Tcp {
+            address: SocketAddr::V6(address),
+            v6only: false,
+        } if address.ip().is_unspecified() => format!("*:{}", address.port()),
+        _ => printable(&listen.to_string()),
+    }
+}
+
+pub(super) fn server(server: &Address) -> String {
+    printable(&server.to_string())
+}
+
+pub(super) fn duration(duration: &Duration) -> String {
+    humantime::format_duration(*duration).to_string()
+}
+
+pub(super) fn duration_or_none(timeout: &Option<Duration>) -> String {
+    timeout.as_ref().map_or("none".to_owned(), duration)
+}
+
+/// `A`, `A and B`, `A, B and C`; of a long list the first few and how many more there are.
+pub(super) fn list<T>(items: &[T], words: impl Fn(&T) -> String) -> String {
+    const MOST: usize = 8;
+    let mut named: Vec<_> = items.iter().take(MOST).map(words).collect();
+    if items.len() > MOST {
+        named.push(format!("{} more", items.len() - MOST));
+    }
+    match named.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => named.concat(),
+    }
+}
