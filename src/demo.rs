@@ -62,7 +62,7 @@ impl Demo {
     pub fn start(listen: SocketAddr, admin: SocketAddr) -> Result<Self, DemoError> {
         let backend = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(no_web_server)?;
         let backend_address = backend.local_addr().map_err(no_web_server)?;
-        let proxy = Proxy::bind(&config(listen, admin, backend_address)?, None)?;
+        let proxy = Proxy::bind(&config(listen, admin, backend_address)?)?;
         let admin = proxy.admin_address().unwrap_or(admin);
         let page = PAGE.replace("ADMIN", &admin.to_string());
         let server = thread::Builder::new().name("demo server".into());

@@ -12,7 +12,7 @@
 //!     to = "192.168.1.10:22"
 //! "#;
 //! let config = Config::parse("ssh.toml", text, &[])?;
-//! let proxy = Proxy::bind(&config, None)?;
+//! let proxy = Proxy::bind(&config)?;
 //! println!("ssh listens on {:?}", proxy.addresses("ssh"));
 //!
 //! // The proxy runs until this stream yields; the text is the reason that the log tells.

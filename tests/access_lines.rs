@@ -13,8 +13,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use coracle::config::Config;
-use coracle::conn::Hook;
 use coracle::proxy::Proxy;
+use coracle::state::Hook;
 use log::kv::Key;
 use log::{LevelFilter, Log, Metadata, Record};
 use rustix::process::Signal;
@@ -85,23 +85,24 @@ fn whatever_ends_a_connection_it_has_one_access_line() {
     let (stop, stops) = smol::channel::bounded(2);
     let running = thread::spawn(move || {
         let config = Config::parse("test.toml", &text, &[]).unwrap();
-        let hook = Hook(Rc::new(|conn| match conn.entrypoint.name.as_str() {
+        let hook = Hook(Rc::new(|conn| match conn.entrypoint.name() {
             "panic" => panic!("a bug, on purpose"),
             // Another task in its place: its own is dropped.
             "dropped" => conn.owned_by(LocalExecutor::new().spawn(async {})),
             _ => {}
         }));
-        let proxy = Proxy::bind(&config, Some(hook)).unwrap();
+        let proxy = Proxy::bind(&config).unwrap().hooked(hook);
         let names = ["plain", "refused", "idle", "half", "panic", "dropped"];
         let addresses = names.map(|name| proxy.addresses(name)[0]);
-        let shared = proxy.shared().clone();
+        // They outlive the proxy here.
+        let entrypoints = proxy.shared().registry.entrypoints();
         tell.send((addresses, proxy.admin_address().unwrap()))
             .unwrap();
         proxy.run(Box::pin(stops)).unwrap();
         // What the drain has cut is in no scrape.
-        let closed = shared.entrypoints.iter().map(|entrypoint| {
-            let opened = entrypoint.opened.value();
-            (entrypoint.name.clone(), opened)
+        let closed = entrypoints.iter().map(|entrypoint| {
+            let opened = entrypoint.counters.opened.value();
+            (entrypoint.name().to_owned(), opened)
         });
         closed.collect::<BTreeMap<_, _>>()
     });

@@ -88,11 +88,11 @@ fn the_gauge_is_the_set_and_opened_less_closed() {
     check([0.0, 0.0], [0.0, 0.0]);
     admin.with(|world| {
         for n in 0..10 {
-            let server = world.shared.services[0].candidates().next().unwrap();
-            let conn = world.insert(n % 2, 0).conn().clone();
+            let server = world.servers[n % 2].clone();
+            let conn = world.insert(n % 2).conn().clone();
             // The first two are still dialling.
             if n >= 2 {
-                conn.relaying(server, Instant::now());
+                conn.relaying(&server, Instant::now());
                 conn.moved(Direction::ToServer, 1000, Instant::now());
             }
         }
@@ -130,8 +130,8 @@ fn openmetrics_says_the_same_as_text() {
         vec!["a \"quoted\" \\ name\nof two lines".into(), "größe".into()],
     );
     admin.with(|world| {
-        world.insert(0, 0);
-        world.insert(1, 0);
+        world.insert(0);
+        world.insert(1);
     });
     let (_, _, text) = get(admin.address, "/metrics");
     let (status, headers, body) = http(admin.address, OPENMETRICS);
@@ -159,7 +159,7 @@ fn openmetrics_says_the_same_as_text() {
 fn promtool_finds_nothing_to_complain_about() {
     let admin = Admin::start(PATIENT);
     admin.with(|world| {
-        world.insert(0, 0);
+        world.insert(0);
     });
     let (_, _, body) = get(admin.address, "/metrics");
     let promtool = Command::new("promtool")

@@ -102,7 +102,7 @@ fn a_stop_stream_that_ends_after_the_first_request_still_drains() {
     let (stop, stops) = smol::channel::bounded(1);
     let running = std::thread::spawn(move || {
         let config = Config::parse("test.toml", &text, &[]).unwrap();
-        let proxy = Proxy::bind(&config, None).unwrap();
+        let proxy = Proxy::bind(&config).unwrap();
         tell.send(proxy.addresses("e")[0]).unwrap();
         proxy.run(Box::pin(stops)).unwrap()
     });

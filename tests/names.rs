@@ -41,14 +41,15 @@ fn while_fresh(reactor: &Rc<Reactor>, names: &Rc<Names>, test: impl Future<Outpu
 #[test]
 fn a_name_is_looked_up_once_for_all_who_wait() {
     let reactor = Reactor::new().unwrap();
-    let names = Rc::new(Names::new(["localhost", "nowhere.invalid"]).unwrap());
+    let names = Rc::<Names>::default();
+    let [local, nowhere] = ["localhost", "nowhere.invalid"].map(|name| names.hold(name).unwrap());
+    assert!(Rc::ptr_eq(&local, &names.hold("localhost").unwrap()));
     while_fresh(&reactor, &names, async {
         for _ in 0..2 {
-            let known = names.addresses("localhost").await.unwrap();
+            let known = names.addresses(&local).await.unwrap();
             assert!(known.contains(&V4) || known.contains(&V6));
-            assert!(names.addresses("nowhere.invalid").await.is_err());
+            assert!(names.addresses(&nowhere).await.is_err());
         }
-        assert!(names.addresses("not in the table").await.is_err());
     });
 }
 
@@ -67,17 +68,18 @@ fn eight_names_that_hang_do_not_keep_a_healthy_one_waiting() {
         Err(io::Error::other("it hangs"))
     });
     let hanging = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    let all = hanging.into_iter().chain(["healthy"]);
-    let names = Rc::new(Names::resolved_by(resolver, all).unwrap());
+    let names = Rc::new(Names::resolved_by(resolver));
+    let hanging = hanging.map(|name| names.hold(name).unwrap());
+    let healthy = names.hold("healthy").unwrap();
     let reactor = Reactor::new().unwrap();
     while_fresh(&reactor, &names, async {
         // Before anybody asks for the healthy one, as many hang as may.
         for _ in 0..3 {
             begun.recv().await.unwrap();
         }
-        let healthy = names.addresses("healthy").await;
+        let healthy = names.addresses(&healthy).await;
         assert_eq!(healthy.unwrap()[..], [V4]);
-        for name in hanging {
+        for name in &hanging {
             assert!(names.known(name).is_none());
         }
     });
@@ -86,11 +88,11 @@ fn eight_names_that_hang_do_not_keep_a_healthy_one_waiting() {
 
 #[test]
 fn a_connection_that_waits_for_a_name_has_one_waker_however_often_it_is_polled() {
-    let names = Names::resolved_by(Arc::new(|_: &str| Ok(vec![V4])), ["slow"]).unwrap();
-    let names = Rc::new(names);
+    let names = Rc::new(Names::resolved_by(Arc::new(|_: &str| Ok(vec![V4]))));
+    let slow = names.hold("slow").unwrap();
     let woken = Arc::<Woken>::default();
     let reactor = Reactor::new().unwrap();
-    let waiting = names.addresses("slow");
+    let waiting = names.addresses(&slow);
     let mut waiting = pin!(waiting);
     for _ in 0..1000 {
         // Each time by another waker for the same task, as an executor may do it.
@@ -99,9 +101,35 @@ fn a_connection_that_waits_for_a_name_has_one_waker_however_often_it_is_polled()
         assert!(polled.is_pending());
     }
     while_fresh(&reactor, &names, async {
-        names.addresses("slow").await.unwrap();
+        names.addresses(&slow).await.unwrap();
     });
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_name_that_nobody_holds_is_looked_up_no_more() {
+    let (asked, asks) = smol::channel::unbounded();
+    let resolver = Arc::new(move |name: &str| {
+        let _ = asked.try_send(name.to_owned());
+        Err(io::Error::other("not now"))
+    });
+    let names = Rc::new(Names::resolved_by(resolver));
+    let reactor = Reactor::new().unwrap();
+    let (gone, stays) = (names.hold("gone").unwrap(), names.hold("stays").unwrap());
+    while_fresh(&reactor, &names, async {
+        assert!(names.addresses(&gone).await.is_err());
+        assert!(names.addresses(&stays).await.is_err());
+        drop(gone);
+        while asks.try_recv().is_ok() {}
+        // Both would be asked for again after a second.
+        for _ in 0..2 {
+            assert_eq!(asks.recv().await.unwrap(), "stays");
+        }
+        // Whoever holds it again begins anew.
+        let again = names.hold("gone").unwrap();
+        assert!(names.known(&again).is_none());
+        assert!(names.addresses(&again).await.is_err());
+    });
 }
 
 #[derive(Default)]

@@ -11,8 +11,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use coracle::config::Config;
-use coracle::conn::Hook;
 use coracle::proxy::{Drained, Proxy};
+use coracle::state::Hook;
 use support::backend::{self, Script};
 use support::metrics::scrape;
 use support::until;
@@ -32,7 +32,7 @@ fn a_panic_in_one_connection_leaves_the_count_right_and_the_others_running() {
             let id: u64 = conn.id.to_string().parse().unwrap();
             assert!(!id.is_multiple_of(3), "a bug, on purpose");
         }));
-        let proxy = Proxy::bind(&config, Some(every_third)).unwrap();
+        let proxy = Proxy::bind(&config).unwrap().hooked(every_third);
         let addresses = (proxy.addresses("e")[0], proxy.admin_address().unwrap());
         tell.send(addresses).unwrap();
         proxy.run(Box::pin(stops)).unwrap()

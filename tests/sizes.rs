@@ -6,10 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use coracle::config::{Address, Host};
-use coracle::conn::{self, Route, Target};
-use coracle::net::{Listener, Names, Reactor};
-use coracle::state::{Conn, Entrypoint, Guard, Peer, Protocol, Service, Shared};
+use coracle::conn::{self, Route};
+use coracle::net::{Listener, Reactor};
+use coracle::state::{Conn, Guard, Peer, Protocol, Shared};
 
 /// The task, allocated once per connection. The executor adds 64 bytes, and the allocator of the static builds rounds up to powers
 /// of two: one byte more is 256 more.
@@ -20,25 +19,21 @@ const ENTRY_BYTES: usize = 112;
 #[test]
 fn a_connections_task_and_entry_stay_small() {
     let reactor = Reactor::new().unwrap();
-    let entrypoint = Rc::new(Entrypoint::new(0, "e", Protocol::Tcp));
-    let service = Rc::new(Service::new(0, "s", ["127.0.0.1:9".to_owned()]));
     let now = reactor.now();
-    let shared = Shared::new(vec![entrypoint.clone()], vec![service.clone()]);
-    let server = Address::Tcp {
-        host: Host::Ip([127, 0, 0, 1].into()),
-        port: 9,
-    };
+    let shared = Shared::default();
+    let entrypoint = shared.registry.entrypoint("e", Protocol::Tcp, now);
+    let service = shared.registry.service("s");
     let route = Rc::new(Route {
         reactor: reactor.clone(),
         conns: shared.conns.clone(),
-        names: Rc::new(Names::new([]).unwrap()),
+        names: Rc::default(),
+        entrypoint: entrypoint.clone(),
         service: service.clone(),
-        targets: [Target::new(&server, &[])].into(),
-        onward: [].into(),
+        targets: [].into(),
+        topology: Rc::default(),
         connect_timeout: Duration::from_secs(5),
         dial_timeout: Duration::from_secs(10),
         keepalive: None,
-        hook: None,
     });
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let listener = Listener::bind_tcp(&reactor, any, coracle::net::TcpOptions::default()).unwrap();

@@ -211,7 +211,7 @@ fn nobody_connects_before_mode_and_group_are_set() {
     let bound = UnixSocket::bind(&path).unwrap();
     let early = UnixStream::connect(&path).unwrap_err();
     assert_eq!(early.kind(), ErrorKind::ConnectionRefused);
-    bound.set_mode(0o600).unwrap();
+    bound.path().set_mode(0o600).unwrap();
     let _listener = Listener::listen_unix(&reactor, bound).unwrap();
     UnixStream::connect(&path).unwrap();
 }

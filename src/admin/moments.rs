@@ -145,3 +145,19 @@ impl Moments {
         Some(timed.answer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bug_in_one_copy_costs_that_answer_and_nothing_else() {
+        let (to, told) = bounded::<Timed<u8>>(1);
+        answer(&to, || panic!("a bug, on purpose"));
+        drop(to);
+        assert!(told.recv_blocking().is_err(), "there is no answer");
+        let (to, told) = bounded(1);
+        answer(&to, || 7);
+        assert_eq!(told.recv_blocking().map(|it| it.answer).ok(), Some(7));
+    }
+}

@@ -24,6 +24,6 @@ pub(crate) fn run(arguments: Run) -> Result<ExitCode, String> {
         log::info!(target: "setup", file:% = file.display(); "configuration read");
     }
     load::log_warnings(&config);
-    let proxy = Proxy::bind_with(&config, None, inherited).map_err(told)?;
+    let proxy = Proxy::bind_with(&config, inherited).map_err(told)?;
     drive(proxy, stops)
 }

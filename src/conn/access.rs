@@ -4,11 +4,11 @@ use crate::state::{CloseReason, Conn, Direction};
 
 /// Writes the line. Made for [`Conns::tell_leaving`](crate::state::Conns::tell_leaving).
 pub fn log_access(conn: &Conn, reason: CloseReason) {
-    let server = conn.server().map(|id| conn.service.server(id));
+    let server = conn.server();
     log::info!(
         target: "access",
-        entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer,
-        service = conn.service.name.as_str(), server = server.map_or("-", |server| &server.name),
+        entrypoint = conn.entrypoint.name(), peer:% = conn.peer(),
+        service = conn.service.name.as_str(), server = server.map_or("-", |server| server.name()),
         reason:% = reason,
         to_server_bytes = conn.bytes(Direction::ToServer), to_client_bytes = conn.bytes(Direction::ToClient),
         seconds:% = format_args!("{:.3}", conn.active_for().as_secs_f64()); "closed");

@@ -11,24 +11,26 @@ use std::time::{Duration, Instant};
 use smol::future::{FutureExt, poll_once};
 
 use super::route::Route;
-use super::target::{OwnListener, leads_back};
+use super::target::{OwnListener, Target, Topology};
 use crate::config::{Address, Host};
-use crate::net::{self, Dial, EarlyData, Lack, Stream, Turn};
-use crate::state::{CloseReason, Conn, ConnectError, ServerId};
+use crate::net::{self, Dial, EarlyData, Lack, Name, Stream, Turn};
+use crate::state::{CloseReason, Conn, ConnectError, Server};
 
 /// Tries the service's servers in turn until one takes the connection. Only when none is left does it wait for one that had no room.
-pub(super) async fn dial(
-    conn: &Rc<Conn>,
-    route: &Rc<Route>,
-    opening: &EarlyData<'_>,
-) -> Result<(ServerId, Stream), CloseReason> {
+pub(super) async fn dial<'a>(
+    conn: &'a Rc<Conn>,
+    route: &'a Rc<Route>,
+    opening: &'a EarlyData<'_>,
+) -> Result<(&'a Rc<Server>, Stream), CloseReason> {
     let dialling = Dialling {
         conn,
         route,
         opening,
         deadline: route.reactor.now() + route.dial_timeout,
     };
-    dialling.dial().await.ok_or(CloseReason::ConnectFailed)
+    let dialled = dialling.dial().await;
+    let (target, stream) = dialled.ok_or(CloseReason::ConnectFailed)?;
+    Ok((&target.server, stream))
 }
 
 struct Dialling<'a> {
@@ -54,36 +56,37 @@ impl Failure {
 }
 
 /// A server that had no room, with what it said if it was asked at all: where others wait already, nobody asks.
-struct Lacking {
-    id: ServerId,
+struct Lacking<'a> {
+    target: &'a Target,
     failure: Option<Failure>,
 }
 
-impl Dialling<'_> {
-    async fn dial(&self) -> Option<(ServerId, Stream)> {
+impl<'a> Dialling<'a> {
+    async fn dial(&self) -> Option<(&'a Target, Stream)> {
         let mut lacking = Vec::new();
-        let mut candidates = self.route.service.candidates();
-        while let Some(id) = candidates.next() {
-            if !self.route.target(id).line.is_empty() {
-                lacking.push(Lacking { id, failure: None });
+        let mut candidates = self.route.service.in_turn(&self.route.targets);
+        while let Some(target) = candidates.next() {
+            if !target.line.is_empty() {
+                let failure = None;
+                lacking.push(Lacking { target, failure });
                 continue;
             }
-            match self.attempt(id).await {
+            match self.attempt(target).await {
                 Ok(stream) => {
                     self.passed_over(lacking);
-                    return Some((id, stream));
+                    return Some((target, stream));
                 }
                 Err(failure) if failure.lack.is_some() => {
                     let failure = Some(failure);
-                    lacking.push(Lacking { id, failure });
+                    lacking.push(Lacking { target, failure });
                 }
-                Err(failure) => self.tell(id, &failure),
+                Err(failure) => self.tell(target, &failure),
             }
             let untried = candidates.size_hint().0;
             if untried > 0 && self.is_late() {
                 let limit = humantime::format_duration(self.route.dial_timeout);
                 log::warn!(
-                    entrypoint = self.conn.entrypoint.name.as_str();
+                    entrypoint = self.conn.entrypoint.name();
                     "dial: no server within {limit} (dial_timeout); {untried} of {} were not tried",
                     self.route.targets.len()
                 );
@@ -94,11 +97,11 @@ impl Dialling<'_> {
     }
 
     /// Waits in the lines of all these servers until one of them has room.
-    async fn wait_for_room(&self, mut lacking: Vec<Lacking>) -> Option<(ServerId, Stream)> {
+    async fn wait_for_room(&self, mut lacking: Vec<Lacking<'a>>) -> Option<(&'a Target, Stream)> {
         let (reactor, conns) = (&self.route.reactor, &*self.route.conns);
         let limit = reactor.now() + self.route.connect_timeout;
         let mut late = reactor.sleep_until(limit.min(self.deadline));
-        let mut turns: Vec<Turn<'_>> = lacking.iter().map(|it| self.join(it)).collect();
+        let mut turns: Vec<Turn<'a>> = lacking.iter().map(|it| self.join(it)).collect();
         let mut starving = None;
         while !turns.is_empty() {
             let starves = turns.iter().any(|it| it.lack() == Some(Lack::Descriptors));
@@ -119,8 +122,8 @@ impl Dialling<'_> {
             let Some(i) = turn.await else {
                 break;
             };
-            let id = lacking[i].id;
-            let mut attempt = pin!(self.attempt(id));
+            let target = lacking[i].target;
+            let mut attempt = pin!(self.attempt(target));
             let outcome = match poll_once(attempt.as_mut()).await {
                 Some(Err(failure)) if failure.lack.is_some() => {
                     if let Some(lack) = failure.lack {
@@ -145,45 +148,44 @@ impl Dialling<'_> {
             match outcome {
                 Ok(stream) => {
                     self.passed_over(lacking);
-                    return Some((id, stream));
+                    return Some((target, stream));
                 }
                 Err(failure) if failure.lack.is_some() => {
                     tried.failure = Some(failure);
                     turns.push(self.join(&tried));
                     lacking.push(tried);
                 }
-                Err(failure) => self.tell(id, &failure),
+                Err(failure) => self.tell(target, &failure),
             }
         }
         let (limit, key) = self.limit(limit);
-        for Lacking { id, failure } in lacking {
+        for Lacking { target, failure } in lacking {
             let why = failure.map_or("others wait for room too".to_owned(), |it| it.text);
             let text = format!("{why}; no room within {limit} ({key})");
-            self.tell(id, &Failure::new(ConnectError::Exhausted, text));
+            self.tell(target, &Failure::new(ConnectError::Exhausted, text));
         }
         None
     }
 
-    fn join(&self, lacking: &Lacking) -> Turn<'_> {
+    fn join(&self, lacking: &Lacking<'a>) -> Turn<'a> {
         let lack = lacking.failure.as_ref().and_then(|failure| failure.lack);
-        let line = &self.route.target(lacking.id).line;
-        line.join(lack, self.route.reactor.now())
+        lacking.target.line.join(lack, self.route.reactor.now())
     }
 
     /// Tells of the servers that were tried before another one took the connection.
-    fn passed_over(&self, lacking: Vec<Lacking>) {
-        for Lacking { id, failure } in lacking {
+    fn passed_over(&self, lacking: Vec<Lacking<'_>>) {
+        for Lacking { target, failure } in lacking {
             if let Some(failure) = failure {
-                self.tell(id, &failure);
+                self.tell(target, &failure);
             }
         }
     }
 
-    fn tell(&self, id: ServerId, failure: &Failure) {
-        let server = self.route.service.server(id);
-        server.connect_errors.of(failure.reason).increment();
+    fn tell(&self, target: &Target, failure: &Failure) {
+        let counters = &target.server.counters;
+        counters.connect_errors.of(failure.reason).increment();
         log::warn!(
-            entrypoint = self.conn.entrypoint.name.as_str(), server = server.name.as_str();
+            entrypoint = self.conn.entrypoint.name(), server = target.server.name();
             "dial: {}", failure.text
         );
     }
@@ -202,8 +204,10 @@ impl Dialling<'_> {
     }
 
     /// Tries each address of one server once.
-    async fn attempt(&self, id: ServerId) -> Result<Stream, Failure> {
-        let (route, target) = (self.route, self.route.target(id));
+    async fn attempt(&self, target: &Target) -> Result<Stream, Failure> {
+        let route = self.route;
+        let topology = route.topology.get();
+        let own = topology.own(&target.server);
         let begun = route.reactor.now();
         let limit = begun + route.connect_timeout;
         let dial = Dial {
@@ -212,8 +216,8 @@ impl Dialling<'_> {
         };
         let connected = match &target.address {
             Address::Unix(path) => {
-                if let Some(own) = target.own.iter().find(|own| own.is_path(path)) {
-                    self.refuse_circle(own)?;
+                if let Some(own) = own.iter().find(|own| own.is_path(path)) {
+                    self.refuse_circle(&topology, own)?;
                 }
                 Stream::connect_unix(&route.reactor, path)
             }
@@ -221,16 +225,16 @@ impl Dialling<'_> {
                 let resolved;
                 let ips: &[IpAddr] = match host {
                     Host::Ip(ip) => std::slice::from_ref(ip),
-                    Host::Name(name) => {
-                        resolved = resolve(route, name, dial).await?;
+                    Host::Name(_) => {
+                        resolved = resolve(route, target.name.as_deref(), dial).await?;
                         &resolved
                     }
                 };
                 let others;
-                let ips = match target.own.is_empty() {
+                let ips = match own.is_empty() {
                     true => ips,
                     false => {
-                        others = self.without_circles(id, ips, *port)?;
+                        others = self.without_circles(&topology, target, ips, *port)?;
                         &others
                     }
                 };
@@ -253,57 +257,60 @@ impl Dialling<'_> {
             Failure { reason, text, lack }
         })?;
         let took = route.reactor.now().saturating_duration_since(begun);
-        let server = route.service.server(id);
-        server.connect_duration.observe(took);
+        target.server.counters.connect_duration.observe(took);
         Ok(stream)
     }
 
     /// The addresses of a server that do not lead back here; a failure if all do.
     fn without_circles(
         &self,
-        id: ServerId,
+        topology: &Topology,
+        target: &Target,
         ips: &[IpAddr],
         port: u16,
     ) -> Result<Vec<IpAddr>, Failure> {
-        let target = self.route.target(id);
         let mut others = Vec::new();
         let mut refused = Ok(());
         for ip in ips {
             let to = SocketAddr::new(*ip, port);
-            let own = target.own.iter().find(|own| own.is_at(to));
-            match own.map_or(Ok(()), |own| self.refuse_circle(own)) {
+            let own = topology.own(&target.server);
+            let own = own.iter().find(|own| own.is_at(to));
+            match own.map_or(Ok(()), |own| self.refuse_circle(topology, own)) {
                 Ok(()) => others.push(*ip),
                 failure => refused = failure,
             }
         }
         match refused {
-            Err(failure) if !others.is_empty() => self.tell(id, &failure),
+            Err(failure) if !others.is_empty() => self.tell(target, &failure),
             refused => refused?,
         }
         Ok(others)
     }
 
     /// Fails if a connection to this listener of our own would come back to the entrypoint from which it is dialled.
-    fn refuse_circle(&self, own: &OwnListener) -> Result<(), Failure> {
-        let (route, from) = (self.route, &self.conn.entrypoint);
-        if !leads_back(&route.onward, &route.names, from.index, own.entrypoint) {
+    fn refuse_circle(&self, topology: &Topology, own: &OwnListener) -> Result<(), Failure> {
+        let from = &self.conn.entrypoint;
+        if !topology.leads_back(&self.route.names, from.id(), own.entrypoint) {
             return Ok(());
         }
-        let how = match from.index == own.entrypoint {
+        let how = match from.id() == own.entrypoint {
             true => "it would forward to itself".to_owned(),
-            false => format!("it leads back to entrypoint `{}`", from.name),
+            false => format!("it leads back to entrypoint `{}`", from.name()),
         };
         let text = format!("this is coracle's own listener {own}; {how}; name another server");
         Err(Failure::new(ConnectError::Loop, text))
     }
 }
 
-async fn resolve(route: &Rc<Route>, name: &str, dial: Dial) -> Result<Rc<[IpAddr]>, Failure> {
+async fn resolve(route: &Route, name: Option<&Name>, dial: Dial) -> Result<Rc<[IpAddr]>, Failure> {
     let late = async {
         route.reactor.sleep_until(dial.deadline).await;
         Err("no answer yet from the resolver".into())
     };
-    let answer = route.names.addresses(name).or(late).await;
+    let answer = match name {
+        Some(name) => route.names.addresses(name).or(late).await,
+        None => Err("it is not in the configuration".into()),
+    };
     answer.map_err(|why| {
         let text = format!("cannot resolve the name: {why}");
         Failure::new(ConnectError::Unresolved, text)

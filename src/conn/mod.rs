@@ -7,6 +7,6 @@ mod serve;
 mod target;
 
 pub use access::log_access;
-pub use route::{Hook, Route};
+pub use route::{CurrentRoute, Route};
 pub use serve::serve;
-pub use target::{At, OwnListener, Target};
+pub use target::{At, CurrentTopology, OwnListener, Target, Topology};

@@ -1,12 +1,12 @@
 //! What a connection needs to know to be served.
 
-use std::fmt;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::target::Target;
+use super::target::{CurrentTopology, Target};
 use crate::net::{Keepalive, Names, Reactor};
-use crate::state::{Conn, Conns, ServerId, Service};
+use crate::state::{Conns, Entrypoint, Service};
 
 /// Where an entrypoint's connections go, and how. A connection keeps the one it began with.
 #[derive(Debug)]
@@ -17,34 +17,43 @@ pub struct Route {
     pub conns: Rc<Conns>,
     /// The servers' names.
     pub names: Rc<Names>,
-    /// The service, whose servers are at `targets`.
+    /// Where connections come in.
+    pub entrypoint: Rc<Entrypoint>,
+    /// The service that they are for.
     pub service: Rc<Service>,
-    /// Each of the service's servers, in their order. All routes to a service share them.
-    pub targets: Rc<[Target]>,
-    /// The servers of each entrypoint, in their order, to see where a server leads that is another entrypoint.
-    pub onward: Rc<[Rc<[Target]>]>,
+    /// The service's servers, in the order of the configuration.
+    pub targets: Rc<[Rc<Target>]>,
+    /// Which servers lead to listeners of our own.
+    pub topology: Rc<CurrentTopology>,
     /// How long connecting to one server may take.
     pub connect_timeout: Duration,
     /// How long dialling may take for one connection, with all servers that it tries. Not shorter than `connect_timeout`.
     pub dial_timeout: Duration,
     /// The keep-alive of the connections to servers.
     pub keepalive: Option<Keepalive>,
-    /// Is called in each connection's task before it dials, so that tests can have it fail.
-    pub hook: Option<Hook>,
 }
 
-impl Route {
-    pub(super) fn target(&self, id: ServerId) -> &Target {
-        &self.targets[id.index()]
+/// The route of those who come in now, which a reload replaces.
+#[derive(Debug)]
+pub struct CurrentRoute(RefCell<Rc<Route>>);
+
+impl CurrentRoute {
+    /// `route` for all who come in from now on.
+    #[must_use]
+    pub fn new(route: Rc<Route>) -> Self {
+        Self(RefCell::new(route))
     }
-}
 
-/// A test's way into a connection's task.
-#[derive(Clone)]
-pub struct Hook(pub Rc<dyn Fn(&Conn)>);
+    /// The route of whoever comes in now.
+    #[must_use]
+    pub fn get(&self) -> Rc<Route> {
+        self.0.borrow().clone()
+    }
 
-impl fmt::Debug for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hook")
+    /// From now on it is another one.
+    pub fn replace(&self, route: Rc<Route>) {
+        // Outside the borrow: with the old one an entrypoint may go.
+        let old = self.0.replace(route);
+        drop(old);
     }
 }

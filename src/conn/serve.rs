@@ -7,7 +7,7 @@ use std::rc::Rc;
 use smol::future::FutureExt;
 
 use super::dial;
-use super::route::{Hook, Route};
+use super::route::Route;
 use crate::net::{self, Broken, EarlyData, Meter, Side, Stream};
 use crate::state::{CloseReason, Direction, Guard, Phase};
 
@@ -23,7 +23,7 @@ pub fn serve(guard: Guard, route: Rc<Route>, client: Stream) -> impl Future<Outp
         let carried = AssertUnwindSafe(carry(&served)).catch_unwind();
         let reason = carried.await.unwrap_or_else(|_| {
             let conn = served.guard.conn();
-            log::error!(entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer, id:% = conn.id;
+            log::error!(entrypoint = conn.entrypoint.name(), peer:% = conn.peer(), id:% = conn.id;
                 "a bug ended this connection; the others go on; please report it");
             CloseReason::Panic
         });
@@ -45,9 +45,7 @@ struct Served {
 }
 
 async fn carry(served: &Served) -> CloseReason {
-    if let Some(Hook(hook)) = &served.route.hook {
-        hook(served.guard.conn());
-    }
+    served.route.conns.tell_serving(served.guard.conn());
     // Boxed, because it is larger than the relay and gone when that begins.
     let (server, opening) = match Box::pin(connect(served)).await {
         Ok(connected) => connected,
@@ -65,9 +63,9 @@ async fn connect(served: &Served) -> Result<(Stream, net::Read), CloseReason> {
     let opening = EarlyData::of(&served.client);
     let dialled = dial::dial(conn, route, &opening);
     let gone = async { Err(gone_while_dialling(&opening).await) };
-    let (server_id, server) = dialled.or(gone).await?;
-    conn.relaying(server_id, route.reactor.now());
-    Ok((server, opening.into_read()))
+    let (server, stream) = dialled.or(gone).await?;
+    conn.relaying(server, route.reactor.now());
+    Ok((stream, opening.into_read()))
 }
 
 /// Waits until the client's connection fails. That the client has finished sending is no failure: it may wait for an answer.
@@ -111,7 +109,7 @@ impl Meter for Served {
 fn reason_for(served: &Served, broken: &Broken) -> CloseReason {
     let conn = served.guard.conn();
     log::debug!(
-        entrypoint = conn.entrypoint.name.as_str(), peer:% = conn.peer, id:% = conn.id,
+        entrypoint = conn.entrypoint.name(), peer:% = conn.peer(), id:% = conn.id,
         side:? = broken.side, error:% = broken.error; "broken");
     match (broken.side, is_reset(&broken.error)) {
         (Side::Client, true) => CloseReason::ClientReset,

@@ -1,42 +1,105 @@
 //! One server of a service, and whether it is one of this proxy's own listeners, which may lead back to where the connection came from.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::config::{Address, Host};
-use crate::net::{self, FileId, Line, Names};
+use crate::net::{self, FileId, Line, Name, Names};
+use crate::state::{EntrypointId, Server, ServerId};
 
 /// Where a server is, and who waits for it.
 #[derive(Debug)]
 pub struct Target {
+    /// What is known of it.
+    pub server: Rc<Server>,
     /// Its address.
     pub address: Address,
+    /// Its host's name, if it has one, which is looked up for as long as this lives.
+    pub name: Option<Rc<Name>>,
     /// The connections for which it has no room at the moment.
     pub line: Line,
-    /// Those of this proxy's own listeners that it could be; nearly always none.
-    pub own: Vec<OwnListener>,
 }
 
-impl Target {
-    /// The server at `address`, with those of `listeners` that it could be.
+/// Which servers are listeners of this proxy, and where these lead. It changes with the configuration.
+#[derive(Debug, Default)]
+pub struct Topology {
+    /// Of each server those of our own listeners that it could be. Nearly always none are.
+    own: BTreeMap<ServerId, Vec<OwnListener>>,
+    /// The servers of each entrypoint.
+    onward: BTreeMap<EntrypointId, Rc<[Rc<Target>]>>,
+}
+
+impl Topology {
+    /// Of these entrypoints with their servers, and these listeners.
     #[must_use]
-    pub fn new(address: &Address, listeners: &[OwnListener]) -> Self {
-        let own = listeners.iter().filter(|own| own.may_be(address));
-        Self {
-            address: address.clone(),
-            line: Line::default(),
-            own: own.cloned().collect(),
+    pub fn new(
+        onward: BTreeMap<EntrypointId, Rc<[Rc<Target>]>>,
+        listeners: &[OwnListener],
+    ) -> Self {
+        let mut own = BTreeMap::new();
+        for target in onward.values().flat_map(|targets| targets.iter()) {
+            let could_be = listeners.iter().filter(|own| own.may_be(&target.address));
+            let could_be: Vec<_> = could_be.cloned().collect();
+            if !could_be.is_empty() {
+                own.insert(target.server.id(), could_be);
+            }
         }
+        Self { own, onward }
+    }
+
+    /// Those of our own listeners that this server could be.
+    pub(super) fn own(&self, server: &Server) -> &[OwnListener] {
+        self.own.get(&server.id()).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether entrypoint `from` is among those that a connection to entrypoint `to` can lead to.
+    pub(super) fn leads_back(&self, names: &Names, from: EntrypointId, to: EntrypointId) -> bool {
+        let mut seen = Vec::new();
+        let mut ends = vec![to];
+        while let Some(at) = ends.pop() {
+            if at == from {
+                return true;
+            }
+            if seen.contains(&at) {
+                continue;
+            }
+            seen.push(at);
+            let targets = self.onward.get(&at).into_iter().flat_map(|it| it.iter());
+            let own = targets.flat_map(|it| self.own(&it.server).iter().map(move |own| (it, own)));
+            let own = own.filter(|(target, own)| is_now(target, own, names));
+            ends.extend(own.map(|(_, own)| own.entrypoint));
+        }
+        false
+    }
+}
+
+/// The topology of the configuration in force.
+#[derive(Debug, Default)]
+pub struct CurrentTopology(RefCell<Rc<Topology>>);
+
+impl CurrentTopology {
+    /// The one in force.
+    #[must_use]
+    pub fn get(&self) -> Rc<Topology> {
+        self.0.borrow().clone()
+    }
+
+    /// Another one comes into force.
+    pub fn replace(&self, topology: Topology) {
+        let old = self.0.replace(Rc::new(topology));
+        drop(old);
     }
 }
 
 /// One of this proxy's own listeners, seen as a place where a connection may lead.
 #[derive(Clone, Debug)]
 pub struct OwnListener {
-    /// The position of the entrypoint that it belongs to.
-    pub entrypoint: usize,
+    /// The entrypoint that it belongs to.
+    pub entrypoint: EntrypointId,
     /// The name of that entrypoint.
     pub name: String,
     /// Where it listens.
@@ -105,38 +168,19 @@ impl OwnListener {
     }
 }
 
-/// Whether entrypoint `from` is among those that a connection to entrypoint `to` can lead to. `onward` has the servers of each entrypoint.
-pub(super) fn leads_back(onward: &[Rc<[Target]>], names: &Names, from: usize, to: usize) -> bool {
-    let mut seen = Vec::new();
-    let mut ends = vec![to];
-    while let Some(at) = ends.pop() {
-        if at == from {
-            return true;
-        }
-        if seen.contains(&at) {
-            continue;
-        }
-        seen.push(at);
-        let targets = onward[at].iter();
-        let own = targets.flat_map(|target| target.own.iter().map(move |own| (target, own)));
-        let own = own.filter(|(target, own)| is_now(&target.address, own, names));
-        ends.extend(own.map(|(_, own)| own.entrypoint));
-    }
-    false
-}
-
 /// Whether a connection to this server ends at this listener, as far as is known.
-fn is_now(server: &Address, own: &OwnListener, names: &Names) -> bool {
-    match server {
+fn is_now(server: &Target, own: &OwnListener, names: &Names) -> bool {
+    match &server.address {
         Address::Unix(path) => own.is_path(path),
         Address::Tcp { host, port } => {
             let is_at = |ip| own.is_at(SocketAddr::new(ip, *port));
-            match host {
-                Host::Ip(ip) => is_at(*ip),
-                Host::Name(name) => {
+            match (host, &server.name) {
+                (Host::Ip(ip), _) => is_at(*ip),
+                (Host::Name(_), Some(name)) => {
                     let known = names.known(name);
                     known.is_some_and(|ips| ips.iter().copied().any(is_at))
                 }
+                (Host::Name(_), None) => false,
             }
         }
     }

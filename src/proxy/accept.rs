@@ -1,5 +1,6 @@
 //! One listener's accept loop: it admits, backs off and waits for room, and runs until it is cancelled.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -10,12 +11,9 @@ use smol::LocalExecutor;
 use smol::future::FutureExt;
 
 use super::capacity::Capacity;
-use crate::conn::{self, Route};
+use crate::conn::{self, CurrentRoute};
 use crate::net::{Listener, Reactor, Stream};
-use crate::state::{
-    AcceptError, Backoff, CloseReason, Conn, Conns, Entrypoint, Guard, Peer, Phase, Shared,
-    Throttle,
-};
+use crate::state::{AcceptError, Backoff, CloseReason, Conn, Conns, Guard, Peer, Phase, Throttle};
 
 /// The first wait after the kernel had no room; it doubles while that lasts.
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
@@ -27,37 +25,37 @@ const HALF_CLOSED_STAYS: Duration = Duration::from_secs(30);
 /// How long nobody is accepted after one has given way.
 const GIVES_WAY: Duration = Duration::from_secs(1);
 
-/// A listener with what is to be done with its connections.
+/// A listener, and where its connections go.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(super) struct Door {
     pub(super) listener: Listener,
-    pub(super) entrypoint: Rc<Entrypoint>,
-    pub(super) route: Rc<Route>,
+    pub(super) route: CurrentRoute,
 }
 
-/// Accepts connections into the set for ever. `capacity` is how many there may be.
+/// Accepts connections into the set until it is cancelled. `capacity` is how many there may be.
 pub(super) async fn accept(
     executor: Rc<LocalExecutor<'static>>,
-    shared: Rc<Shared>,
-    bound: Bound,
-    capacity: Capacity,
+    reactor: Rc<Reactor>,
+    conns: Rc<Conns>,
+    door: Rc<Door>,
+    capacity: Rc<Cell<Capacity>>,
 ) {
-    let reactor = bound.route.reactor.clone();
     let full = Throttle::new(Duration::from_secs(1));
     let failed = Throttle::new(Duration::from_secs(1));
     let mut back_off = Backoff::new(BACK_OFF_MIN, BACK_OFF_MAX);
     loop {
-        let error = match next_client(&bound, &shared.conns, &capacity, &full).await {
+        let error = match next_client(&reactor, &door, &conns, &capacity, &full).await {
             Ok((stream, address)) => {
                 back_off.reset();
                 let peer = address.map_or(Peer::Unix, Peer::from);
-                admit(&executor, &shared, &bound, stream, peer);
+                admit(&executor, &door, stream, peer);
                 continue;
             }
             Err(error) => error,
         };
         let reason = classify(&error);
-        bound.entrypoint.accept_errors.of(reason).increment();
+        let entrypoint = door.route.get().entrypoint.clone();
+        entrypoint.counters.accept_errors.of(reason).increment();
         let is_first = back_off.is_fresh();
         let pause = back_off.pause();
         // One client that leaves early is no reason to let the next one wait. An error that stays is.
@@ -65,13 +63,13 @@ pub(super) async fn accept(
             continue;
         }
         if let Some(suppressed) = failed.admit(reactor.now()) {
-            log::warn!(entrypoint = bound.entrypoint.name.as_str(), error:% = error, suppressed;
+            log::warn!(entrypoint = entrypoint.name(), error:% = error, suppressed;
                 "accept: {}; new connections wait", remedy(reason));
         }
-        let _muted = Muted::of(&bound);
+        let _muted = Muted::of(&door);
         match reason {
             AcceptError::Aborted | AcceptError::Other => reactor.sleep(pause).await,
-            _ => room(&reactor, &shared.conns, pause).await,
+            _ => room(&reactor, &conns, pause).await,
         }
     }
 }
@@ -79,23 +77,29 @@ pub(super) async fn accept(
 /// Accepts the next client when there is a place in the set for it, and not before: until then it waits in the kernel's backlog. Between
 /// finding the place and taking it nobody else runs, so that all listeners together admit no more than `capacity`.
 async fn next_client(
-    bound: &Bound,
+    reactor: &Rc<Reactor>,
+    door: &Door,
     conns: &Conns,
-    capacity: &Capacity,
+    capacity: &Cell<Capacity>,
     full: &Throttle,
 ) -> io::Result<(Stream, Option<SocketAddr>)> {
     loop {
-        bound.listener.ready().await?;
-        if !conns.has_place(capacity.connections) {
-            let reactor = &bound.route.reactor;
+        door.listener.ready().await?;
+        let limit = capacity.get();
+        let is_full = !conns.has_place(limit.connections);
+        if is_full {
             if let Some(suppressed) = full.admit(reactor.now()) {
-                log::warn!(entrypoint = bound.entrypoint.name.as_str(), open = conns.len(), suppressed;
-                    "no room for more connections: {}; new ones wait", capacity.by.remedy());
+                log::warn!(entrypoint = door.route.get().entrypoint.name(), open = conns.len(), suppressed;
+                    "no room for more connections: {}; new ones wait", limit.by.remedy());
             }
-            let _muted = Muted::of(bound);
-            place(reactor, conns, capacity.connections).await;
+            let _muted = Muted::of(door);
+            place(reactor, conns, limit.connections).await;
         }
-        if let Some(accepted) = bound.listener.try_accept()? {
+        let accepted = door.listener.try_accept();
+        if is_full && !matches!(accepted, Ok(Some(_))) {
+            conns.offer_place();
+        }
+        if let Some(accepted) = accepted? {
             return Ok(accepted);
         }
     }
@@ -148,33 +152,28 @@ async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: usize) {
 }
 
 /// Puts one connection into the set and starts its task, which owns the socket and the guard.
-fn admit(
-    executor: &LocalExecutor<'static>,
-    shared: &Rc<Shared>,
-    bound: &Bound,
-    stream: Stream,
-    peer: Peer,
-) {
-    let route = &bound.route;
-    let now = route.reactor.now();
-    let guard = Guard::insert(&shared.conns, &bound.entrypoint, &route.service, peer, now);
+fn admit(executor: &LocalExecutor<'static>, door: &Door, stream: Stream, peer: Peer) {
+    let route = door.route.get();
+    let (entrypoint, service) = (&route.entrypoint, &route.service);
+    let guard = Guard::insert(&route.conns, entrypoint, service, peer, route.reactor.now());
     let conn = guard.conn().clone();
-    conn.owned_by(executor.spawn(conn::serve(guard, route.clone(), stream)));
+    conn.owned_by(executor.spawn(conn::serve(guard, route, stream)));
 }
 
 /// Keeps a listener from waking the loop: it is level-triggered, and would do so without end.
-struct Muted<'a>(&'a Bound);
+struct Muted<'a>(&'a Door);
 
 impl<'a> Muted<'a> {
-    fn of(bound: &'a Bound) -> Self {
-        let muted = Self(bound);
+    fn of(door: &'a Door) -> Self {
+        let muted = Self(door);
         muted.set(true);
         muted
     }
 
     fn set(&self, muted: bool) {
         if let Err(error) = self.0.listener.set_muted(muted) {
-            log::error!("entrypoint {}: epoll_ctl: {error}", self.0.entrypoint.name);
+            let route = self.0.route.get();
+            log::error!("entrypoint {}: epoll_ctl: {error}", route.entrypoint.name());
         }
     }
 }

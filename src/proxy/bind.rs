@@ -7,29 +7,38 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
-use super::hand_over::HandOver;
+use super::hand_over::Handed;
 use super::ipv6::{is_no_ipv6, with_or_without_ipv6};
 use crate::config::{self, Listen};
-use crate::conn::{At, OwnListener};
-use crate::net::{Keepalive, Listener, Reactor, TcpOptions, UnixSocket};
+use crate::conn::{At, OwnListener, Route};
+use crate::net::{Keepalive, Listener, Reactor, TcpOptions, UnixPath, UnixSocket};
 use crate::state::{Entrypoint, Local};
 use crate::{admin, sys};
 
 /// Why the proxy cannot start: one line that names the place and the remedy.
 #[derive(Debug)]
-pub struct BindError(String);
+pub struct BindError {
+    text: String,
+    /// Another socket has the address.
+    pub(super) is_in_use: bool,
+}
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl std::error::Error for BindError {}
 
 impl BindError {
+    fn new(text: String) -> Self {
+        let is_in_use = false;
+        Self { text, is_in_use }
+    }
+
     pub(super) fn reactor(error: io::Error) -> Self {
-        Self(format!(
+        Self::new(format!(
             "cannot set up epoll: {error}; raise the limit of open files (ulimit -n)"
         ))
     }
@@ -39,19 +48,19 @@ impl BindError {
     }
 
     pub(super) fn thread(who: &str, error: &io::Error) -> Self {
-        Self(format!(
+        Self::new(format!(
             "{who}: no thread can be started: {error}; raise the limit of processes (ulimit -u, or TasksMax= in the unit) or of memory"
         ))
     }
 
     pub(super) fn no_descriptors(limit: usize) -> Self {
-        Self(format!(
+        Self::new(format!(
             "the limit of {limit} open files leaves no room for a connection; raise it (ulimit -n, or LimitNOFILE= in the unit)"
         ))
     }
 
     pub(super) fn no_memory(limit: String) -> Self {
-        Self(format!(
+        Self::new(format!(
             "the memory limit of {limit} of the control group leaves no room for a connection; raise it (MemoryMax= in the unit)"
         ))
     }
@@ -96,14 +105,15 @@ impl BindError {
             }
             _ => "check the address",
         };
-        let error = match error.kind() {
+        let error_text = match error.kind() {
             AddrInUse => "address in use".to_owned(),
             PermissionDenied => "permission denied".to_owned(),
             _ => error.to_string(),
         };
-        Self(format!(
-            "{who}: listen on {address_text}: {error}: {remedy}"
-        ))
+        Self {
+            text: format!("{who}: listen on {address_text}: {error_text}: {remedy}"),
+            is_in_use: error.kind() == AddrInUse,
+        }
     }
 }
 
@@ -111,16 +121,11 @@ impl BindError {
 pub(super) fn entrypoint(
     reactor: &Rc<Reactor>,
     configured: &config::Entrypoint,
-    service: &config::Service,
     listen: &Listen,
-    hand_over: &mut HandOver,
+    handed: Option<Handed>,
 ) -> Result<Listener, BindError> {
     let who = format!("entrypoint {}", configured.name);
     let failed = |error: &_| BindError::listen(&who, listen, configured.reuse_port, error);
-    let handed = hand_over.next();
-    let inherited = handed.is_some();
-    // A manager that opened it for us (systemd's socket units) has it anyway.
-    let is_kept = handed.as_ref().is_none_or(|handed| handed.from_us);
     let listener = match (listen, handed.map(|handed| handed.fd)) {
         (Listen::Tcp { address, v6only }, handed) => {
             let options = TcpOptions {
@@ -141,40 +146,27 @@ pub(super) fn entrypoint(
                 // Its path has been removed, so that nobody can connect to it.
                 Some(Err(_)) | None => UnixSocket::bind(path).map_err(|error| failed(&error))?,
             };
-            open_to(&socket, &configured.socket)
-                .map_err(|why| BindError(format!("{who}: listen on {listen}: {why}")))?;
+            open_to(socket.path(), &configured.socket)
+                .map_err(|why| BindError::new(format!("{who}: listen on {listen}: {why}")))?;
             Listener::listen_unix(reactor, socket).map_err(|error| failed(&error))?
         }
     };
-    log_listening(configured, service, listen, &listener, inherited);
-    if is_kept {
-        hand_over.keep(configured, listen, &listener);
-    }
     Ok(listener)
 }
 
 /// Says where it listens and where connections go, each name once: a forward's entrypoint is named by its address, and the
 /// service of a `to` by its entrypoint.
-fn log_listening(
-    configured: &config::Entrypoint,
-    service: &config::Service,
-    listen: &Listen,
-    listener: &Listener,
-    inherited: bool,
-) {
+pub(super) fn log_listening(listen: &Listen, route: &Route, listener: &Listener, inherited: bool) {
     const SERVERS: usize = 8;
     let address = listener.local_addr();
     let at = address.map_or_else(|| listen.to_string(), |address| address.to_string());
-    let name = configured.name.as_str();
+    let (name, service) = (route.entrypoint.name(), route.service.name.as_str());
     let entrypoint = (name != at).then_some(name);
-    let service_name = (name != service.name).then_some(service.name.as_str());
-    let servers = service
-        .servers
-        .iter()
-        .take(SERVERS)
-        .map(ToString::to_string);
-    let mut to = servers.collect::<Vec<_>>().join(",");
-    if let more @ 1.. = service.servers.len().saturating_sub(SERVERS) {
+    let service_name = (name != service).then_some(service);
+    let servers = route.targets.iter().take(SERVERS);
+    let servers: Vec<_> = servers.map(|it| it.server.name()).collect();
+    let mut to = servers.join(",");
+    if let more @ 1.. = route.targets.len().saturating_sub(SERVERS) {
         to.push_str(&format!(" and {more} more"));
     }
     log::info!(target: "setup", entrypoint, address = at.as_str(), service = service_name, to,
@@ -191,8 +183,26 @@ fn is_absent(ip: &IpAddr) -> bool {
     bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
-/// Lets in whom the configuration says, before anybody can connect.
-fn open_to(socket: &UnixSocket, access: &config::SocketAccess) -> Result<(), String> {
+/// Gives a listener that is there the keep-alive, mode and group of another configuration.
+pub(super) fn adapt(
+    listener: &Listener,
+    configured: &config::Entrypoint,
+    listen: &Listen,
+) -> Result<(), BindError> {
+    let who = format!("entrypoint {}", configured.name);
+    let keepalive = configured.keepalive.map(Keepalive::after);
+    listener.set_keepalive(keepalive).map_err(|error| {
+        BindError::new(format!("{who}: listen on {listen}: keepalive: {error}"))
+    })?;
+    match listener.path() {
+        Some(path) => open_to(path, &configured.socket)
+            .map_err(|why| BindError::new(format!("{who}: listen on {listen}: {why}"))),
+        None => Ok(()),
+    }
+}
+
+/// Lets in whom the configuration says.
+pub(super) fn open_to(socket: &UnixPath, access: &config::SocketAccess) -> Result<(), String> {
     if let Some(group) = &access.group {
         let Some(number) = sys::group::id(group) else {
             return Err(format!(
@@ -239,8 +249,8 @@ pub(super) fn own(
         },
     };
     Some(OwnListener {
-        entrypoint: entrypoint.index,
-        name: entrypoint.name.clone(),
+        entrypoint: entrypoint.id(),
+        name: entrypoint.name().to_owned(),
         at,
     })
 }

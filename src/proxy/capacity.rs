@@ -16,7 +16,7 @@ const PROGRAM_BYTES: u64 = 8 << 20;
 const HELD_BYTES: usize = 16 << 20;
 
 /// How many connections there may be, and why no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Capacity {
     pub(super) connections: usize,
     pub(super) by: Limit,
@@ -28,11 +28,13 @@ pub(super) struct Capacity {
     pub(super) pipes: usize,
     /// What blocked receivers may take.
     pub(super) limits: MemoryLimits,
+    machine: Machine,
 }
 
 /// What limits the number of connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Limit {
+    #[default]
     OpenFiles,
     Memory,
 }
@@ -57,7 +59,7 @@ impl Limit {
 }
 
 /// What the machine allows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Machine {
     open_files: usize,
     /// Open files that are there already.
@@ -85,6 +87,15 @@ impl Capacity {
             (0, Limit::Memory) => Err(BindError::no_memory(capacity.memory_text())),
             _ => Ok(capacity),
         }
+    }
+
+    /// The same where so many more descriptors are open, or fewer.
+    #[must_use]
+    pub(super) fn with_more_open(&self, more: isize) -> Self {
+        Self::of(Machine {
+            open_now: self.machine.open_now.saturating_add_signed(more),
+            ..self.machine
+        })
     }
 
     fn of(machine: Machine) -> Self {
@@ -117,6 +128,7 @@ impl Capacity {
                     spare_bytes: None,
                 },
             },
+            machine,
         }
     }
 

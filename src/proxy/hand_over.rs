@@ -1,11 +1,11 @@
 //! Listening sockets from one process to the next: which that were handed over are used, and which the manager is to keep.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use super::ipv6::effective;
 use super::notify::{KEPT, Manager};
 use crate::config::{Config, Entrypoint, Listen};
-use crate::net::{Inherited, Listener, TcpOptions};
+use crate::net::{Inherited, TcpOptions};
 
 /// A socket that was handed over to this process.
 #[derive(Debug)]
@@ -16,11 +16,9 @@ pub(super) struct Handed {
 }
 
 /// The sockets for the listeners of a configuration, in its order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct HandOver {
     sorted: std::vec::IntoIter<Option<Handed>>,
-    has_manager: bool,
-    kept: Vec<OwnedFd>,
 }
 
 impl HandOver {
@@ -37,8 +35,6 @@ impl HandOver {
         }
         Self {
             sorted: sorted.into_iter(),
-            has_manager: manager.is_there(),
-            kept: Vec::new(),
         }
     }
 
@@ -46,22 +42,18 @@ impl HandOver {
     pub(super) fn next(&mut self) -> Option<Handed> {
         self.sorted.next().flatten()
     }
+}
 
-    /// Has the manager keep the socket of a listener, if the next process can use it.
-    pub(super) fn keep(&mut self, configured: &Entrypoint, listen: &Listen, listener: &Listener) {
-        // Nobody finds a port again that the kernel chose. With `reuse_port` another process may serve meanwhile, and a socket from
-        // which nobody accepts would take clients from it.
-        let is_found = !matches!(listen, Listen::Tcp { address, .. } if address.port() == 0);
-        if self.has_manager && is_found && !configured.reuse_port {
-            // What cannot be kept, for lack of descriptors, is opened anew by the next process.
-            self.kept.extend(listener.as_fd().try_clone_to_owned());
-        }
-    }
-
-    /// What the manager is to keep.
-    pub(super) fn kept(self) -> Vec<OwnedFd> {
-        self.kept
-    }
+/// Whether the manager is to keep a listener's socket, because the next process can use it.
+pub(super) fn is_worth_keeping(
+    configured: &Entrypoint,
+    listen: &Listen,
+    handed: Option<&Handed>,
+) -> bool {
+    // Nobody finds a port again that the kernel chose. With `reuse_port` another process may serve meanwhile, and a socket from
+    // which nobody accepts would take clients from it. A manager that opened it for us (systemd's socket units) has it anyway.
+    let is_found = !matches!(listen, Listen::Tcp { address, .. } if address.port() == 0);
+    is_found && !configured.reuse_port && handed.is_none_or(|handed| handed.from_us)
 }
 
 fn take(inherited: &mut Inherited, entrypoint: &Entrypoint, listen: &Listen) -> Option<Handed> {

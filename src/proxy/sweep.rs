@@ -1,9 +1,9 @@
 //! One coarse tick for all idle and half-close timeouts: no connection has a timer of its own.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::config;
 use crate::net::Reactor;
 use crate::state::{CloseReason, Conn, Pauses, Phase, Shared};
 
@@ -17,60 +17,48 @@ const TICK_MAX: Duration = Duration::from_secs(5);
 /// A tick that comes so much too late tells of a pause of the program: it was stopped, frozen or had no processor.
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 
-/// An entrypoint's timeouts.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    idle: Option<Duration>,
-    half_close: Option<Duration>,
-}
-
-impl Limits {
-    pub(super) fn of(entrypoint: &config::Entrypoint) -> Self {
-        Self {
-            idle: entrypoint.idle_timeout,
-            half_close: entrypoint.half_close_timeout,
-        }
-    }
-
-    /// Why this connection has to end, if it has to. While it is dialling, `dial_timeout` is what limits it.
-    fn reason(self, conn: &Conn, now: Instant, pauses: &Pauses) -> Option<CloseReason> {
-        let silent = pauses.awake(conn.last_activity(), now);
-        let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| silent >= limit);
-        match conn.phase() {
-            Phase::Dialling => None,
-            Phase::HalfClosed if is_over(self.half_close) => Some(CloseReason::HalfCloseTimeout),
-            _ if is_over(self.idle) => Some(CloseReason::IdleTimeout),
-            _ => None,
-        }
+/// Why this connection has to end, if it has to. While it is dialling, `dial_timeout` is what limits it.
+fn reason(conn: &Conn, now: Instant, pauses: &Pauses) -> Option<CloseReason> {
+    let timeouts = conn.entrypoint.timeouts.get();
+    let silent = pauses.awake(conn.last_activity(), now);
+    let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| silent >= limit);
+    match conn.phase() {
+        Phase::Dialling => None,
+        Phase::HalfClosed if is_over(timeouts.half_close) => Some(CloseReason::HalfCloseTimeout),
+        _ if is_over(timeouts.idle) => Some(CloseReason::IdleTimeout),
+        _ => None,
     }
 }
 
-/// Sweeps for ever; nothing, if no entrypoint has a timeout. `limits` has one element per entrypoint, in their order.
+/// How long to wait until the next sweep; `None` if no entrypoint that lives has a timeout.
+fn tick(shared: &Shared) -> Option<Duration> {
+    let entrypoints = shared.registry.entrypoints();
+    let timeouts = entrypoints.iter().map(|it| it.timeouts.get());
+    let timeouts = timeouts.flat_map(|it| [it.idle, it.half_close]);
+    let shortest = timeouts.flatten().min()?;
+    Some((shortest / TICKS_PER_TIMEOUT).clamp(TICK_MIN, TICK_MAX))
+}
+
+/// Sweeps until no entrypoint has a timeout; nothing, if none has. `pauses` are those of earlier sweeps.
 pub(super) fn sweep(
     reactor: Rc<Reactor>,
     shared: Rc<Shared>,
-    limits: Vec<Limits>,
+    pauses: Rc<RefCell<Pauses>>,
 ) -> Option<impl Future<Output = ()>> {
-    let timeouts = limits
-        .iter()
-        .flat_map(|limit| [limit.idle, limit.half_close]);
-    let shortest = timeouts.flatten().min()?;
-    let tick = (shortest / TICKS_PER_TIMEOUT).clamp(TICK_MIN, TICK_MAX);
+    tick(&shared)?;
     Some(async move {
-        let mut pauses = Pauses::default();
-        loop {
+        while let Some(tick) = tick(&shared) {
             let due = reactor.now() + tick;
             reactor.sleep_until(due).await;
             let late = reactor.now().saturating_duration_since(due);
             if late >= PAUSE_MIN {
-                pauses.add(late, reactor.now());
+                pauses.borrow_mut().add(late, reactor.now());
                 // The next turn of the loop, in which what has come meanwhile is read before this task is woken.
                 reactor.sleep(Duration::from_millis(1)).await;
             }
             let now = reactor.now();
             let conns = &shared.conns;
-            let limit = |conn: &Conn| limits[conn.entrypoint.index];
-            let overdue = conns.overdue(|conn| limit(conn).reason(conn, now, &pauses));
+            let overdue = conns.overdue(|conn| reason(conn, now, &pauses.borrow()));
             for (id, reason) in overdue {
                 conns.kill(id, reason, now);
             }

@@ -2,60 +2,20 @@
 //!
 //! Nothing counts beside the set. How many connections are open is [`Conns::len`], read when somebody asks.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use smol::Task;
 
 use super::entrypoint::{Direction, Entrypoint};
+use super::identity::{ConnId, Identities};
+use super::peer::{PackedPeer, Peer};
 use super::reason::CloseReason;
-use super::service::{ServerId, Service};
-use super::waiters::{Waiters, Waiting};
-
-/// A connection's identity: unique while the process lives, never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnId(u64);
-
-impl fmt::Display for ConnId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Who is at the client's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// A client over TCP.
-    Tcp(SocketAddr),
-    /// A client over a Unix socket, which has no address of its own.
-    Unix,
-}
-
-impl From<SocketAddr> for Peer {
-    /// An IPv4 client of an IPv6 listener is known by its IPv4 address.
-    fn from(address: SocketAddr) -> Self {
-        Self::Tcp(match address.ip().to_canonical() {
-            IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
-            IpAddr::V6(_) => address,
-        })
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix => f.write_str("unix"),
-        }
-    }
-}
+use super::service::{Server, Service};
+use super::waiters::{Until, Waiters};
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,18 +32,17 @@ pub enum Phase {
 pub struct Conn {
     /// Its identity.
     pub id: ConnId,
-    /// Who is at the client's end.
-    pub peer: Peer,
+    peer: PackedPeer,
     /// Where it came in.
     pub entrypoint: Rc<Entrypoint>,
     /// The service it is for.
     pub service: Rc<Service>,
-    /// When it was accepted.
-    pub opened: Instant,
-    server: Cell<Option<ServerId>>,
+    server: OnceCell<Rc<Server>>,
+    /// When it was accepted, in nanoseconds after its entrypoint began: 64 bits hold 584 years.
+    opened: u64,
     phase: Cell<Phase>,
     bytes: [Cell<u64>; 2],
-    /// When a byte last passed, the phase last changed, or it ended: in nanoseconds after `opened`, of which 64 bits hold 584 years.
+    /// When a byte last passed, the phase last changed, or it ended: in nanoseconds after `opened`.
     active: Cell<u64>,
     end: Cell<Option<CloseReason>>,
     task: Cell<Option<Task<()>>>,
@@ -92,15 +51,27 @@ pub struct Conn {
 impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut conn = f.debug_struct("Conn");
-        conn.field("id", &self.id).field("peer", &self.peer);
+        conn.field("id", &self.id).field("peer", &self.peer());
         conn.finish_non_exhaustive()
     }
 }
 
 impl Conn {
-    /// The server it talks to, once chosen.
+    /// Who is at the client's end.
     #[must_use]
-    pub fn server(&self) -> Option<ServerId> {
+    pub fn peer(&self) -> Peer {
+        self.peer.into()
+    }
+
+    /// When it was accepted.
+    #[must_use]
+    pub fn opened(&self) -> Instant {
+        self.entrypoint.began() + Duration::from_nanos(self.opened)
+    }
+
+    /// The server it talks to, once it is connected to one.
+    #[must_use]
+    pub fn server(&self) -> Option<&Rc<Server>> {
         self.server.get()
     }
 
@@ -119,7 +90,7 @@ impl Conn {
     /// When a byte last passed, or the phase last changed.
     #[must_use]
     pub fn last_activity(&self) -> Instant {
-        self.opened + self.active_for()
+        self.opened() + self.active_for()
     }
 
     /// How long it was open when a byte last passed, the phase last changed, or it ended.
@@ -129,7 +100,7 @@ impl Conn {
     }
 
     fn active_at(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.opened);
+        let since = now.saturating_duration_since(self.opened());
         self.active.set(since.as_nanos() as u64);
     }
 
@@ -138,9 +109,12 @@ impl Conn {
         self.active_at(now);
     }
 
-    /// Notes that it is connected to `server` and relays from now on.
-    pub fn relaying(&self, server: ServerId, now: Instant) {
-        self.server.set(Some(server));
+    /// Notes that it is connected to `server` and relays from now on: it is among the server's open connections.
+    pub fn relaying(&self, server: &Rc<Server>, now: Instant) {
+        // It is connected once. A second time would put it into a set that it never leaves.
+        if self.server.set(server.clone()).is_ok() {
+            server.open.insert(self.id);
+        }
         self.phase.set(Phase::Relaying);
         self.active_at(now);
     }
@@ -149,7 +123,7 @@ impl Conn {
     pub fn moved(&self, direction: Direction, n: usize, now: Instant) {
         let bytes = &self.bytes[direction as usize];
         bytes.set(bytes.get() + n as u64);
-        self.entrypoint.bytes.of(direction).add(n as u64);
+        self.entrypoint.counters.bytes.of(direction).add(n as u64);
         self.active_at(now);
     }
 
@@ -164,16 +138,27 @@ impl Conn {
 #[derive(Debug, Default)]
 pub struct Conns {
     map: RefCell<HashMap<ConnId, Rc<Conn>>>,
-    last_id: Cell<u64>,
+    identities: Identities,
     /// Those who wait for it to shrink.
     fewer: Waiters,
     /// How many of its connections lack a descriptor to reach their server.
     starving: Cell<usize>,
     left: Cell<Option<Left>>,
+    hook: OnceCell<Hook>,
 }
 
 /// Is told of each connection that has left the set, and why.
 pub type Left = fn(&Conn, CloseReason);
+
+/// A test's way into a connection's task.
+#[derive(Clone)]
+pub struct Hook(pub Rc<dyn Fn(&Conn)>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
 
 impl Conns {
     /// How many connections are open: the gauge.
@@ -222,9 +207,22 @@ impl Conns {
             .collect()
     }
 
-    /// Has `left` be called with each connection that leaves from now on, once, whatever ends it. It must not change the set.
-    pub fn tell_leaving(&self, left: Left) {
-        self.left.set(Some(left));
+    /// Has `left` be called with each connection that leaves from now on, once, whatever ends it; `None` ends that. It must not change the
+    /// set.
+    pub fn tell_leaving(&self, left: Option<Left>) {
+        self.left.set(left);
+    }
+
+    /// Has `hook` called in each connection's task before it dials, so that tests can have it fail. The first one stays.
+    pub fn hook(&self, hook: Hook) {
+        let _ = self.hook.set(hook);
+    }
+
+    /// Notes that a connection's task has begun.
+    pub fn tell_serving(&self, conn: &Conn) {
+        if let Some(Hook(hook)) = self.hook.get() {
+            hook(conn);
+        }
     }
 
     /// Of the connections that `fits`, the one that has been silent for the longest, and since when. Those that are being ended do not count.
@@ -239,13 +237,8 @@ impl Conns {
     }
 
     /// Waits until fewer than `limit` connections are open. Woken by what leaves the set; nothing polls.
-    pub fn below(&self, limit: usize) -> Below<'_> {
-        Below {
-            conns: self,
-            limit,
-            fed: false,
-            waiting: self.fewer.waiting(),
-        }
+    pub fn below(&self, limit: usize) -> Until<'_, impl Fn() -> bool + Unpin> {
+        Until::new(&self.fewer, move || self.len() < limit)
     }
 
     /// Whether another connection may come in: fewer than `capacity` are open, and none of them starves. What becomes free is theirs first:
@@ -254,43 +247,20 @@ impl Conns {
         self.len() < capacity && self.starving.get() == 0
     }
 
-    /// Waits until [`Conns::has_place`].
-    pub fn place(&self, capacity: usize) -> Below<'_> {
-        Below {
-            fed: true,
-            ..self.below(capacity)
-        }
+    /// Waits until [`Conns::has_place`]. Whoever then takes none has to [offer](Conns::offer_place) it to the next.
+    pub fn place(&self, capacity: usize) -> Until<'_, impl Fn() -> bool + Unpin> {
+        Until::new(&self.fewer, move || self.has_place(capacity))
+    }
+
+    /// Wakes the next who waits for a place: there is one that nobody has taken.
+    pub fn offer_place(&self) {
+        self.fewer.wake_one();
     }
 
     /// Notes that one of its connections lacks a descriptor, until this is dropped.
     pub fn starves(&self) -> Starving<'_> {
         self.starving.set(self.starving.get() + 1);
         Starving(self)
-    }
-}
-
-/// The future of [`Conns::below`] and [`Conns::place`].
-#[derive(Debug)]
-pub struct Below<'a> {
-    conns: &'a Conns,
-    limit: usize,
-    fed: bool,
-    waiting: Waiting<'a>,
-}
-
-impl Future for Below<'_> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let is_there = match self.fed {
-            true => self.conns.has_place(self.limit),
-            false => self.conns.len() < self.limit,
-        };
-        if is_there {
-            return Poll::Ready(());
-        }
-        self.waiting.wait(cx.waker());
-        Poll::Pending
     }
 }
 
@@ -324,15 +294,15 @@ impl Guard {
         peer: Peer,
         now: Instant,
     ) -> Self {
-        let id = ConnId(conns.last_id.get() + 1);
-        conns.last_id.set(id.0);
+        let id = conns.identities.next();
+        let since = now.saturating_duration_since(entrypoint.began());
         let conn = Rc::new(Conn {
             id,
-            peer,
+            peer: peer.into(),
             entrypoint: entrypoint.clone(),
             service: service.clone(),
-            opened: now,
-            server: Cell::new(None),
+            server: OnceCell::new(),
+            opened: since.as_nanos() as u64,
             phase: Cell::new(Phase::Dialling),
             bytes: [Cell::new(0), Cell::new(0)],
             active: Cell::new(0),
@@ -340,7 +310,8 @@ impl Guard {
             task: Cell::new(None),
         });
         conns.map.borrow_mut().insert(id, conn.clone());
-        entrypoint.opened.increment();
+        entrypoint.open.insert(id);
+        entrypoint.counters.opened.increment();
         Self {
             conns: conns.clone(),
             conn,
@@ -376,13 +347,17 @@ impl Drop for Guard {
             task.detach();
         }
         let entrypoint = &self.conn.entrypoint;
+        if let Some(server) = self.conn.server() {
+            server.open.remove(self.conn.id);
+        }
+        entrypoint.open.remove(self.conn.id);
         // Without a reason nobody knew that it would end, and what was last seen of it has to do.
         let reason = self.conn.end.get().unwrap_or(CloseReason::Dropped);
-        entrypoint.closed.of(reason).increment();
-        entrypoint.duration.observe(self.conn.active_for());
+        entrypoint.counters.closed.of(reason).increment();
+        entrypoint.counters.duration.observe(self.conn.active_for());
         if let Some(left) = conns.left.get() {
             left(&self.conn, reason);
         }
-        conns.fewer.wake_all();
+        conns.fewer.wake_one();
     }
 }

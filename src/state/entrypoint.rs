@@ -1,11 +1,15 @@
-//! One entrypoint's name and counters.
+//! One entrypoint: its identity, its open connections, its counters, and what is published of it.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::counters::{Counter, CounterBy, Histogram, label};
+use super::counters::{Counter, CounterBy, Histogram, Label as _, label};
+use super::identity::EntrypointId;
+use super::members::Members;
+use super::metric::{Metric, Publish};
 use super::reason::CloseReason;
 
 label! {
@@ -56,15 +60,45 @@ const DURATION_BOUNDS: &[Duration; 9] = &[
     Duration::from_secs(86_400),
 ];
 
-/// What is counted for one entrypoint. How many connections are open is not here: that is the length of the set.
+/// What an entrypoint is known by.
 #[derive(Debug)]
-pub struct Entrypoint {
-    /// Its position in [`Shared::entrypoints`](super::Shared::entrypoints).
-    pub index: usize,
+pub struct EntrypointIdentity {
+    /// Its identity.
+    pub id: EntrypointId,
     /// Its name in the configuration.
     pub name: String,
     /// Its transport protocol.
     pub protocol: Protocol,
+}
+
+/// One entrypoint. It lives until the configuration no longer has it and its last connection has gone.
+#[derive(Debug)]
+pub struct Entrypoint {
+    /// What it is known by.
+    pub identity: Arc<EntrypointIdentity>,
+    /// Its open connections.
+    pub open: Members,
+    /// What is counted.
+    pub counters: EntrypointCounters,
+    /// How long its connections may be silent.
+    pub timeouts: Cell<Timeouts>,
+    began: Instant,
+    listening: RefCell<Vec<Local>>,
+    former: RefCell<Vec<Local>>,
+}
+
+/// How long connections may be silent. `None`: for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// While nothing passes in either direction.
+    pub idle: Option<Duration>,
+    /// The same after one side has finished sending and the other has not.
+    pub half_close: Option<Duration>,
+}
+
+/// What is counted for one entrypoint. How many connections are open is not here: that is the length of a set.
+#[derive(Clone, Debug)]
+pub struct EntrypointCounters {
     /// Connections that have entered the set.
     pub opened: Counter,
     /// Connections that have left the set.
@@ -75,7 +109,6 @@ pub struct Entrypoint {
     pub duration: Histogram<9>,
     /// Failed attempts to accept a connection.
     pub accept_errors: CounterBy<AcceptError>,
-    listening: OnceCell<Vec<Local>>,
 }
 
 /// What an entrypoint really listens on.
@@ -88,30 +121,130 @@ pub enum Local {
 }
 
 impl Entrypoint {
-    /// An entrypoint of which nothing has been counted yet.
-    #[must_use]
-    pub fn new(index: usize, name: &str, protocol: Protocol) -> Self {
+    pub(super) fn new(id: EntrypointId, name: &str, protocol: Protocol, now: Instant) -> Self {
+        let name = name.to_owned();
         Self {
-            index,
-            name: name.to_owned(),
-            protocol,
-            opened: Counter::default(),
-            closed: CounterBy::default(),
-            bytes: CounterBy::default(),
-            duration: Histogram::new(DURATION_BOUNDS),
-            accept_errors: CounterBy::default(),
-            listening: OnceCell::new(),
+            identity: Arc::new(EntrypointIdentity { id, name, protocol }),
+            open: Members::default(),
+            counters: EntrypointCounters {
+                opened: Counter::default(),
+                closed: CounterBy::default(),
+                bytes: CounterBy::default(),
+                duration: Histogram::new(DURATION_BOUNDS),
+                accept_errors: CounterBy::default(),
+            },
+            timeouts: Cell::default(),
+            began: now,
+            listening: RefCell::default(),
+            former: RefCell::default(),
         }
     }
 
-    /// Notes what it listens on, once.
-    pub fn listens_on(&self, locals: Vec<Local>) {
-        let _ = self.listening.set(locals);
+    /// Its identity.
+    #[must_use]
+    pub fn id(&self) -> EntrypointId {
+        self.identity.id
     }
 
-    /// What it listens on; nothing before it does.
+    /// Its name in the configuration.
     #[must_use]
-    pub fn listening(&self) -> &[Local] {
-        self.listening.get().map_or(&[], Vec::as_slice)
+    pub fn name(&self) -> &str {
+        &self.identity.name
+    }
+
+    /// When it came to be; none of its connections is older.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// What it listens on.
+    #[must_use]
+    pub fn listening(&self) -> Vec<Local> {
+        self.listening.borrow().clone()
+    }
+
+    /// What it listens on no more, while connections may be open that were accepted there.
+    #[must_use]
+    pub fn former(&self) -> Vec<Local> {
+        self.former.borrow().clone()
+    }
+
+    pub(super) fn listens_on(&self, locals: Vec<Local>) {
+        let mut former = self.former.borrow_mut();
+        let before = self.listening.replace(locals);
+        if self.open.is_empty() {
+            former.clear();
+            return;
+        }
+        former.extend(before);
+        let listening = self.listening.borrow();
+        let mut seen = Vec::new();
+        former.retain(|local| {
+            let is_new = !listening.contains(local) && !seen.contains(local);
+            seen.push(local.clone());
+            is_new
+        });
+    }
+
+    /// A copy of its numbers.
+    #[must_use]
+    pub fn numbers(&self) -> EntrypointNumbers {
+        EntrypointNumbers {
+            identity: self.identity.clone(),
+            open: self.open.len() as u64,
+            counters: self.counters.clone(),
+        }
+    }
+}
+
+/// The numbers of one entrypoint at one moment.
+#[derive(Debug)]
+pub struct EntrypointNumbers {
+    /// Which entrypoint.
+    pub identity: Arc<EntrypointIdentity>,
+    /// The length of the set of its open connections.
+    pub open: u64,
+    /// What was counted.
+    pub counters: EntrypointCounters,
+}
+
+impl Publish for EntrypointNumbers {
+    const METRICS: &'static [Metric<Self>] = &[
+        Metric::gauge(
+            "coracle_open_connections",
+            "Connections that are open now: the length of the set of connections, read at this scrape.",
+            |it, out| out.value(it.open),
+        ),
+        Metric::counter(
+            "coracle_connections_opened_total",
+            "Connections that were accepted and entered the set of connections.",
+            |it, out| out.value(it.counters.opened.value()),
+        ),
+        Metric::counter(
+            "coracle_connections_closed_total",
+            "Connections that left the set of connections, by the reason for which they ended.",
+            |it, out| out.by("reason", &it.counters.closed),
+        ),
+        Metric::histogram(
+            "coracle_connection_duration_seconds",
+            "How long the connections that have ended were open, in seconds.",
+            |it, out| out.observed(&it.counters.duration),
+        ),
+        Metric::counter(
+            "coracle_bytes_total",
+            "Payload bytes passed on, counted as they pass.",
+            |it, out| out.by("direction", &it.counters.bytes),
+        ),
+        Metric::counter(
+            "coracle_accept_errors_total",
+            "Failed attempts to accept a connection. The listener goes on after each of them.",
+            |it, out| out.by("reason", &it.counters.accept_errors),
+        ),
+    ];
+
+    fn labels<'a>(&'a self, add: &mut dyn FnMut(&'static str, &'a str)) {
+        add("entrypoint", &self.identity.name);
+        add("protocol", self.identity.protocol.label());
     }
 }

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::metric::{Metric, Publish};
+
 /// Where bytes are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeldIn {
@@ -35,6 +37,15 @@ impl Held {
     #[must_use]
     pub fn sum(&self) -> usize {
         self.spills.get() + self.pipes.get()
+    }
+
+    /// The bytes that are held now.
+    #[must_use]
+    pub fn copy(&self) -> HeldBytes {
+        HeldBytes {
+            spills: self.spills.get(),
+            pipes: self.pipes.get(),
+        }
     }
 
     /// Notes that `bytes` are held until the reservation is dropped. It always succeeds: what has been read must be kept.
@@ -72,6 +83,26 @@ impl Held {
             HeldIn::Pipe => &self.pipes,
         }
     }
+}
+
+/// The bytes that are held at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldBytes {
+    spills: usize,
+    pipes: usize,
+}
+
+impl Publish for HeldBytes {
+    const METRICS: &'static [Metric<Self>] = &[Metric::gauge(
+        "coracle_memory_held_bytes",
+        "Bytes that were read and that blocked receivers have not taken yet, in the process (spill) or in pipes.",
+        |it, out| {
+            out.number(Some(("kind", "spill")), it.spills as f64);
+            out.number(Some(("kind", "pipe")), it.pipes as f64);
+        },
+    )];
+
+    fn labels<'a>(&'a self, _add: &mut dyn FnMut(&'static str, &'a str)) {}
 }
 
 /// Bytes that are held, for as long as this lives.

@@ -1,6 +1,6 @@
 //! Which name is looked up next, and when: a few places, and names that hang must not keep the others from them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
@@ -13,7 +13,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The schedule of all look-ups. A look-up cannot be cancelled: it holds its place until it returns, however late.
 #[derive(Debug)]
 pub struct Lookups {
-    names: Vec<Name>,
+    names: BTreeMap<usize, Name>,
+    last: usize,
     places: usize,
     /// The names that are due, in the order in which they became so. One that has to wait keeps its place here.
     due: VecDeque<usize>,
@@ -44,37 +45,68 @@ enum Phase {
     },
 }
 
+impl Name {
+    fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. } | Phase::Late)
+    }
+}
+
 impl Lookups {
     /// How long a look-up may take. The time in which it waits for a place does not count.
     pub const DEADLINE: Duration = Duration::from_secs(5);
 
-    /// All of `names` are due, and `places` can be looked up at the same time.
+    /// No name yet; `places` can be looked up at the same time.
     #[must_use]
-    pub fn new(names: usize, places: usize) -> Self {
-        let name = || Name {
+    pub fn new(places: usize) -> Self {
+        Self {
+            names: BTreeMap::new(),
+            last: 0,
+            places,
+            due: VecDeque::new(),
+        }
+    }
+
+    /// From now on so many can be looked up at the same time.
+    pub fn set_places(&mut self, places: usize) {
+        self.places = places;
+    }
+
+    /// Another name, which is due. Returns its number.
+    pub fn add(&mut self) -> usize {
+        let name = Name {
             phase: Phase::Due,
             retry: Backoff::new(RETRY, REFRESH),
             is_slow: false,
             is_proven: false,
             is_wanted: false,
         };
-        Self {
-            names: (0..names).map(|_| name()).collect(),
-            places,
-            due: (0..names).collect(),
+        self.last += 1;
+        self.names.insert(self.last, name);
+        self.due.push_back(self.last);
+        self.last
+    }
+
+    /// A name is not needed any more. False if that has to wait, since it is being looked up.
+    pub fn remove(&mut self, name: usize) -> bool {
+        if self.names.get(&name).is_some_and(Name::is_running) {
+            return false;
         }
+        self.names.remove(&name);
+        self.due.retain(|due| *due != name);
+        true
     }
 
     /// Notes that a connection waits for a name. False if that is known.
     pub fn want(&mut self, name: usize) -> bool {
-        !std::mem::replace(&mut self.names[name].is_wanted, true)
+        let name = self.names.get_mut(&name);
+        name.is_some_and(|name| !std::mem::replace(&mut name.is_wanted, true))
     }
 
     /// Moves on to `now`. Returns the names whose look-up has just become late.
     pub fn advance(&mut self, now: Instant) -> Vec<usize> {
         let mut late = Vec::new();
         let mut rested = Vec::new();
-        for (index, name) in self.names.iter_mut().enumerate() {
+        for (&index, name) in &mut self.names {
             match name.phase {
                 Phase::Running { deadline } if deadline <= now => {
                     name.phase = Phase::Late;
@@ -95,12 +127,13 @@ impl Lookups {
 
     /// The name whose look-up begins now, if one may: those that a connection waits for go first, then the order counts.
     pub fn begin(&mut self, now: Instant) -> Option<usize> {
-        let is_running = |name: &&Name| matches!(name.phase, Phase::Running { .. } | Phase::Late);
-        let running = self.names.iter().filter(is_running);
+        let running = self.names.values().filter(|name| name.is_running());
         let slow = running.clone().filter(|name| name.is_slow).count();
         let free = self.places.saturating_sub(running.count());
         let may_begin = |index: &usize| {
-            let name = &self.names[*index];
+            let Some(name) = self.names.get(index) else {
+                return false;
+            };
             match name {
                 // A quarter of the places is for those that are known to hang.
                 _ if name.is_slow => free > 0 && slow < (self.places / 4).max(1),
@@ -109,15 +142,14 @@ impl Lookups {
                 _ => free > 1,
             }
         };
-        let is_wanted = |index: &usize| self.names[*index].is_wanted;
+        let is_wanted = |index: &usize| self.names.get(index).is_some_and(|name| name.is_wanted);
         let wanted = self
             .due
             .iter()
             .position(|index| is_wanted(index) && may_begin(index));
         let at = wanted.or_else(|| self.due.iter().position(may_begin))?;
         let index = self.due.remove(at)?;
-        let name = &mut self.names[index];
-        name.phase = Phase::Running {
+        self.names.get_mut(&index)?.phase = Phase::Running {
             deadline: now + Self::DEADLINE,
         };
         Some(index)
@@ -125,7 +157,9 @@ impl Lookups {
 
     /// Notes that a look-up has returned, late or not. The name becomes due again after a while.
     pub fn finished(&mut self, index: usize, now: Instant, is_good: bool) {
-        let name = &mut self.names[index];
+        let Some(name) = self.names.get_mut(&index) else {
+            return;
+        };
         name.is_wanted = false;
         if name.phase != Phase::Late {
             name.is_slow = false;
@@ -149,7 +183,7 @@ impl Lookups {
             Phase::Resting { until } => Some(until),
             Phase::Due | Phase::Late => None,
         };
-        self.names.iter().filter_map(event).min()
+        self.names.values().filter_map(event).min()
     }
 }
 
@@ -161,38 +195,47 @@ mod tests {
         std::iter::from_fn(|| lookups.begin(now)).collect()
     }
 
+    /// So many names, which are numbered from 1.
+    fn lookups(names: usize, places: usize) -> Lookups {
+        let mut lookups = Lookups::new(places);
+        for _ in 0..names {
+            lookups.add();
+        }
+        lookups
+    }
+
     const LATE: Duration = Lookups::DEADLINE;
 
     #[test]
     fn time_in_the_queue_does_not_count_and_places_in_it_are_kept() {
         let start = Instant::now();
-        let mut lookups = Lookups::new(6, 4);
-        assert_eq!(begun(&mut lookups, start), [0, 1, 2]);
+        let mut lookups = lookups(6, 4);
+        assert_eq!(begun(&mut lookups, start), [1, 2, 3]);
         // Nobody returns in time. The others have waited for as long, and are not late.
         let now = start + LATE;
-        assert_eq!(lookups.advance(now), [0, 1, 2]);
+        assert_eq!(lookups.advance(now), [1, 2, 3]);
         assert_eq!(lookups.advance(now), [0; 0], "told once");
-        lookups.finished(1, now, false);
-        // 1 rests for its retry, and is then due behind those that have waited.
+        lookups.finished(2, now, false);
+        // 2 rests for its retry, and is then due behind those that have waited.
         let now = now + RETRY;
         assert_eq!(lookups.advance(now), [0; 0]);
-        assert_eq!(begun(&mut lookups, now), [3]);
-        lookups.finished(3, now, true);
         assert_eq!(begun(&mut lookups, now), [4]);
-        assert_eq!(lookups.advance(now + LATE), [4]);
+        lookups.finished(4, now, true);
+        assert_eq!(begun(&mut lookups, now), [5]);
+        assert_eq!(lookups.advance(now + LATE), [5]);
     }
 
     #[test]
     fn names_that_hang_hold_a_quarter_of_the_places() {
         let mut now = Instant::now();
         // Eight that hang, and a healthy one behind them.
-        let mut lookups = Lookups::new(9, 4);
-        let hang = |index: &usize| *index != 8;
+        let mut lookups = lookups(9, 4);
+        let hang = |index: &usize| *index != 9;
         let mut round = |now: Instant| {
             lookups.advance(now);
             let some = begun(&mut lookups, now);
-            if some.contains(&8) {
-                lookups.finished(8, now, true);
+            if some.contains(&9) {
+                lookups.finished(9, now, true);
             }
             // Those that hang return, but too late.
             let late = now + LATE;
@@ -201,7 +244,7 @@ mod tests {
             for index in &hanging {
                 lookups.finished(*index, late, false);
             }
-            (hanging.len(), some.contains(&8))
+            (hanging.len(), some.contains(&9))
         };
         // Until each has hung once.
         for _ in 0..8 {
@@ -222,33 +265,33 @@ mod tests {
     #[test]
     fn a_name_that_somebody_waits_for_is_looked_up_at_once_although_others_hang_from_the_start() {
         let start = Instant::now();
-        let mut lookups = Lookups::new(9, 4);
+        let mut lookups = lookups(9, 4);
         assert_eq!(
             begun(&mut lookups, start),
-            [0, 1, 2],
+            [1, 2, 3],
             "the last place is kept"
         );
-        assert!(lookups.want(8));
-        assert!(!lookups.want(8), "known");
-        assert_eq!(begun(&mut lookups, start), [8]);
-        lookups.finished(8, start, true);
+        assert!(lookups.want(9));
+        assert!(!lookups.want(9), "known");
+        assert_eq!(begun(&mut lookups, start), [9]);
+        lookups.finished(9, start, true);
         assert_eq!(begun(&mut lookups, start), [0; 0]);
     }
 
     #[test]
     fn a_name_that_answers_in_time_again_is_slow_no_more() {
         let mut now = Instant::now();
-        let mut lookups = Lookups::new(2, 2);
-        assert_eq!(begun(&mut lookups, now), [0]);
+        let mut lookups = lookups(2, 2);
+        assert_eq!(begun(&mut lookups, now), [1]);
         now += LATE;
         lookups.advance(now);
-        lookups.finished(0, now, true);
+        lookups.finished(1, now, true);
         assert_eq!(
             lookups.next_event(),
             Some(now + REFRESH),
             "what comes late is good all the same"
         );
-        assert_eq!(begun(&mut lookups, now), [1]);
+        assert_eq!(begun(&mut lookups, now), [2]);
         now += LATE;
         lookups.advance(now);
         now += REFRESH;
@@ -258,27 +301,41 @@ mod tests {
             [0; 0],
             "one slow name holds all that slow ones may"
         );
-        lookups.finished(1, now, false);
-        assert_eq!(begun(&mut lookups, now), [0]);
-        lookups.finished(0, now, true);
+        lookups.finished(2, now, false);
+        assert_eq!(begun(&mut lookups, now), [1]);
+        lookups.finished(1, now, true);
         now += REFRESH;
         lookups.advance(now);
-        assert_eq!(begun(&mut lookups, now), [1, 0], "1 is slow, 0 is not");
+        assert_eq!(begun(&mut lookups, now), [2, 1], "2 is slow, 1 is not");
     }
 
     #[test]
     fn one_name_alone_is_looked_up_again_and_again() {
         let mut now = Instant::now();
-        let mut lookups = Lookups::new(1, 1);
+        let mut lookups = lookups(1, 1);
         let mut pauses = Vec::new();
         for is_good in [false, false, true, false] {
-            assert_eq!(begun(&mut lookups, now), [0]);
-            lookups.finished(0, now, is_good);
+            assert_eq!(begun(&mut lookups, now), [1]);
+            lookups.finished(1, now, is_good);
             let next = lookups.next_event().expect("it rests");
             pauses.push(next.duration_since(now).as_secs());
             now = next;
             lookups.advance(now);
         }
         assert_eq!(pauses, [1, 2, 30, 1]);
+    }
+
+    #[test]
+    fn a_name_that_is_not_needed_goes_when_it_is_not_being_looked_up() {
+        let now = Instant::now();
+        let mut lookups = lookups(3, 1);
+        assert_eq!(begun(&mut lookups, now), [1]);
+        assert!(lookups.remove(2));
+        assert!(!lookups.remove(1), "its thread is busy with it");
+        assert_eq!(begun(&mut lookups, now), [0; 0]);
+        lookups.finished(1, now, true);
+        assert!(lookups.remove(1));
+        assert_eq!(begun(&mut lookups, now), [3]);
+        assert_eq!(lookups.add(), 4, "no number is used again");
     }
 }

@@ -25,6 +25,8 @@ label! {
         GaveWay = "gave_way",
         /// It was still open when `drain_timeout` had passed after the request to stop.
         Drain = "drain",
+        /// A reload took its entrypoint away, and the configuration said that this ends its connections.
+        Removed = "removed",
         /// A bug in coracle ended this connection's task; please report it.
         Panic = "panic",
         /// Its task was dropped without having said why.

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use coracle::admin::{ClientLimits, Endpoint, Handle};
-use coracle::state::{Entrypoint, Guard, Peer, Protocol, Service, Shared};
+use coracle::state::{Entrypoint, Guard, Peer, Protocol, Server, Service, Shared};
 use smol::LocalExecutor;
 use smol::channel::Sender;
 
@@ -36,6 +36,9 @@ pub struct Admin {
 /// What lives on the loop's thread.
 pub struct World {
     pub shared: Rc<Shared>,
+    pub entrypoints: Vec<Rc<Entrypoint>>,
+    pub service: Rc<Service>,
+    pub servers: Vec<Rc<Server>>,
     /// The entries that the test has put into the set.
     pub guards: Vec<Guard>,
     /// What runs between two jobs.
@@ -46,11 +49,11 @@ pub struct World {
 
 impl World {
     /// Puts a connection into the set.
-    pub fn insert(&mut self, entrypoint: usize, service: usize) -> &Guard {
+    pub fn insert(&mut self, entrypoint: usize) -> &Guard {
         let guard = Guard::insert(
             &self.shared.conns,
-            &self.shared.entrypoints[entrypoint],
-            &self.shared.services[service],
+            &self.entrypoints[entrypoint],
+            &self.service,
             Peer::Unix,
             Instant::now(),
         );
@@ -71,12 +74,13 @@ impl Admin {
         let (jobs, queue) = smol::channel::unbounded::<Job>();
         let (tell_address, address) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let entrypoint =
-                |(i, name): (usize, &String)| Rc::new(Entrypoint::new(i, name, Protocol::Tcp));
-            let entrypoints = names.iter().enumerate().map(entrypoint).collect();
-            let servers = ["10.0.0.1:22", "nas.local:22"].map(str::to_owned);
-            let service = Rc::new(Service::new(0, "nas", servers));
-            let shared = Rc::new(Shared::new(entrypoints, vec![service]));
+            let shared = Rc::<Shared>::default();
+            let (registry, now) = (&shared.registry, Instant::now());
+            let entrypoint = |name: &String| registry.entrypoint(name, Protocol::Tcp, now);
+            let entrypoints = names.iter().map(entrypoint).collect();
+            let service = registry.service("nas");
+            let servers = ["10.0.0.1:22", "nas.local:22"];
+            let servers = servers.map(|name| registry.server(&service, name)).into();
             let endpoint = Endpoint::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
             let endpoint = endpoint.with_limits(limits);
             let endpoint = endpoint.with_hosts(vec!["listed.example".to_owned()]);
@@ -86,6 +90,9 @@ impl Admin {
             executor.spawn(answers.answer(shared.clone())).detach();
             let mut world = World {
                 shared,
+                entrypoints,
+                service,
+                servers,
                 guards: Vec::new(),
                 executor: executor.clone(),
                 endpoint: Some(endpoint),

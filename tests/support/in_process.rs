@@ -8,9 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use coracle::config::Config;
-use coracle::conn::Hook;
 use coracle::proxy::Proxy;
-use coracle::state::{Guard, Shared};
+use coracle::state::{Guard, Hook, Shared};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use smol::channel::Sender;
 use smol::stream::StreamExt;
@@ -41,10 +40,13 @@ impl InProcess {
             let leaking = Hook(Rc::new(move |conn| {
                 let conns = &known.get().unwrap().conns;
                 let now = Instant::now();
-                let guard = Guard::insert(conns, &conn.entrypoint, &conn.service, conn.peer, now);
+                let guard = Guard::insert(conns, &conn.entrypoint, &conn.service, conn.peer(), now);
                 std::mem::forget(guard);
             }));
-            let proxy = Proxy::bind(&config, leak.then_some(leaking)).unwrap();
+            let mut proxy = Proxy::bind(&config).unwrap();
+            if leak {
+                proxy = proxy.hooked(leaking);
+            }
             shared.set(proxy.shared().clone()).unwrap();
             tell.send((proxy.addresses("e")[0], proxy.admin_address().unwrap()))
                 .unwrap();

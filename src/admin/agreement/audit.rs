@@ -29,7 +29,7 @@ pub(crate) async fn audit(
     for reading in 1.. {
         moments.turn().await;
         let before = moments.entries().await?;
-        let Some((source, table, took)) = kernel.read(&before.catalogue, reading > 1) else {
+        let Some((source, table, took)) = kernel.read(&before.addresses, reading > 1) else {
             return Some(unreadable(room));
         };
         moments.turn().await;

@@ -8,7 +8,7 @@ pub(super) const READINGS: u32 = 3;
 pub(super) const BETWEEN_READINGS: Duration = Duration::from_millis(100);
 
 /// An entrypoint's connections at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Moment {
     /// Connections in the set.
     pub open: u64,
@@ -16,6 +16,28 @@ pub(super) struct Moment {
     pub opened: u64,
     /// Connections that have ever left it.
     pub closed: u64,
+}
+
+impl Moment {
+    /// Of both together.
+    #[must_use]
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            open: self.open + other.open,
+            opened: self.opened.wrapping_add(other.opened),
+            closed: self.closed.wrapping_add(other.closed),
+        }
+    }
+
+    /// The moment at which all that were open have left.
+    #[must_use]
+    pub(super) fn ended(self) -> Self {
+        Self {
+            open: 0,
+            opened: self.opened,
+            closed: self.closed.wrapping_add(self.open),
+        }
+    }
 }
 
 /// How far `counted` lies outside of what the set can have been between two moments: above it is positive, below negative.

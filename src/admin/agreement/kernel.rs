@@ -1,13 +1,18 @@
 //! The kernel's count of the connections beside the set's, gathered no more often than it is worth.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::comparison::{BETWEEN_READINGS, Moment, READINGS, lasting, mismatch};
 use crate::admin::moments::Moments;
 use crate::admin::park::Park;
-use crate::state::{Catalogue, Local, Snapshot};
+use crate::state::{
+    Addresses, EntrypointId, EntrypointIdentity, EntrypointNumbers, Local, Metric, Publish,
+    Snapshot,
+};
 use crate::sys::process::thread_cpu_time;
 use crate::sys::sockets::{self, Name, Query, Table, TableSource};
 
@@ -17,14 +22,44 @@ const FRESH: Duration = Duration::from_secs(1);
 const COST_FACTOR: u32 = 20;
 
 /// What one entrypoint's connections are in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Count {
+    /// Which entrypoint.
+    pub entrypoint: Arc<EntrypointIdentity>,
     /// Accepted sockets that this process owns.
     pub connections: u64,
     /// Connections that wait in the kernel to be accepted; `None` where it does not tell.
     pub backlog: Option<u64>,
     /// The kernel's count less the set's, as far as it lasted.
     pub mismatch: i64,
+}
+
+impl Publish for Count {
+    const METRICS: &'static [Metric<Self>] = &[
+        Metric::gauge(
+            "coracle_kernel_connections",
+            "Accepted sockets of this process in the kernel's table, at most a second ago.",
+            |it, out| out.value(it.connections),
+        ),
+        Metric::gauge(
+            "coracle_accept_backlog",
+            "Connections that the kernel holds and that are not accepted yet, at most a second ago.",
+            |it, out| {
+                if let Some(backlog) = it.backlog {
+                    out.value(backlog);
+                }
+            },
+        ),
+        Metric::gauge(
+            "coracle_connection_mismatch",
+            "The kernel's count less the set's, as far as the difference lasted through several readings; 0 is right.",
+            |it, out| out.number(None, it.mismatch as f64),
+        ),
+    ];
+
+    fn labels<'a>(&'a self, add: &mut dyn FnMut(&'static str, &'a str)) {
+        add("entrypoint", &self.entrypoint.name);
+    }
 }
 
 /// Counts on request.
@@ -80,7 +115,7 @@ impl Kernel {
                 return (None, cost);
             };
             // What both sides have closed is worth a look only where something is missing.
-            let Some((_, table, took)) = self.read(&before.catalogue, reading > 1) else {
+            let Some((_, table, took)) = self.read(&before.addresses, reading > 1) else {
                 return (None, cost);
             };
             cost += took;
@@ -90,8 +125,10 @@ impl Kernel {
             };
             let mut counts = compare(&before, &table, &after);
             if let Some(earlier) = &found {
-                for (count, earlier) in counts.iter_mut().zip(earlier) {
-                    count.mismatch = lasting(earlier.mismatch, count.mismatch);
+                for count in &mut counts {
+                    let same = |it: &&Count| it.entrypoint.id == count.entrypoint.id;
+                    let earlier = earlier.iter().find(same).map_or(0, |it| it.mismatch);
+                    count.mismatch = lasting(earlier, count.mismatch);
                 }
             }
             let all_agree = counts.iter().all(|count| count.mismatch == 0);
@@ -110,31 +147,31 @@ impl Kernel {
     /// have closed them. Returns how much processor time that took: it is the one thing here that keeps the thread.
     pub(crate) fn read(
         &self,
-        catalogue: &Catalogue,
+        addresses: &Addresses,
         closed: bool,
     ) -> Option<(TableSource, Table, Duration)> {
         // Not the time that has passed: beside a load, or after a pause, old numbers would be served for minutes.
         let begun = thread_cpu_time();
-        let (source, table) = self.source.borrow_mut().read(&query(catalogue, closed))?;
+        let (source, table) = self.source.borrow_mut().read(&query(addresses, closed))?;
         Some((source, table, thread_cpu_time().saturating_sub(begun)))
     }
 }
 
 /// The entrypoint that a socket of this name was accepted on, or listens for.
 #[must_use]
-pub(super) fn entrypoint_of(catalogue: &Catalogue, name: &Name) -> Option<usize> {
-    catalogue.entrypoint_of(&match name {
+pub(super) fn entrypoint_of(addresses: &Addresses, name: &Name) -> Option<EntrypointId> {
+    addresses.entrypoint_of(&match name {
         Name::Tcp(address) => Local::Tcp(*address),
         Name::Unix(path) => Local::Unix(path.clone()),
     })
 }
 
-fn query(catalogue: &Catalogue, closed: bool) -> Query {
+fn query(addresses: &Addresses, closed: bool) -> Query {
     let mut query = Query {
         closed,
         ..Query::default()
     };
-    for local in catalogue.listening() {
+    for local in addresses.all() {
         match local {
             Local::Tcp(address) => query.ports.push(address.port()),
             Local::Unix(_) => query.unix = true,
@@ -145,34 +182,77 @@ fn query(catalogue: &Catalogue, closed: bool) -> Query {
     query
 }
 
-fn moment(snapshot: &Snapshot, entrypoint: usize) -> Moment {
-    let numbers = &snapshot.entrypoints[entrypoint];
+fn moment(numbers: &EntrypointNumbers) -> Moment {
     Moment {
         open: numbers.open,
-        opened: numbers.opened.value(),
-        closed: numbers.closed.iter().map(|(_, n)| n).sum(),
+        opened: numbers.counters.opened.value(),
+        closed: numbers.counters.closed.iter().map(|(_, n)| n).sum(),
     }
 }
 
+/// Entrypoints whose sockets the kernel cannot tell apart, because one has an address after another.
+#[derive(Debug, Default)]
+struct Group {
+    before: Moment,
+    after: Moment,
+    connections: u64,
+}
+
+/// What the kernel has, for each entrypoint that lives. Of a group only the sum is known: all but its youngest count for what they are in
+/// the set, and the youngest has the rest, with the mismatch.
 fn compare(before: &Snapshot, table: &Table, after: &Snapshot) -> Vec<Count> {
-    let catalogue = &after.catalogue;
-    let mut connections = vec![0; after.entrypoints.len()];
+    let addresses = &after.addresses;
+    let mut groups: BTreeMap<EntrypointId, Group> = BTreeMap::new();
+    let mut earlier: BTreeMap<EntrypointId, Moment> = BTreeMap::new();
+    for it in &before.entrypoints {
+        earlier.insert(it.identity.id, moment(it));
+    }
+    for it in &after.entrypoints {
+        let group = groups
+            .entry(addresses.group_of(it.identity.id))
+            .or_default();
+        // One that has come meanwhile began with nothing.
+        let began = earlier.remove(&it.identity.id).unwrap_or_default();
+        group.before = group.before.plus(began);
+        group.after = group.after.plus(moment(it));
+    }
+    // One that has gone meanwhile has lost all that it had.
+    for (id, moment) in earlier {
+        let group = groups.entry(addresses.group_of(id)).or_default();
+        group.before = group.before.plus(moment);
+        group.after = group.after.plus(moment.ended());
+    }
     for row in &table.accepted {
-        if let Some(index) = entrypoint_of(catalogue, &row.local) {
-            connections[index] += 1;
+        if let Some(id) = entrypoint_of(addresses, &row.local) {
+            groups
+                .entry(addresses.group_of(id))
+                .or_default()
+                .connections += 1;
         }
     }
-    let mut backlogs = vec![Some(0); after.entrypoints.len()];
+    let mut backlogs: BTreeMap<EntrypointId, Option<u64>> = BTreeMap::new();
     for row in &table.listening {
-        if let Some(index) = entrypoint_of(catalogue, &row.local) {
-            backlogs[index] = backlogs[index].zip(row.backlog).map(|(sum, n)| sum + n);
+        if let Some(id) = entrypoint_of(addresses, &row.local) {
+            let backlog = backlogs.entry(id).or_insert(Some(0));
+            *backlog = backlog.zip(row.backlog).map(|(sum, n)| sum + n);
         }
     }
-    let each = connections.into_iter().zip(backlogs).enumerate();
-    each.map(|(index, (connections, backlog))| Count {
-        connections,
-        backlog,
-        mismatch: mismatch(moment(before, index), connections, moment(after, index)),
-    })
-    .collect()
+    let mut counts = Vec::new();
+    // The youngest first: it finds its group whole, and leaves the others none.
+    for it in after.entrypoints.iter().rev() {
+        let group = groups.remove(&addresses.group_of(it.identity.id));
+        let (connections, mismatch) = group.map_or((it.open, 0), |group| {
+            let others = group.after.open.saturating_sub(it.open);
+            let own = group.connections.saturating_sub(others);
+            (own, mismatch(group.before, group.connections, group.after))
+        });
+        counts.push(Count {
+            entrypoint: it.identity.clone(),
+            connections,
+            backlog: backlogs.get(&it.identity.id).copied().unwrap_or(Some(0)),
+            mismatch,
+        });
+    }
+    counts.reverse();
+    counts
 }

@@ -11,7 +11,7 @@ use smol::future::yield_now;
 use super::json::{Json, OrNull, Separator};
 use super::kernel::entrypoint_of;
 use crate::admin::body::Body;
-use crate::state::{Catalogue, ConnId, Entries, Entry, Peer, Phase};
+use crate::state::{Addresses, ConnId, Entries, Entry, EntrypointId, Peer, Phase};
 use crate::sys::sockets::{Name, Table, TableSource, TcpState};
 
 /// After so many connections others come first.
@@ -47,20 +47,22 @@ impl Differences {
 #[derive(Debug)]
 struct Socket {
     key: Key,
+    /// Of those that share its address, the one that has it now.
+    entrypoint: EntrypointId,
     state: TcpState,
     inode: u64,
 }
 
-/// What ties an entry to a socket: the entrypoint and the client's address. Unix clients have none, and are told from each other by
-/// their number alone.
-type Key = (u32, Option<SocketAddr>);
+/// What ties an entry to a socket: the entrypoint, or those that share its addresses, and the client's address. Unix clients have none, and
+/// are told from each other by their number alone.
+type Key = (EntrypointId, Option<SocketAddr>);
 
-fn key(entry: &Entry) -> Key {
+fn key(entry: &Entry, addresses: &Addresses) -> Key {
     let peer = match entry.peer {
         Peer::Tcp(peer) => Some(SocketAddr::new(peer.ip().to_canonical(), peer.port())),
         Peer::Unix => None,
     };
-    (entry.entrypoint, peer)
+    (addresses.group_of(entry.entrypoint), peer)
 }
 
 /// One reading of the kernel's table, matched with the entries around it. With ten thousand connections all of it is to be small, so
@@ -74,7 +76,7 @@ pub(super) struct Report {
     pub differences: Differences,
     /// The sockets of which the differences speak.
     kernel_only: Vec<Socket>,
-    listening: Vec<(usize, Name, Option<u64>)>,
+    listening: Vec<(EntrypointId, Name, Option<u64>)>,
     source: TableSource,
     took: Duration,
 }
@@ -89,18 +91,19 @@ impl Report {
         source: TableSource,
         took: Duration,
     ) -> Self {
-        let catalogue = after.catalogue.clone();
-        let of = |name: &Name| entrypoint_of(&catalogue, name);
+        let addresses = after.addresses.clone();
+        let key = |entry: &Entry| key(entry, &addresses);
+        let of = |name: &Name| entrypoint_of(&addresses, name);
         let listening = table
             .listening
             .into_iter()
             .filter_map(|row| Some((of(&row.local)?, row.local, row.backlog)));
         let listening = listening.collect();
         let sockets = table.accepted.into_iter().filter_map(|row| {
-            // A configuration has far fewer.
-            let key = (of(&row.local)? as u32, row.peer);
+            let entrypoint = of(&row.local)?;
             Some(Socket {
-                key,
+                key: (addresses.group_of(entrypoint), row.peer),
+                entrypoint,
                 state: row.state,
                 inode: row.inode,
             })
@@ -173,10 +176,10 @@ impl Report {
             set_only.len(),
             kernel_only.len(),
         )?;
-        let catalogue = &*self.after.catalogue;
+        let named = |id: EntrypointId| Json(self.after.entrypoint_name(id));
         let mut comma = Separator::default();
         for (entrypoint, name, backlog) in &self.listening {
-            let entrypoint = Json(&catalogue.entrypoints[*entrypoint].0);
+            let entrypoint = named(*entrypoint);
             let address = match name {
                 Name::Tcp(address) => address.to_string(),
                 Name::Unix(path) => format!("unix:{}", path.display()),
@@ -196,7 +199,7 @@ impl Report {
             comma.next();
             write_entry(
                 body,
-                catalogue,
+                &self.after,
                 entry,
                 age,
                 *state,
@@ -211,9 +214,8 @@ impl Report {
             .iter()
             .filter(|socket| kernel_only.contains(&socket.inode))
         {
-            let (entrypoint, peer) = socket.key;
-            let entrypoint = Json(&catalogue.entrypoints[entrypoint as usize].0);
-            let peer = peer.map_or(Peer::Unix, Peer::Tcp);
+            let entrypoint = named(socket.entrypoint);
+            let peer = socket.key.1.map_or(Peer::Unix, Peer::Tcp);
             write!(
                 body,
                 "{comma}{{\"id\":null,\"peer\":\"{peer}\",\"entrypoint\":{entrypoint},\"server\":null,\"age_seconds\":null,\
@@ -228,14 +230,13 @@ impl Report {
 
 fn write_entry(
     body: &mut Body,
-    catalogue: &Catalogue,
+    entries: &Entries,
     entry: &Entry,
     age: Duration,
     state: Option<TcpState>,
     differs: bool,
 ) -> fmt::Result {
-    let servers = &catalogue.services[entry.service as usize].1;
-    let server = entry.server.map(|id| Json(&servers[id.index()]));
+    let server = entry.server.map(|id| Json(entries.server_name(id)));
     let phase = match entry.phase {
         Phase::Dialling => "dialling",
         Phase::Relaying => "relaying",
@@ -248,7 +249,7 @@ fn write_entry(
          \"set\":\"{phase}\",\"kernel\":{},\"differs\":{differs}}}",
         entry.id,
         entry.peer,
-        Json(&catalogue.entrypoints[entry.entrypoint as usize].0),
+        Json(entries.entrypoint_name(entry.entrypoint)),
         OrNull(server),
         age.as_secs_f64(),
         OrNull(state),

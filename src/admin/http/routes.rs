@@ -140,7 +140,7 @@ impl Routes {
                 Some(snapshot) => {
                     let mut out = Output::new(Body::in_room(&self.room), format);
                     let usage = self.process.usage();
-                    metrics::write(&mut out, snapshot, &usage, counts.as_deref()).await;
+                    metrics::write(&mut out, snapshot, usage, counts.as_deref()).await;
                     out.finish().map(Rc::new).map_err(|error| {
                         log::error!("admin: encoding the metrics: {error}");
                         StatusCode::InternalServerError

@@ -1,12 +1,10 @@
 //! Builders of metric families: a name, a help text and samples become the value that the encoders write.
 
-use std::time::Duration;
-
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use crate::state;
+use crate::state::{self, Kind, Observed, Publish, Samples};
 
 /// One label: its name and its value.
 pub(super) type NameValue<'a> = (&'a str, &'a str);
@@ -18,33 +16,27 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    /// A number that only grows. `name` ends in `_total`.
+    /// Without a sample yet.
     #[must_use]
-    pub(crate) fn counter(name: &str, help: &str) -> Self {
-        Self::new(name, help, MetricType::COUNTER)
+    pub(crate) fn of<T>(metric: &state::Metric<T>) -> Self {
+        Self::new(metric.name, metric.help, metric.kind)
     }
 
-    /// A number that goes up and down.
+    /// The same of a metric that is in no table.
     #[must_use]
-    pub(crate) fn gauge(name: &str, help: &str) -> Self {
-        Self::new(name, help, MetricType::GAUGE)
-    }
-
-    /// Durations counted in buckets. `name` ends in `_seconds`.
-    #[must_use]
-    pub(crate) fn histogram(name: &str, help: &str) -> Self {
-        Self::new(name, help, MetricType::HISTOGRAM)
-    }
-
-    fn new(name: &str, help: &str, kind: MetricType) -> Self {
+    pub(crate) fn new(name: &str, help: &str, kind: Kind) -> Self {
         let mut family = MetricFamily::default();
         family.set_name(name.to_owned());
         family.set_help(help.to_owned());
-        family.set_field_type(kind);
+        family.set_field_type(match kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+            Kind::Histogram => MetricType::HISTOGRAM,
+        });
         Self { family }
     }
 
-    /// Adds one sample of a counter or a gauge. Integers above 2^53 lose their last digits, as they do in Prometheus.
+    /// Adds one sample of a counter or a gauge.
     pub(crate) fn sample(&mut self, labels: &[NameValue<'_>], value: f64) {
         let mut metric = metric(labels);
         if self.family.get_field_type() == MetricType::COUNTER {
@@ -59,32 +51,33 @@ impl Family {
         self.family.mut_metric().push(metric);
     }
 
-    /// The same, as part of a chain.
-    #[must_use]
-    pub(crate) fn with(mut self, labels: &[NameValue<'_>], value: f64) -> Self {
-        self.sample(labels, value);
-        self
-    }
-
     /// Adds one sample of a histogram.
-    pub(crate) fn observed<const N: usize>(
-        &mut self,
-        labels: &[NameValue<'_>],
-        observed: &state::Histogram<N>,
-    ) {
-        let buckets = observed.cumulative().map(|(bound, n)| {
+    pub(crate) fn observed(&mut self, labels: &[NameValue<'_>], observed: &dyn Observed) {
+        let mut buckets = Vec::new();
+        observed.each(&mut |bound, n| {
             let mut bucket = Bucket::default();
-            bucket.set_upper_bound(seconds(bound));
+            bucket.set_upper_bound(bound.as_secs_f64());
             bucket.set_cumulative_count(n);
-            bucket
+            buckets.push(bucket);
         });
         let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets.collect());
+        histogram.set_bucket(buckets);
         histogram.set_sample_count(observed.count());
-        histogram.set_sample_sum(seconds(observed.sum()));
+        histogram.set_sample_sum(observed.sum().as_secs_f64());
         let mut metric = metric(labels);
         metric.set_histogram(histogram);
         self.family.mut_metric().push(metric);
+    }
+
+    /// Adds the samples of one thing.
+    pub(crate) fn add<T: Publish>(&mut self, metric: &state::Metric<T>, thing: &T) {
+        let mut labels = Vec::new();
+        thing.labels(&mut |name, value| labels.push((name, value)));
+        let mut labelled = Labelled {
+            family: self,
+            labels,
+        };
+        (metric.read)(thing, &mut labelled);
     }
 
     /// How many samples it has.
@@ -100,10 +93,27 @@ impl Family {
     }
 }
 
-/// A duration in seconds, the base unit.
-#[must_use]
-pub(super) fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
+/// The samples of one thing, with its labels.
+struct Labelled<'a> {
+    family: &'a mut Family,
+    labels: Vec<NameValue<'a>>,
+}
+
+impl Samples for Labelled<'_> {
+    fn number(&mut self, label: Option<(&'static str, &str)>, value: f64) {
+        match label {
+            None => self.family.sample(&self.labels, value),
+            Some(label) => {
+                let mut labels = self.labels.clone();
+                labels.push(label);
+                self.family.sample(&labels, value);
+            }
+        }
+    }
+
+    fn observed(&mut self, observed: &dyn Observed) {
+        self.family.observed(&self.labels, observed);
+    }
 }
 
 fn metric(labels: &[NameValue<'_>]) -> Metric {

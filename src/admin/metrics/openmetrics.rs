@@ -165,7 +165,7 @@ mod tests {
 
     use super::super::metric_family::Family;
     use super::*;
-    use crate::state::Histogram;
+    use crate::state::{Histogram, Kind};
 
     fn text(family: Family) -> String {
         let mut out = String::new();
@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn a_counter_has_its_suffix_on_samples_only() {
-        let family = Family::counter("a_bytes_total", "Bytes.").with(&[("l", "v")], 3.0);
+        let mut family = Family::new("a_bytes_total", "Bytes.", Kind::Counter);
+        family.sample(&[("l", "v")], 3.0);
         assert_eq!(
             text(family),
             "# TYPE a_bytes counter\n# UNIT a_bytes bytes\n# HELP a_bytes Bytes.\na_bytes_total{l=\"v\"} 3\n"
@@ -194,7 +195,7 @@ mod tests {
         let observed = Histogram::new(BOUNDS);
         observed.observe(Duration::from_millis(250));
         observed.observe(Duration::from_secs(100_000));
-        let mut family = Family::histogram("a_seconds", "Time.");
+        let mut family = Family::new("a_seconds", "Time.", Kind::Histogram);
         family.observed(&[("l", "v")], &observed);
         assert_eq!(
             text(family),
@@ -213,7 +214,8 @@ a_seconds_count{l="v"} 2
 
     #[test]
     fn quotes_backslashes_and_line_ends_are_escaped() {
-        let family = Family::gauge("a", "x\\y\n\"z\"").with(&[("l", "\\\"\n\\n é")], f64::INFINITY);
+        let mut family = Family::new("a", "x\\y\n\"z\"", Kind::Gauge);
+        family.sample(&[("l", "\\\"\n\\n é")], f64::INFINITY);
         assert_eq!(
             text(family),
             "# TYPE a gauge\n# HELP a x\\\\y\\n\\\"z\\\"\na{l=\"\\\\\\\"\\n\\\\n é\"} +Inf\n"
@@ -222,7 +224,8 @@ a_seconds_count{l="v"} 2
 
     #[test]
     fn a_unit_is_a_whole_word() {
-        let family = Family::gauge("kilobytes", "").with(&[], 0.5);
+        let mut family = Family::new("kilobytes", "", Kind::Gauge);
+        family.sample(&[], 0.5);
         assert_eq!(text(family), "# TYPE kilobytes gauge\nkilobytes 0.5\n");
     }
 }

@@ -10,6 +10,7 @@ use super::metric_family::Family;
 use super::negotiate::Format;
 use super::openmetrics;
 use crate::admin::body::Body;
+use crate::state::{Metric, Publish};
 
 /// The samples of one piece. A histogram is one.
 const PIECE: usize = 32;
@@ -35,31 +36,32 @@ impl Output {
         }
     }
 
-    /// Writes a family to which `add` adds a sample, or some, for each of the `items`. Between two pieces others come first: the
-    /// numbers are copies, so that nothing changes meanwhile.
-    pub(crate) async fn family<T>(
-        &mut self,
-        empty: Family,
-        items: impl Iterator<Item = T>,
-        add: impl Fn(&mut Family, T),
-    ) {
-        let mut family = empty.clone();
-        let mut is_first = true;
-        for item in items {
-            add(&mut family, item);
-            if family.len() >= PIECE {
-                let piece = std::mem::replace(&mut family, empty.clone());
-                self.piece(piece, is_first);
-                is_first = false;
-                yield_now().await;
-            }
-        }
-        self.piece(family, is_first);
+    /// Writes all metrics of these things. Between two pieces others come first: the numbers are copies, so that nothing changes
+    /// meanwhile.
+    pub(crate) async fn publish<T: Publish>(&mut self, things: &[T]) {
+        self.metrics(T::METRICS, things).await;
     }
 
-    /// Writes a family that is complete.
-    pub(crate) fn whole(&mut self, family: Family) {
-        self.piece(family, true);
+    /// Writes these metrics of them.
+    pub(super) async fn metrics<T: Publish>(
+        &mut self,
+        metrics: &'static [Metric<T>],
+        things: &[T],
+    ) {
+        for metric in metrics {
+            let mut family = Family::of(metric);
+            let mut is_first = true;
+            for thing in things {
+                family.add(metric, thing);
+                if family.len() >= PIECE {
+                    let piece = std::mem::replace(&mut family, Family::of(metric));
+                    self.piece(piece, is_first);
+                    is_first = false;
+                    yield_now().await;
+                }
+            }
+            self.piece(family, is_first);
+        }
     }
 
     fn piece(&mut self, family: Family, is_first: bool) {

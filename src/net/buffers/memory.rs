@@ -9,7 +9,7 @@ use socket2::SockRef;
 use crate::state::Held;
 
 /// What all connections together may take beyond what idle ones do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryLimits {
     /// Bytes that are held in the process or in pipes for receivers that are blocked.
     pub held_bytes: usize,

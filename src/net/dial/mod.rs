@@ -7,5 +7,5 @@ mod origin;
 
 pub use happy_eyeballs::{Dial, Lack, dial_tcp};
 pub use line::{Line, Turn};
-pub use names::{Names, Resolver};
+pub use names::{Name, Names, Resolver};
 pub use origin::is_here;

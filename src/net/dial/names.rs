@@ -1,6 +1,7 @@
 //! What the servers' names resolve to, looked up by threads beside the loop and kept fresh, never in a connection's way.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{pending, poll_fn};
 use std::io;
@@ -26,23 +27,28 @@ pub type Resolver = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 
 /// The table of names. [`Names::keep_fresh`] fills it.
 pub struct Names {
-    /// In the order of their names.
-    entries: Box<[Entry]>,
+    table: RefCell<BTreeMap<usize, Rc<Name>>>,
     lookups: RefCell<Lookups>,
     /// [`Names::keep_fresh`], while it waits for somebody to ask.
     wanted: Waiters,
-    jobs: Sender<Job>,
-    answers: Receiver<(usize, io::Result<Vec<IpAddr>>)>,
+    resolver: Resolver,
+    threads: Cell<usize>,
+    jobs: (Sender<Job>, Receiver<Job>),
+    answers: (Sender<Found>, Receiver<Found>),
 }
 
 struct Job {
-    index: usize,
+    number: usize,
     name: String,
 }
 
+type Found = (usize, io::Result<Vec<IpAddr>>);
+
+/// A name that is looked up for as long as somebody holds it.
 #[derive(Debug)]
-struct Entry {
+pub struct Name {
     name: String,
+    number: usize,
     /// The last good answer, used until there is a newer one; or why there has been none; `None` before the first look-up.
     answer: RefCell<Option<Answer>>,
     /// Whether the last look-up failed: that is logged once.
@@ -54,73 +60,97 @@ type Answer = Result<Rc<[IpAddr]>, Rc<str>>;
 
 impl fmt::Debug for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.entries).finish()
+        f.debug_list()
+            .entries(self.table.borrow().values())
+            .finish()
+    }
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::resolved_by(Arc::new(system))
     }
 }
 
 impl Names {
-    /// A table of these names, none of them looked up yet, and the threads that will do so; none without a name.
-    ///
-    /// # Errors
-    /// When the threads cannot be started.
-    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> io::Result<Self> {
-        Self::resolved_by(Arc::new(system), names)
+    /// A table without a name, and with another resolver than the system's.
+    #[must_use]
+    pub fn resolved_by(resolver: Resolver) -> Self {
+        Self {
+            table: RefCell::default(),
+            lookups: RefCell::new(Lookups::new(0)),
+            wanted: Waiters::default(),
+            resolver,
+            threads: Cell::new(0),
+            jobs: unbounded(),
+            answers: unbounded(),
+        }
     }
 
-    /// The same with another resolver than the system's.
+    /// A name, to be looked up from now on and until nobody holds it. The first names have threads started for them.
     ///
     /// # Errors
-    /// When the threads cannot be started.
-    pub fn resolved_by<'a>(
-        resolver: Resolver,
-        names: impl IntoIterator<Item = &'a str>,
-    ) -> io::Result<Self> {
-        let mut names: Vec<String> = names.into_iter().map(str::to_owned).collect();
-        names.sort_unstable();
-        names.dedup();
-        let threads = names.len().min(THREADS);
-        let (jobs, to_do) = unbounded::<Job>();
-        let (done, answers) = unbounded();
-        for n in 1..=threads {
-            let (resolver, to_do, done) = (resolver.clone(), to_do.clone(), done.clone());
-            // It ends with the table.
-            thread::spawn(&format!("look-up {n}"), STACK_BYTES, move || {
-                while let Ok(Job { index, name }) = to_do.recv_blocking() {
-                    let _ = done.send_blocking((index, resolver(&name)));
-                }
-            })?;
+    /// When a thread cannot be started.
+    pub fn hold(&self, name: &str) -> io::Result<Rc<Name>> {
+        let found = self
+            .table
+            .borrow()
+            .values()
+            .find(|it| it.name == name)
+            .cloned();
+        if let Some(found) = found {
+            return Ok(found);
         }
-        Ok(Self {
-            lookups: RefCell::new(Lookups::new(names.len(), threads)),
-            entries: names.into_iter().map(Entry::new).collect(),
-            wanted: Waiters::default(),
-            jobs,
-            answers,
-        })
+        self.forget_unused();
+        if self.threads.get() < (self.table.borrow().len() + 1).min(THREADS) {
+            self.start_thread()?;
+        }
+        let number = self.lookups.borrow_mut().add();
+        let name = Rc::new(Name::new(name.to_owned(), number));
+        self.table.borrow_mut().insert(number, name.clone());
+        self.wanted.wake_all();
+        Ok(name)
     }
 
     /// True if there is no name to be looked up.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.table.borrow().is_empty()
+    }
+
+    fn start_thread(&self) -> io::Result<()> {
+        let n = self.threads.get() + 1;
+        let resolver = self.resolver.clone();
+        let (to_do, done) = (self.jobs.1.clone(), self.answers.0.clone());
+        // It ends with the table.
+        thread::spawn(&format!("look-up {n}"), STACK_BYTES, move || {
+            while let Ok(Job { number, name }) = to_do.recv_blocking() {
+                let _ = done.send_blocking((number, resolver(&name)));
+            }
+        })?;
+        self.threads.set(n);
+        self.lookups.borrow_mut().set_places(n);
+        Ok(())
+    }
+
+    fn forget_unused(&self) {
+        let mut lookups = self.lookups.borrow_mut();
+        let mut table = self.table.borrow_mut();
+        table.retain(|number, name| Rc::strong_count(name) > 1 || !lookups.remove(*number));
     }
 
     /// The addresses of a name, at once unless its first look-up is still under way.
     ///
     /// # Errors
     /// Why the name could not be resolved, when it never could.
-    pub async fn addresses(&self, name: &str) -> Result<Rc<[IpAddr]>, Rc<str>> {
-        let Ok(index) = self.find(name) else {
-            return Err("it is not in the configuration".into());
-        };
-        let entry = &self.entries[index];
-        let mut waiting = entry.waiting.waiting();
+    pub async fn addresses(&self, name: &Name) -> Result<Rc<[IpAddr]>, Rc<str>> {
+        let mut waiting = name.waiting.waiting();
         poll_fn(|cx| {
-            if let Some(answer) = &*entry.answer.borrow() {
+            if let Some(answer) = &*name.answer.borrow() {
                 return Poll::Ready(answer.clone());
             }
             waiting.wait(cx.waker());
-            if self.lookups.borrow_mut().want(index) {
+            if self.lookups.borrow_mut().want(name.number) {
                 self.wanted.wake_all();
             }
             Poll::Pending
@@ -130,29 +160,27 @@ impl Names {
 
     /// The addresses of a name, as far as they are known.
     #[must_use]
-    pub fn known(&self, name: &str) -> Option<Rc<[IpAddr]>> {
-        let entry = &self.entries[self.find(name).ok()?];
-        entry.answer.borrow().clone()?.ok()
-    }
-
-    fn find(&self, name: &str) -> Result<usize, usize> {
-        let order = |entry: &Entry| entry.name.as_str().cmp(name);
-        self.entries.binary_search_by(order)
+    pub fn known(&self, name: &Name) -> Option<Rc<[IpAddr]>> {
+        name.answer.borrow().clone()?.ok()
     }
 
     /// Looks up all names again and again, for ever.
     pub async fn keep_fresh(self: Rc<Self>, reactor: Rc<Reactor>) {
         loop {
             let now = reactor.now();
+            self.forget_unused();
             let late = self.lookups.borrow_mut().advance(now);
-            for index in late {
+            for number in late {
                 let limit = Lookups::DEADLINE.as_secs();
-                self.entries[index].failed(&format!("no answer within {limit} s"));
+                if let Some(name) = self.find(number) {
+                    name.failed(&format!("no answer within {limit} s"));
+                }
             }
-            while let Some(index) = self.begin(now) {
-                let name = self.entries[index].name.clone();
+            while let Some(number) = self.begin(now) {
+                let name = self.find(number).map(|it| it.name.clone());
+                let name = name.unwrap_or_default();
                 // Its threads last as long as the table.
-                let _ = self.jobs.try_send(Job { index, name });
+                let _ = self.jobs.0.try_send(Job { number, name });
             }
             let next_event = self.lookups.borrow().next_event();
             let due = async {
@@ -166,11 +194,15 @@ impl Names {
                 self.somebody_asks().await;
                 None
             };
-            let answer = async { self.answers.recv().await.ok() };
-            if let Some((index, answer)) = answer.or(due).or(wanted).await {
-                self.answered(index, answer, &reactor);
+            let answer = async { self.answers.1.recv().await.ok() };
+            if let Some((number, answer)) = answer.or(due).or(wanted).await {
+                self.answered(number, answer, &reactor);
             }
         }
+    }
+
+    fn find(&self, number: usize) -> Option<Rc<Name>> {
+        self.table.borrow().get(&number).cloned()
     }
 
     fn begin(&self, now: std::time::Instant) -> Option<usize> {
@@ -191,24 +223,27 @@ impl Names {
         .await;
     }
 
-    fn answered(&self, index: usize, answer: io::Result<Vec<IpAddr>>, reactor: &Reactor) {
+    fn answered(&self, number: usize, answer: io::Result<Vec<IpAddr>>, reactor: &Reactor) {
         let is_good = answer.as_ref().is_ok_and(|ips| !ips.is_empty());
         let mut lookups = self.lookups.borrow_mut();
-        lookups.finished(index, reactor.now(), is_good);
+        lookups.finished(number, reactor.now(), is_good);
         drop(lookups);
-        let entry = &self.entries[index];
+        let Some(name) = self.find(number) else {
+            return;
+        };
         match answer {
-            Ok(ips) if ips.is_empty() => entry.failed("it has no address"),
-            Ok(ips) => entry.resolved(ips),
-            Err(error) => entry.failed(&error.to_string()),
+            Ok(ips) if ips.is_empty() => name.failed("it has no address"),
+            Ok(ips) => name.resolved(ips),
+            Err(error) => name.failed(&error.to_string()),
         }
     }
 }
 
-impl Entry {
-    fn new(name: String) -> Self {
+impl Name {
+    fn new(name: String, number: usize) -> Self {
         Self {
             name,
+            number,
             answer: RefCell::default(),
             is_failing: Cell::new(false),
             waiting: Waiters::default(),

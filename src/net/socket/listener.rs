@@ -151,6 +151,24 @@ impl Listener {
         self.address
     }
 
+    /// Sets the keep-alive of what is accepted from now on; `None`: no probes. Nothing on a Unix socket.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
+        match (self.kind, keepalive) {
+            (Kind::Unix, _) => Ok(()),
+            (Kind::Tcp, Some(keepalive)) => keepalive.apply(&self.source),
+            (Kind::Tcp, None) => Ok(net::sockopt::set_socket_keepalive(&self.source, false)?),
+        }
+    }
+
+    /// The path of a Unix socket, by which its mode and group are set; `None` for a TCP address.
+    #[must_use]
+    pub fn path(&self) -> Option<&UnixPath> {
+        self.path.as_ref()
+    }
+
     /// The file of a Unix socket; `None` for a TCP address.
     #[must_use]
     pub fn file(&self) -> Option<FileId> {

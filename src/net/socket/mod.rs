@@ -14,4 +14,4 @@ pub use inherited::Inherited;
 pub use keepalive::Keepalive;
 pub use listener::{Listener, TcpOptions};
 pub use stream::Stream;
-pub use unix_socket::{FileId, UnixSocket};
+pub use unix_socket::{FileId, UnixPath, UnixSocket};

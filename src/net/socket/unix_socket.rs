@@ -65,37 +65,17 @@ impl UnixSocket {
         Ok(Self { socket, path })
     }
 
-    /// Gives the socket's file to a group.
-    ///
-    /// # Errors
-    /// `PermissionDenied` unless this user is a member of the group.
-    pub fn set_group(&self, group: u32) -> io::Result<()> {
-        let file = self.path.open()?;
-        Ok(rustix::fs::chownat(
-            &file,
-            "",
-            None,
-            Some(Gid::from_raw(group)),
-            AtFlags::EMPTY_PATH,
-        )?)
-    }
-
-    /// Sets the permission bits of the socket's file. To connect takes write permission.
-    ///
-    /// # Errors
-    /// The kernel's; `NotFound` without `/proc`.
-    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        let file = self.path.open()?;
-        // The one way that all kernels have to change the mode of exactly this file, whatever its path leads to by now.
-        let exactly = format!("/proc/self/fd/{}", file.as_raw_fd());
-        Ok(rustix::fs::chmod(exactly, Mode::from_raw_mode(mode))?)
+    /// Its path, by which its mode and group are set.
+    #[must_use]
+    pub fn path(&self) -> &UnixPath {
+        &self.path
     }
 }
 
 /// The path of a bound socket. It is removed in the end, unless the file there is another one, or somebody else still has the
 /// socket (a service manager that keeps it for the next process).
 #[derive(Debug)]
-pub(super) struct UnixPath {
+pub struct UnixPath {
     path: PathBuf,
     file: FileId,
 }
@@ -110,6 +90,32 @@ impl UnixPath {
             path: path.to_owned(),
             file: FileId::of(&meta),
         })
+    }
+
+    /// Gives the socket's file to a group.
+    ///
+    /// # Errors
+    /// `PermissionDenied` unless this user is a member of the group.
+    pub fn set_group(&self, group: u32) -> io::Result<()> {
+        let file = self.open()?;
+        Ok(rustix::fs::chownat(
+            &file,
+            "",
+            None,
+            Some(Gid::from_raw(group)),
+            AtFlags::EMPTY_PATH,
+        )?)
+    }
+
+    /// Sets the permission bits of the socket's file. To connect takes write permission.
+    ///
+    /// # Errors
+    /// The kernel's; `NotFound` without `/proc`.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let file = self.open()?;
+        // The one way that all kernels have to change the mode of exactly this file, whatever its path leads to by now.
+        let exactly = format!("/proc/self/fd/{}", file.as_raw_fd());
+        Ok(rustix::fs::chmod(exactly, Mode::from_raw_mode(mode))?)
     }
 
     pub(super) fn file(&self) -> FileId {

@@ -1,0 +1,23 @@
+//! What everything that runs stands on.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use smol::LocalExecutor;
+
+use super::capacity::Capacity;
+use crate::conn::CurrentTopology;
+use crate::net::{Names, Reactor};
+use crate::state::Shared;
+
+/// The loop, what is known, and what reloads change for all.
+#[derive(Clone, Debug)]
+pub(super) struct Ground {
+    pub(super) reactor: Rc<Reactor>,
+    pub(super) executor: Rc<LocalExecutor<'static>>,
+    pub(super) shared: Rc<Shared>,
+    pub(super) names: Rc<Names>,
+    pub(super) topology: Rc<CurrentTopology>,
+    /// How many connections there may be.
+    pub(super) capacity: Rc<Cell<Capacity>>,
+}

@@ -1,0 +1,369 @@
+//! The listeners of a configuration: those that stay are kept, the others are opened before anything is closed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use smol::Task;
+
+use super::accept::{self, Door};
+use super::bind::{self, BindError};
+use super::capacity::Capacity;
+use super::ground::Ground;
+use super::hand_over::{HandOver, Handed, is_worth_keeping};
+use crate::config::{self, Config, Listen};
+use crate::conn::{CurrentRoute, Route};
+use crate::net::Listener;
+
+/// All listeners, each with its accept loop. A number is never used again.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    all: BTreeMap<u64, Listening>,
+    last: u64,
+}
+
+/// A listener and its accept loop.
+#[derive(Debug)]
+pub(super) struct Listening {
+    listen: Listen,
+    /// What it was opened for, or adapted to.
+    configured: config::Entrypoint,
+    /// The service manager is to keep its socket for the next process.
+    is_kept: bool,
+    door: Rc<Door>,
+    accepting: Task<()>,
+}
+
+/// The listener for one address of a configuration that is to come into force.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// It is there: its number.
+    There(u64),
+    /// It has been opened.
+    New(Opened),
+}
+
+/// A listener that has been opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    listener: Listener,
+    /// It was handed over to this process.
+    is_inherited: bool,
+    is_kept: bool,
+}
+
+/// One address of an entrypoint.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) entrypoint: &'a config::Entrypoint,
+    pub(super) listen: &'a Listen,
+}
+
+impl<'a> Wanted<'a> {
+    /// All of a configuration, in its order.
+    pub(super) fn of(config: &'a Config) -> impl Iterator<Item = Self> {
+        config.entrypoints.iter().flat_map(|entrypoint| {
+            let listens = entrypoint.listen.iter();
+            listens.map(move |listen| Self { entrypoint, listen })
+        })
+    }
+
+    fn open(self, ground: &Ground, handed: Option<Handed>) -> Result<Listener, BindError> {
+        bind::entrypoint(&ground.reactor, self.entrypoint, self.listen, handed)
+    }
+}
+
+impl Listening {
+    /// Whether it is the listener for this address. One that is bound in another way, or that a new one would let others in to than this
+    /// one can be told to, is another one.
+    fn is_for(&self, wanted: &Wanted<'_>) -> bool {
+        let (old, new) = (&self.configured, wanted.entrypoint);
+        let is_default_again = (old.socket.mode.is_some() && new.socket.mode.is_none())
+            || (old.socket.group.is_some() && new.socket.group.is_none());
+        self.listen == *wanted.listen && old.reuse_port == new.reuse_port && !is_default_again
+    }
+
+    /// Whether it has to be told of what is configured now.
+    fn differs(&self, configured: &config::Entrypoint) -> bool {
+        let of = |it: &config::Entrypoint| (it.keepalive, it.socket.clone());
+        of(&self.configured) != of(configured)
+    }
+
+    /// Whether nobody can listen there as long as this one does.
+    fn is_in_the_way(&self, listen: &Listen) -> bool {
+        match (&self.listen, listen) {
+            (Listen::Tcp { address, .. }, Listen::Tcp { address: other, .. }) => {
+                address.port() == other.port()
+            }
+            (Listen::Unix(path), Listen::Unix(other)) => path == other,
+            _ => false,
+        }
+    }
+
+    fn start(
+        ground: &Ground,
+        listener: Listener,
+        wanted: Wanted<'_>,
+        is_kept: bool,
+        route: Rc<Route>,
+    ) -> Self {
+        let door = Rc::new(Door {
+            listener,
+            route: CurrentRoute::new(route),
+        });
+        let accepting = ground.executor.spawn(accept::accept(
+            ground.executor.clone(),
+            ground.reactor.clone(),
+            ground.shared.conns.clone(),
+            door.clone(),
+            ground.capacity.clone(),
+        ));
+        Self {
+            listen: wanted.listen.clone(),
+            configured: wanted.entrypoint.clone(),
+            is_kept,
+            door,
+            accepting,
+        }
+    }
+
+    /// Stops accepting. Who waits in the backlog is reset.
+    async fn end(self) {
+        // Cancelled, not only told to stop: with its future and this its listener is closed.
+        self.accepting.cancel().await;
+    }
+
+    pub(super) fn listener(&self) -> &Listener {
+        &self.door.listener
+    }
+}
+
+impl Listeners {
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Listening> {
+        self.all.values()
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The addresses that an entrypoint listens on, with the ports that the kernel chose.
+    pub(super) fn addresses(&self, entrypoint: &str) -> Vec<SocketAddr> {
+        let of_it = |it: &&Listening| it.door.route.get().entrypoint.name() == entrypoint;
+        let of_it = self.iter().filter(of_it);
+        of_it.filter_map(|it| it.listener().local_addr()).collect()
+    }
+
+    /// The sockets that the service manager is to keep. What cannot be kept, for lack of descriptors, is opened anew by the next
+    /// process.
+    pub(super) fn kept(&self) -> Vec<OwnedFd> {
+        let kept = self.iter().filter(|it| it.is_kept);
+        kept.filter_map(|it| it.listener().as_fd().try_clone_to_owned().ok())
+            .collect()
+    }
+
+    /// Has all of them know how many connections there may be.
+    pub(super) fn limit(&self, capacity: &Capacity) {
+        self.iter()
+            .for_each(|it| it.listener().limit_unsent(capacity.connections));
+    }
+
+    /// Has the listener of a slot serve its address from now on. `None` if it has gone meanwhile.
+    pub(super) fn put(
+        &mut self,
+        ground: &Ground,
+        wanted: Wanted<'_>,
+        slot: Slot,
+        route: &Rc<Route>,
+    ) -> Option<(u64, &Listening)> {
+        let number = match slot {
+            Slot::There(number) => {
+                let there = self.all.get_mut(&number)?;
+                there.configured = wanted.entrypoint.clone();
+                there.door.route.replace(route.clone());
+                number
+            }
+            Slot::New(opened) => {
+                let (listener, is_inherited) = (opened.listener, opened.is_inherited);
+                bind::log_listening(wanted.listen, route, &listener, is_inherited);
+                let (is_kept, route) = (opened.is_kept, route.clone());
+                let listening = Listening::start(ground, listener, wanted, is_kept, route);
+                self.last += 1;
+                self.all.insert(self.last, listening);
+                self.last
+            }
+        };
+        Some((number, self.all.get(&number)?))
+    }
+
+    /// Closes all but these.
+    pub(super) async fn retain(&mut self, stays: &BTreeSet<u64>) {
+        let all = std::mem::take(&mut self.all);
+        for (number, listening) in all {
+            if stays.contains(&number) {
+                self.all.insert(number, listening);
+            } else {
+                listening.end().await;
+            }
+        }
+    }
+
+    /// The listeners that stay, one for each address of a configuration that has one already.
+    pub(super) fn find(&self, config: &Config) -> Vec<Option<u64>> {
+        let mut free: Vec<u64> = self.all.keys().copied().collect();
+        let mut find = |wanted: Wanted<'_>| {
+            let is_it = |number: &u64| self.all.get(number).is_some_and(|it| it.is_for(&wanted));
+            let at = free.iter().position(is_it)?;
+            Some(free.remove(at))
+        };
+        Wanted::of(config).map(&mut find).collect()
+    }
+
+    /// Gives those that stay the keep-alive, mode and group of a configuration.
+    ///
+    /// # Errors
+    /// The first that cannot have them. Then all have what they had.
+    pub(super) fn adapt(&self, config: &Config, found: &[Option<u64>]) -> Result<(), BindError> {
+        let each = Wanted::of(config).zip(found);
+        for (wanted, number) in each {
+            let there = number.and_then(|number| self.all.get(&number));
+            if let Some(there) = there.filter(|it| it.differs(wanted.entrypoint))
+                && let Err(why) = bind::adapt(there.listener(), wanted.entrypoint, wanted.listen)
+            {
+                self.adapt_back(config, found);
+                return Err(why);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives them again what they had.
+    pub(super) fn adapt_back(&self, config: &Config, found: &[Option<u64>]) {
+        for (wanted, number) in Wanted::of(config).zip(found) {
+            let there = number.and_then(|number| self.all.get(&number));
+            if let Some(there) = there.filter(|it| it.differs(wanted.entrypoint))
+                && let Err(why) = bind::adapt(there.listener(), &there.configured, &there.listen)
+            {
+                log::error!("{why}");
+            }
+        }
+    }
+
+    /// Opens a listener for each address that has none. Where the system refuses one because a listener of ours that is to go has it,
+    /// that one is closed first.
+    ///
+    /// # Errors
+    /// The first that cannot be had. Then all are as they were.
+    pub(super) async fn open(
+        &mut self,
+        ground: &Ground,
+        config: &Config,
+        found: &[Option<u64>],
+        mut handed: HandOver,
+    ) -> Result<Vec<Slot>, BindError> {
+        let wanted: Vec<_> = Wanted::of(config).collect();
+        let mut going: Vec<u64> = self.all.keys().copied().collect();
+        going.retain(|number| !found.contains(&Some(*number)));
+        let mut slots: Vec<Option<Slot>> = found.iter().map(|it| it.map(Slot::There)).collect();
+        let mut closed = Vec::new();
+        for (wanted, slot) in wanted.iter().zip(&mut slots) {
+            let handed = handed.next();
+            if slot.is_some() {
+                continue;
+            }
+            let is_inherited = handed.is_some();
+            let is_kept = is_worth_keeping(wanted.entrypoint, wanted.listen, handed.as_ref());
+            let mut opened = wanted.open(ground, handed);
+            if opened.as_ref().is_err_and(|error| error.is_in_use) {
+                let (in_the_way, others) = going.into_iter().partition(|number| {
+                    let there = self.all.get(number);
+                    there.is_some_and(|it| it.is_in_the_way(wanted.listen))
+                });
+                going = others;
+                if self.close(in_the_way, &mut closed).await {
+                    opened = reopened(ground, *wanted).await;
+                }
+            }
+            match opened {
+                Ok(listener) => {
+                    *slot = Some(Slot::New(Opened {
+                        listener,
+                        is_inherited,
+                        is_kept,
+                    }));
+                }
+                Err(error) => {
+                    // What was opened may have the addresses of what comes back.
+                    drop(slots);
+                    self.restore(ground, closed).await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(slots.into_iter().flatten().collect())
+    }
+
+    /// Closes these, and notes what they were. False if there are none.
+    async fn close(&mut self, numbers: Vec<u64>, closed: &mut Vec<Closed>) -> bool {
+        let is_any = !numbers.is_empty();
+        for number in numbers {
+            if let Some(listening) = self.all.remove(&number) {
+                closed.push(Closed {
+                    number,
+                    listen: listening.listen.clone(),
+                    configured: listening.configured.clone(),
+                    is_kept: listening.is_kept,
+                    route: listening.door.route.get(),
+                });
+                listening.end().await;
+            }
+        }
+        is_any
+    }
+
+    /// Opens again what was closed for others that could not be opened.
+    async fn restore(&mut self, ground: &Ground, closed: Vec<Closed>) {
+        for it in closed {
+            let wanted = Wanted {
+                entrypoint: &it.configured,
+                listen: &it.listen,
+            };
+            match reopened(ground, wanted).await {
+                Ok(listener) => {
+                    let listening =
+                        Listening::start(ground, listener, wanted, it.is_kept, it.route);
+                    self.all.insert(it.number, listening);
+                }
+                Err(why) => {
+                    log::error!("{why}; it was closed for a configuration that cannot be applied")
+                }
+            }
+        }
+    }
+}
+
+/// A listener that was closed for another one.
+struct Closed {
+    number: u64,
+    listen: Listen,
+    configured: config::Entrypoint,
+    is_kept: bool,
+    route: Rc<Route>,
+}
+
+/// Opens an address that was ours a moment ago: a service manager that keeps its socket takes a moment to let it go.
+async fn reopened(ground: &Ground, wanted: Wanted<'_>) -> Result<Listener, BindError> {
+    const TRIES: u32 = 100;
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 1..TRIES {
+        match wanted.open(ground, None) {
+            Err(error) if error.is_in_use => ground.reactor.sleep(PAUSE).await,
+            opened => return opened,
+        }
+    }
+    wanted.open(ground, None)
+}

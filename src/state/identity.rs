@@ -1,0 +1,53 @@
+//! Identities: numbers that are unique while the process lives and are never used again.
+
+use std::cell::Cell;
+use std::fmt;
+use std::num::NonZeroU64;
+
+/// Declares an identity type.
+macro_rules! identity {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(NonZeroU64);
+
+        impl From<NonZeroU64> for $name {
+            fn from(number: NonZeroU64) -> Self {
+                Self(number)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+identity! {
+    /// A connection's identity.
+    ConnId
+}
+identity! {
+    /// An entrypoint's identity. Those that are older have smaller ones.
+    EntrypointId
+}
+identity! {
+    /// A server's identity. Those that are older have smaller ones.
+    ServerId
+}
+
+/// Gives identities out.
+#[derive(Debug, Default)]
+pub(super) struct Identities(Cell<u64>);
+
+impl Identities {
+    /// One that nobody has had.
+    pub(super) fn next<I: From<NonZeroU64>>(&self) -> I {
+        let number = self.0.get() + 1;
+        self.0.set(number);
+        // 2^64 of them take 584 years at one each nanosecond.
+        NonZeroU64::new(number).unwrap_or(NonZeroU64::MAX).into()
+    }
+}

@@ -1,0 +1,143 @@
+//! The entrypoints, services and servers that live: those of the configuration in force, and those that it no longer has while
+//! connections hold them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::addresses::Addresses;
+use super::entrypoint::{Entrypoint, EntrypointNumbers, Local, Protocol};
+use super::identity::{EntrypointId, Identities};
+use super::service::{Server, ServerNumbers, Service};
+
+/// Finds what lives. It keeps nothing alive: the routes and the connections do.
+#[derive(Debug, Default)]
+pub struct Registry {
+    identities: Identities,
+    entrypoints: RefCell<BTreeMap<EntrypointId, Weak<Entrypoint>>>,
+    services: RefCell<BTreeMap<String, Weak<Service>>>,
+    /// By the names of their service and their own.
+    servers: RefCell<BTreeMap<(String, String), Weak<Server>>>,
+    /// Made when it is asked for, and gone when one of the entrypoints has changed.
+    addresses: RefCell<Option<Arc<Addresses>>>,
+}
+
+impl Registry {
+    /// The entrypoint of this name. Where none lives a new one begins, at `now` and with nothing counted.
+    pub fn entrypoint(&self, name: &str, protocol: Protocol, now: Instant) -> Rc<Entrypoint> {
+        let living = self.entrypoints();
+        let found = living.into_iter().find(|it| it.name() == name);
+        found.unwrap_or_else(|| {
+            let id = self.identities.next();
+            let new = Rc::new(Entrypoint::new(id, name, protocol, now));
+            let mut all = self.entrypoints.borrow_mut();
+            all.insert(id, Rc::downgrade(&new));
+            new
+        })
+    }
+
+    /// The service of this name, likewise.
+    pub fn service(&self, name: &str) -> Rc<Service> {
+        let mut services = self.services.borrow_mut();
+        services.retain(|_, it| it.strong_count() > 0);
+        let found = services.get(name).and_then(Weak::upgrade);
+        found.unwrap_or_else(|| {
+            let new = Rc::new(Service::new(name));
+            services.insert(name.to_owned(), Rc::downgrade(&new));
+            new
+        })
+    }
+
+    /// The server of this name in `service`, likewise.
+    pub fn server(&self, service: &Service, name: &str) -> Rc<Server> {
+        let mut servers = self.servers.borrow_mut();
+        let key = (service.name.clone(), name.to_owned());
+        let found = servers.get(&key).and_then(Weak::upgrade);
+        found.unwrap_or_else(|| {
+            let new = Rc::new(Server::new(self.identities.next(), &service.name, name));
+            servers.insert(key, Rc::downgrade(&new));
+            new
+        })
+    }
+
+    /// Notes what an entrypoint listens on from now on.
+    pub fn listens_on(&self, entrypoint: &Entrypoint, locals: Vec<Local>) {
+        entrypoint.listens_on(locals);
+        self.addresses.take();
+    }
+
+    /// The entrypoints that live, the oldest first.
+    #[must_use]
+    pub fn entrypoints(&self) -> Vec<Rc<Entrypoint>> {
+        let before = self.entrypoints.borrow().len();
+        let living = living(&self.entrypoints);
+        if living.len() < before {
+            self.addresses.take();
+        }
+        living
+    }
+
+    /// Copies the numbers of all that live.
+    #[must_use]
+    pub fn numbers(&self) -> (Vec<EntrypointNumbers>, Vec<ServerNumbers>) {
+        let entrypoints = self.entrypoints();
+        let entrypoints = entrypoints.iter().map(|it| it.numbers()).collect();
+        let servers = living(&self.servers);
+        let servers = servers.iter().map(|it| it.numbers()).collect();
+        (entrypoints, servers)
+    }
+
+    /// The servers that live, in the order of their names.
+    #[must_use]
+    pub fn servers(&self) -> Vec<Rc<Server>> {
+        living(&self.servers)
+    }
+
+    /// Where all of them listen and have listened.
+    #[must_use]
+    pub fn addresses(&self) -> Arc<Addresses> {
+        let entrypoints = self.entrypoints();
+        let mut addresses = self.addresses.borrow_mut();
+        let addresses = addresses.get_or_insert_with(|| Arc::new(Addresses::of(&entrypoints)));
+        addresses.clone()
+    }
+}
+
+/// Those that live. The others are forgotten.
+fn living<I: Ord, T>(all: &RefCell<BTreeMap<I, Weak<T>>>) -> Vec<Rc<T>> {
+    let mut living = Vec::with_capacity(all.borrow().len());
+    all.borrow_mut().retain(|_, it| {
+        let it = it.upgrade();
+        living.extend(it.clone());
+        it.is_some()
+    });
+    living
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_lives_is_found_again_and_whoever_is_gone_begins_anew() {
+        let registry = Registry::default();
+        let now = Instant::now();
+        let first = registry.entrypoint("a", Protocol::Tcp, now);
+        first.counters.opened.increment();
+        let again = registry.entrypoint("a", Protocol::Tcp, now);
+        assert!(Rc::ptr_eq(&first, &again));
+        let (id, service) = (first.id(), registry.service("s"));
+        let server = registry.server(&service, "x");
+        assert!(Rc::ptr_eq(&server, &registry.server(&service, "x")));
+        let other = registry.service("t");
+        assert_ne!(server.id(), registry.server(&other, "x").id());
+        assert_eq!(registry.numbers().1.len(), 1, "nobody holds the other one");
+        drop((first, again));
+        assert!(registry.entrypoints().is_empty());
+        let new = registry.entrypoint("a", Protocol::Tcp, now);
+        assert!(new.id() > id, "an identity is never used again");
+        assert_eq!(new.counters.opened.value(), 0);
+    }
+}
