@@ -7,7 +7,10 @@ use std::path::Path;
 
 /// Each layer with those that it may import, as in ARCHITECTURE.md. What stands beside them (main, commands, ...) may import all.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("proxy", &["admin", "conn", "net", "state", "config", "sys"]),
+    (
+        "proxy",
+        &["admin", "conn", "net", "state", "config", "sys", "logging"],
+    ),
     ("admin", &["state", "sys"]),
     ("conn", &["net", "state", "config", "sys"]),
     ("net", &["state", "sys"]),

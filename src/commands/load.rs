@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use coracle::config::{Config, Diagnostic, Location, Overrides, count, printable};
+use coracle::config::{Config, Overrides, count, printable};
 
 /// Far beyond any configuration that is meant.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -66,18 +66,27 @@ pub(super) fn summary(config: &Config) -> String {
     )
 }
 
-/// Logs what is allowed, but probably not meant.
-pub(super) fn log_warnings(config: &Config) {
-    let Some(warnings) = &config.warnings else {
-        return;
-    };
-    for Diagnostic { location, message } in &warnings.told {
-        match location {
-            Some(Location { line, .. }) => {
-                log::warn!(target: "setup", "{}:{line}: {message}", warnings.file);
-            }
-            None => log::warn!(target: "setup", "{}: {message}", warnings.file),
+/// Where a running proxy reads its configuration anew: the file that it began with, with what its command line adds.
+pub(super) struct Source {
+    pub(super) file: Option<PathBuf>,
+    pub(super) overrides: Overrides,
+}
+
+impl coracle::proxy::Source for Source {
+    fn load(&self) -> Result<Config, String> {
+        match &self.file {
+            Some(path) => file(path, &self.overrides),
+            None => Config::with_overrides(None, &self.overrides).map_err(|it| it.to_string()),
         }
+    }
+
+    fn parse(&self, name: &str, text: &str) -> Result<Config, String> {
+        let config = Config::with_overrides(Some((name, text)), &self.overrides);
+        config.map_err(|mistakes| mistakes.to_string())
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        self.file.clone()
     }
 }
 

@@ -1,10 +1,12 @@
 //! `coracle run`: forwards connections until it is told to stop.
 
+use std::cell::OnceCell;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use coracle::config::Overrides;
 use coracle::net::Inherited;
-use coracle::proxy::Proxy;
+use coracle::proxy::{Proxy, log_warnings};
 
 use super::stops::Hangup;
 use super::{drive, load, start, told};
@@ -19,11 +21,15 @@ pub(crate) fn run(arguments: Run) -> Result<ExitCode, String> {
         access_log: arguments.access_log,
     };
     let (config, file) = load::for_run(arguments.config, &overrides)?;
-    let stops = start(config.log.level, config.log.access, Hangup::Ignored)?;
-    if let Some(file) = file {
+    let commander = Rc::<OnceCell<_>>::default();
+    let hangup = Hangup::Reloads(commander.clone());
+    let stops = start(config.log.level, config.log.access, hangup)?;
+    if let Some(file) = &file {
         log::info!(target: "setup", file:% = file.display(); "configuration read");
     }
-    load::log_warnings(&config);
+    log_warnings(&config);
     let proxy = Proxy::bind_with(&config, inherited).map_err(told)?;
-    drive(proxy, stops)
+    let _ = commander.set(proxy.commander());
+    let source = load::Source { file, overrides };
+    drive(proxy.reading_from(Box::new(source)), stops)
 }

@@ -1,8 +1,11 @@
 //! The signals that ask the program to stop, and what it lacks if it cannot receive them.
 
+use std::cell::OnceCell;
+use std::rc::Rc;
 use std::{io, panic, thread};
 
 use async_signal::{Signal, Signals};
+use coracle::proxy::Commander;
 use smol::stream::{Stream, StreamExt};
 
 /// The requests to stop, by the signal that made them.
@@ -10,10 +13,10 @@ pub(super) trait Stops: Stream<Item = &'static str> + Unpin + 'static {}
 impl<S: Stream<Item = &'static str> + Unpin + 'static> Stops for S {}
 
 /// What SIGHUP does, which a closing terminal sends.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) enum Hangup {
-    /// It is told in the log: a service has no terminal.
-    Ignored,
+    /// It has the configuration read anew, once there is a proxy to be told.
+    Reloads(Rc<OnceCell<Commander>>),
     /// It ends what is shown in a terminal.
     Stops,
 }
@@ -40,13 +43,16 @@ pub(super) fn stops(hangup: Hangup) -> Result<impl Stops, String> {
         Signal::Term => Some("SIGTERM"),
         Signal::Int => Some("SIGINT"),
         Signal::Quit => Some("SIGQUIT"),
-        Signal::Hup if hangup == Hangup::Stops => Some("SIGHUP"),
-        _ => {
-            log::warn!(
-                "SIGHUP: reload is not supported yet; restart coracle to apply a changed configuration"
-            );
-            None
-        }
+        _ => match &hangup {
+            Hangup::Stops => Some("SIGHUP"),
+            Hangup::Reloads(commander) => {
+                // Before there is one, the configuration has just been read.
+                if let Some(commander) = commander.get() {
+                    commander.reload("SIGHUP");
+                }
+                None
+            }
+        },
     }))
 }
 

@@ -5,7 +5,7 @@ mod line;
 mod stderr;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -41,7 +41,7 @@ pub fn install(level: LevelFilter, access: bool) -> io::Result<()> {
     let style = Style::of_stderr();
     let logger: &'static Logger = Box::leak(Box::new(Logger {
         style,
-        level,
+        level: AtomicU8::new(level as u8),
         sender,
         waiting: AtomicUsize::new(0),
         dropped: AtomicU64::new(0),
@@ -53,16 +53,25 @@ pub fn install(level: LevelFilter, access: bool) -> io::Result<()> {
         .stack_size(64 * 1024)
         .spawn(move || logger.write_lines(&receiver))?;
     log::set_logger(logger).map_err(io::Error::other)?;
+    let _ = LOGGER.set(logger);
+    set(level, access);
+    // The default hook writes to stderr, which may block.
+    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+    Ok(())
+}
+
+/// Writes lines of another level from now on, and access lines or none. Without a logger nothing happens.
+pub fn set(level: LevelFilter, access: bool) {
+    let Some(logger) = LOGGER.get() else {
+        return;
+    };
+    logger.level.store(level as u8, Ordering::Relaxed);
     let access_level = if access {
         LevelFilter::Info
     } else {
         LevelFilter::Off
     };
     log::set_max_level(level.max(access_level));
-    let _ = LOGGER.set(logger);
-    // The default hook writes to stderr, which may block.
-    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
-    Ok(())
 }
 
 /// Writes `text` to stderr as it is, after what was logged before. Whether or not somebody reads it, this returns within half a
@@ -88,7 +97,8 @@ enum Message {
 
 struct Logger {
     style: Style,
-    level: LevelFilter,
+    /// A [`LevelFilter`] as a number.
+    level: AtomicU8,
     sender: Sender<Message>,
     /// Lines that were sent and are not written yet.
     waiting: AtomicUsize,
@@ -98,7 +108,8 @@ struct Logger {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.level || metadata.target() == "access"
+        metadata.level() as u8 <= self.level.load(Ordering::Relaxed)
+            || metadata.target() == "access"
     }
 
     fn log(&self, record: &Record<'_>) {

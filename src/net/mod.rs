@@ -13,7 +13,7 @@ mod socket;
 
 pub use buffers::{Allowance, MemoryLimits};
 pub use dial::{Dial, Lack, Line, Name, Names, Resolver, Turn, dial_tcp, is_here};
-pub use reactor::{Reactor, Sleep};
+pub use reactor::{Directories, Reactor, Sleep};
 pub use relay::{Broken, Meter, Relay, Side, relay};
 pub use socket::{
     EarlyData, FileId, Inherited, Keepalive, Listener, Read, Stream, TcpOptions, UnixPath,

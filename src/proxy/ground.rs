@@ -6,6 +6,7 @@ use std::rc::Rc;
 use smol::LocalExecutor;
 
 use super::capacity::Capacity;
+use super::notify::Manager;
 use crate::conn::CurrentTopology;
 use crate::net::{Names, Reactor};
 use crate::state::Shared;
@@ -18,6 +19,8 @@ pub(super) struct Ground {
     pub(super) shared: Rc<Shared>,
     pub(super) names: Rc<Names>,
     pub(super) topology: Rc<CurrentTopology>,
+    /// The service manager.
+    pub(super) manager: Rc<Manager>,
     /// How many connections there may be.
     pub(super) capacity: Rc<Cell<Capacity>>,
 }

@@ -146,9 +146,9 @@ impl Listeners {
         self.all.values()
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.all.len()
+    /// Their numbers.
+    pub(super) fn numbers(&self) -> BTreeSet<u64> {
+        self.all.keys().copied().collect()
     }
 
     /// The addresses that an entrypoint listens on, with the ports that the kernel chose.
@@ -284,7 +284,7 @@ impl Listeners {
                     there.is_some_and(|it| it.is_in_the_way(wanted.listen))
                 });
                 going = others;
-                if self.close(in_the_way, &mut closed).await {
+                if self.close(ground, in_the_way, &mut closed).await {
                     opened = reopened(ground, *wanted).await;
                 }
             }
@@ -308,8 +308,17 @@ impl Listeners {
     }
 
     /// Closes these, and notes what they were. False if there are none.
-    async fn close(&mut self, numbers: Vec<u64>, closed: &mut Vec<Closed>) -> bool {
+    async fn close(
+        &mut self,
+        ground: &Ground,
+        numbers: Vec<u64>,
+        closed: &mut Vec<Closed>,
+    ) -> bool {
         let is_any = !numbers.is_empty();
+        if is_any {
+            // What it keeps listens as long as it does.
+            ground.manager.release();
+        }
         for number in numbers {
             if let Some(listening) = self.all.remove(&number) {
                 closed.push(Closed {

@@ -12,6 +12,7 @@ mod notify;
 mod running;
 mod supervisor;
 mod sweep;
+mod watch;
 
 use std::cell::Cell;
 use std::fmt;
@@ -25,6 +26,7 @@ use smol::stream::Stream;
 
 pub use bind::BindError;
 pub use commands::{Commander, Reloaded, Source};
+pub use supervisor::{Drained, log_warnings};
 
 use capacity::Capacity;
 use ground::Ground;
@@ -51,15 +53,6 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// How a drain ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drained {
-    /// Connections that ended by themselves after the request to stop.
-    pub ended: usize,
-    /// Connections that were cut.
-    pub cut: usize,
-}
-
 impl Proxy {
     /// Opens every listener of the configuration.
     ///
@@ -84,10 +77,10 @@ impl Proxy {
             shared,
             names: Rc::new(Names::default()),
             topology: Rc::default(),
+            manager: Manager::from_env(),
             capacity: Rc::new(Cell::new(Capacity::default())),
         };
-        let manager = Manager::from_env();
-        let handed = HandOver::new(config, inherited, &manager);
+        let handed = HandOver::new(config, inherited, &ground.manager);
         let mut running = Running::nothing(config);
         // Where nothing runs yet there is nothing to wait for.
         block_on(running.apply(&ground, config.clone(), handed))?;
@@ -101,8 +94,8 @@ impl Proxy {
             ground,
             running,
             admin,
-            manager,
             source: None,
+            commander: commander.clone(),
             commands,
             tasks: Tasks::default(),
         };

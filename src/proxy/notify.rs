@@ -25,6 +25,9 @@ use crate::net::Reactor;
 /// The name under which the manager keeps our listening sockets (FDNAME).
 pub(super) const KEPT: &str = "entrypoint";
 
+/// Has the manager close what it keeps under that name.
+const FORGET: &str = "FDSTOREREMOVE=1\nFDNAME=entrypoint\n";
+
 /// The kernel takes 253 descriptors with one message (SCM_MAX_FD).
 const DESCRIPTORS_AT_ONCE: usize = 64;
 
@@ -90,18 +93,28 @@ impl Manager {
     pub(super) fn ready(
         self: &Rc<Self>,
         reactor: &Rc<Reactor>,
-        mut kept: Vec<OwnedFd>,
+        kept: Vec<OwnedFd>,
     ) -> Option<impl Future<Output = ()> + use<>> {
-        let mut messages = VecDeque::new();
-        while !kept.is_empty() {
-            let rest = kept.split_off(kept.len().min(DESCRIPTORS_AT_ONCE));
-            messages.push_back(Message {
-                text: format!("FDSTORE=1\nFDNAME={KEPT}\n"),
-                descriptors: std::mem::replace(&mut kept, rest),
-            });
-        }
+        let mut messages = to_be_kept(kept);
         messages.push_back(Message::text("READY=1\n"));
         self.say(reactor, messages)
+    }
+
+    /// Other listeners are open now: `kept` are to be kept, and no others.
+    pub(super) fn keep_instead(
+        self: &Rc<Self>,
+        reactor: &Rc<Reactor>,
+        kept: Vec<OwnedFd>,
+    ) -> Option<impl Future<Output = ()> + use<>> {
+        let mut messages = to_be_kept(kept);
+        messages.push_front(Message::text(FORGET));
+        self.say(reactor, messages)
+    }
+
+    /// Has the manager close the listening sockets that it keeps, as soon as it hears of it.
+    pub(super) fn release(&self) {
+        // One that does not hear keeps them, and the address is found in use.
+        let _ = self.send(&Message::text(FORGET));
     }
 
     /// The drain has begun; it may take `drain_timeout`, however short the manager's own patience is.
@@ -146,7 +159,7 @@ impl Manager {
             return;
         };
         let messages = [
-            Message::text(format!("FDSTOREREMOVE=1\nFDNAME={KEPT}\n")),
+            Message::text(FORGET),
             // The manager closes it when it has done everything that it was told before.
             Message {
                 text: "BARRIER=1\n".to_owned(),
@@ -216,6 +229,18 @@ impl Manager {
         }
         sent
     }
+}
+
+fn to_be_kept(mut kept: Vec<OwnedFd>) -> VecDeque<Message> {
+    let mut messages = VecDeque::new();
+    while !kept.is_empty() {
+        let rest = kept.split_off(kept.len().min(DESCRIPTORS_AT_ONCE));
+        messages.push_back(Message {
+            text: format!("FDSTORE=1\nFDNAME={KEPT}\n"),
+            descriptors: std::mem::replace(&mut kept, rest),
+        });
+    }
+    messages
 }
 
 impl Channel {

@@ -11,23 +11,32 @@ use smol::stream::{Stream, StreamExt};
 
 use super::bind::BindError;
 use super::capacity::Capacity;
-use super::commands::{Command, Reloaded, Source};
+use super::commands::{Command, Commander, Reloaded, Source};
 use super::ground::Ground;
 use super::hand_over::HandOver;
-use super::notify::Manager;
 use super::running::{Removed, Running};
-use super::{Drained, sweep};
-use crate::config::{Changes, Config, OnRemoved};
+use super::{sweep, watch};
+use crate::config::{Changes, Config, Diagnostic, Location, OnRemoved};
 use crate::state::{CloseReason, Left, Pauses, Shared};
-use crate::{admin, conn};
+use crate::{admin, conn, logging};
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that ended by themselves after the request to stop.
+    pub ended: usize,
+    /// Connections that were cut.
+    pub cut: usize,
+}
 
 /// What it owns.
 pub(super) struct Supervisor {
     pub(super) ground: Ground,
     pub(super) running: Running,
     pub(super) admin: Option<admin::Endpoint>,
-    pub(super) manager: Rc<Manager>,
     pub(super) source: Option<Box<dyn Source>>,
+    /// For the tasks that command.
+    pub(super) commander: Commander,
     pub(super) commands: Receiver<Command>,
     pub(super) tasks: Tasks,
 }
@@ -37,6 +46,7 @@ pub(super) struct Supervisor {
 pub(super) struct Tasks {
     pauses: Rc<RefCell<Pauses>>,
     sweeping: Option<Task<()>>,
+    watching: Option<Task<()>>,
     looking_up: Option<Task<()>>,
     /// Tells the service manager what it has not heard yet.
     telling: Option<Task<()>>,
@@ -83,7 +93,7 @@ impl Supervisor {
 
     /// Starts what has to know how much room there is.
     fn start(&mut self) -> Result<Option<admin::Handle>, BindError> {
-        let ground = &self.ground;
+        let ground = self.ground.clone();
         let capacity = Capacity::of_this_process()?;
         ground.reactor.limit_pipes(capacity.pipes);
         ground.reactor.limit_memory(capacity.limits);
@@ -97,14 +107,15 @@ impl Supervisor {
         });
         ground.capacity.set(capacity);
         self.running.listeners.limit(&capacity);
-        self.tasks.follow(ground);
+        self.tasks.follow(&ground);
+        self.watch();
         log::info!(
             connections_at_most = capacity.connections, by = capacity.by.name(),
             memory_limit = capacity.memory_text().as_str(), open_files = capacity.open_files; "ready");
         let kept = self.running.listeners.kept();
-        let telling = self.manager.ready(&ground.reactor, kept);
+        let telling = ground.manager.ready(&ground.reactor, kept);
         self.tasks.telling = telling.map(|rest| ground.executor.spawn(rest));
-        let living = self.manager.signs_of_life(&ground.reactor);
+        let living = ground.manager.signs_of_life(&ground.reactor);
         self.tasks.living = living.map(|living| ground.executor.spawn(living));
         Ok(admin)
     }
@@ -146,7 +157,10 @@ impl Supervisor {
     async fn reload(&mut self, by: &'static str) -> Reloaded {
         let loaded = self.source().and_then(|source| source.load());
         let reloaded = match loaded {
-            Ok(config) => self.bring_into_force(config).await,
+            Ok(config) => {
+                log_warnings(&config);
+                self.bring_into_force(config).await
+            }
             Err(why) => Err(why),
         };
         match &reloaded {
@@ -160,7 +174,7 @@ impl Supervisor {
             }
             Err(why) => {
                 self.ground.shared.config_loads.failed();
-                for line in why.lines().filter(|line| !line.is_empty()) {
+                for line in why.lines().filter(|line| is_for_the_log(line)) {
                     log::error!(target: "setup", by; "not reloaded: {line}");
                 }
             }
@@ -170,7 +184,8 @@ impl Supervisor {
 
     async fn bring_into_force(&mut self, config: Config) -> Reloaded {
         let changes = self.changes(&config);
-        let (before, drain_timeout) = (self.running.listeners.len(), config.drain_timeout);
+        let drain_timeout = config.drain_timeout;
+        let before = self.running.listeners.numbers();
         let removed = self
             .running
             .apply(&self.ground, config, HandOver::default())
@@ -180,15 +195,42 @@ impl Supervisor {
         for it in removed {
             self.end_removed(it, drain_timeout);
         }
+        let now = self.running.listeners.numbers();
+        if now != before {
+            self.listeners_have_changed(now.len() as isize - before.len() as isize);
+        }
         let config = &self.running.config;
         adopt(&self.ground.shared, config);
-        let more = self.running.listeners.len() as isize - before as isize;
-        let capacity = self.ground.capacity.get().with_more_open(more);
-        self.ground.capacity.set(capacity);
-        self.running.listeners.limit(&capacity);
+        logging::set(config.log.level, config.log.access);
         self.tasks.follow(&self.ground);
+        self.watch();
         self.ground.shared.config_loads.succeeded(SystemTime::now());
         Ok(changes)
+    }
+
+    /// Others are open, and so many more.
+    fn listeners_have_changed(&mut self, more: isize) {
+        let ground = &self.ground;
+        let capacity = ground.capacity.get().with_more_open(more);
+        ground.capacity.set(capacity);
+        self.running.listeners.limit(&capacity);
+        let kept = self.running.listeners.kept();
+        let telling = ground.manager.keep_instead(&ground.reactor, kept);
+        self.tasks.telling = telling.map(|rest| ground.executor.spawn(rest));
+    }
+
+    /// Watches the configuration's file, or no more.
+    fn watch(&mut self) {
+        let file = self.source.as_ref().and_then(|source| source.file());
+        match file.filter(|_| self.running.config.watch) {
+            None => self.tasks.watching = None,
+            Some(_) if self.tasks.watching.is_some() => {}
+            Some(file) => {
+                let (reactor, commander) = (self.ground.reactor.clone(), self.commander.clone());
+                let watching = watch::watch(reactor, file, commander);
+                self.tasks.watching = Some(self.ground.executor.spawn(watching));
+            }
+        }
     }
 
     /// Does with the connections of an entrypoint that is gone what the configuration has said.
@@ -226,7 +268,7 @@ impl Supervisor {
         let drain_timeout = self.running.config.drain_timeout;
         shared.start_draining();
         // What has not been told by now is no longer so.
-        let stopping = self.manager.stopping(reactor, drain_timeout);
+        let stopping = self.ground.manager.stopping(reactor, drain_timeout);
         self.tasks.telling = stopping.map(|rest| self.ground.executor.spawn(rest));
         self.running.listeners.retain(&Default::default()).await;
         let open = shared.conns.len();
@@ -269,11 +311,34 @@ impl Tasks {
     }
 }
 
+/// Leaves out the lines of a report that show where in the file a mistake is: the log's lines name the place.
+fn is_for_the_log(line: &str) -> bool {
+    let line = line
+        .trim_start()
+        .trim_start_matches(|c: char| c.is_ascii_digit());
+    !line.is_empty() && !line.trim_start().starts_with('|')
+}
+
 /// Has what is known to all follow the configuration in force.
 pub(super) fn adopt(shared: &Shared, config: &Config) {
     shared.traefik_names.set(config.metrics.traefik);
     let access = config.log.access.then_some(conn::log_access as Left);
     shared.conns.tell_leaving(access);
+}
+
+/// Logs what a configuration says that is allowed, but probably not meant.
+pub fn log_warnings(config: &Config) {
+    let Some(warnings) = &config.warnings else {
+        return;
+    };
+    for Diagnostic { location, message } in &warnings.told {
+        match location {
+            Some(Location { line, .. }) => {
+                log::warn!(target: "setup", "{}:{line}: {message}", warnings.file);
+            }
+            None => log::warn!(target: "setup", "{}: {message}", warnings.file),
+        }
+    }
 }
 
 /// A proxy that drains takes no commands.

@@ -1,6 +1,7 @@
 //! The loop: what descriptors are ready for, which times have come, and whom to wake.
 
 mod core;
+mod directories;
 mod ready;
 mod registration;
 mod sleep;
@@ -9,6 +10,7 @@ mod timers;
 mod wake;
 
 pub use core::Reactor;
+pub use directories::Directories;
 pub use sleep::Sleep;
 
 pub(super) use core::SCRATCH_BYTES;

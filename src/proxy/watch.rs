@@ -1,0 +1,148 @@
+//! Watches the configuration's file, and has it read anew when it has changed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use smol::future::FutureExt;
+
+use super::commands::Commander;
+use crate::net::{Directories, Reactor};
+
+/// A file that is being written changes more than once: it is read when nothing has changed for so long.
+const SETTLED: Duration = Duration::from_millis(250);
+/// Where something changes all the time, it is looked at so often.
+const SETTLED_MAX: Duration = Duration::from_secs(2);
+/// The pause where a directory cannot be watched, after which it is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Has `commander` reload whenever `file` is another one, until it is cancelled: written in place, replaced by a rename, or reached
+/// through a link that leads elsewhere.
+pub(super) async fn watch(reactor: Rc<Reactor>, file: PathBuf, commander: Commander) {
+    let mut last = Fingerprint::of(&file);
+    let mut has_failed = false;
+    loop {
+        let directories = match Directories::watch(&reactor, directories(&file)) {
+            Ok(directories) => directories,
+            Err(error) => {
+                if !std::mem::replace(&mut has_failed, true) {
+                    log::warn!(target: "setup", "watch: the directory of {} cannot be watched: {error}; looking at it each {} s",
+                        file.display(), RETRY.as_secs());
+                }
+                reactor.sleep(RETRY).await;
+                reload_if_other(&file, &mut last, &commander);
+                continue;
+            }
+        };
+        has_failed = false;
+        // What has changed before they were watched is seen here.
+        reload_if_other(&file, &mut last, &commander);
+        if directories.changed().await.is_err() {
+            reactor.sleep(RETRY).await;
+        }
+        let settled_at_last = reactor.now() + SETTLED_MAX;
+        loop {
+            let change = async { directories.changed().await.is_ok() };
+            let settled = async {
+                reactor
+                    .sleep_until(settled_at_last.min(reactor.now() + SETTLED))
+                    .await;
+                false
+            };
+            if !change.or(settled).await || reactor.now() >= settled_at_last {
+                break;
+            }
+        }
+        reload_if_other(&file, &mut last, &commander);
+    }
+}
+
+fn reload_if_other(file: &Path, last: &mut Option<Fingerprint>, commander: &Commander) {
+    let now = Fingerprint::of(file);
+    if now != *last {
+        *last = now;
+        commander.reload("watch");
+    }
+}
+
+/// What tells one state of a file from another.
+#[derive(Debug, PartialEq, Eq)]
+struct Fingerprint([i64; 7]);
+
+impl Fingerprint {
+    fn of(file: &Path) -> Option<Self> {
+        let meta = fs::metadata(file).ok()?;
+        Some(Self([
+            meta.dev() as i64,
+            meta.ino() as i64,
+            meta.size() as i64,
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime(),
+            meta.ctime_nsec(),
+        ]))
+    }
+}
+
+/// The directories in which something changes when the file does: its own, and those of the links that lead to it.
+fn directories(file: &Path) -> BTreeSet<PathBuf> {
+    /// As many links as the kernel follows.
+    const LINKS: usize = 40;
+    let mut directories = BTreeSet::new();
+    let mut file = file.to_owned();
+    for _ in 0..LINKS {
+        let parent = match file.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+            Some(parent) => parent.to_owned(),
+            None => break,
+        };
+        let target = fs::read_link(&file).map(|target| parent.join(target));
+        // A directory may be a link, too, as in Kubernetes: what is in it is another matter than where it is.
+        directories.insert(fs::canonicalize(&parent).unwrap_or_else(|_| parent.clone()));
+        directories.insert(parent);
+        match target {
+            Ok(target) => file = target,
+            Err(_) => break,
+        }
+    }
+    directories
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_directories_of_all_links_are_watched() {
+        let root = tempfile::tempdir().expect("a directory");
+        let root = fs::canonicalize(root.path()).expect("it is there");
+        for directory in ["mount", "mount/..1", "elsewhere"] {
+            fs::create_dir(root.join(directory)).expect("a directory");
+        }
+        let file = root.join("mount/coracle.toml");
+        symlink("..1", root.join("mount/..data")).expect("a link");
+        symlink("..data/coracle.toml", &file).expect("a link");
+        symlink(
+            root.join("elsewhere/real.toml"),
+            root.join("mount/..1/coracle.toml"),
+        )
+        .expect("a link");
+        let watched = directories(&file);
+        for directory in ["mount", "mount/..1", "elsewhere"] {
+            assert!(
+                watched.contains(&root.join(directory)),
+                "{directory}: {watched:?}"
+            );
+        }
+        assert_eq!(
+            directories(Path::new("coracle.toml")).len(),
+            2,
+            "the current one, by both names"
+        );
+    }
+}
