@@ -4,6 +4,7 @@ mod accept;
 mod bind;
 mod capacity;
 mod commands;
+mod drain;
 mod ground;
 mod hand_over;
 mod ipv6;
@@ -26,7 +27,8 @@ use smol::stream::Stream;
 
 pub use bind::BindError;
 pub use commands::{Commander, Reloaded, Source};
-pub use supervisor::{Drained, log_warnings};
+pub use drain::Drained;
+pub use supervisor::log_warnings;
 
 use capacity::Capacity;
 use ground::Ground;
@@ -150,13 +152,16 @@ impl Proxy {
     /// When open files or memory leave no room for a single connection.
     pub fn run(
         self,
-        stops: impl Stream<Item = &'static str> + Unpin + 'static,
+        mut stops: impl Stream<Item = &'static str> + Unpin + 'static,
     ) -> Result<Drained, BindError> {
         let Ground {
             reactor, executor, ..
         } = self.supervisor.ground.clone();
         // A task of its own: what the loop drives is polled in each turn, and looking for signals is a system call.
-        let supervise = executor.spawn(self.supervisor.run(stops));
+        let supervise = executor.spawn(async move {
+            let (supervisor, signal) = self.supervisor.run(&mut stops).await?;
+            Ok(supervisor.drain(signal, stops).await)
+        });
         reactor.block_on(supervise.or(run_tasks(&executor)))
     }
 }

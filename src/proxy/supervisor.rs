@@ -20,15 +20,6 @@ use crate::config::{Changes, Config, Diagnostic, Location, OnRemoved};
 use crate::state::{CloseReason, Left, Pauses, Shared};
 use crate::{admin, conn, logging};
 
-/// How a drain ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drained {
-    /// Connections that ended by themselves after the request to stop.
-    pub ended: usize,
-    /// Connections that were cut.
-    pub cut: usize,
-}
-
 /// What it owns.
 pub(super) struct Supervisor {
     pub(super) ground: Ground,
@@ -45,14 +36,17 @@ pub(super) struct Supervisor {
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     pauses: Rc<RefCell<Pauses>>,
-    sweeping: Option<Task<()>>,
+    /// With its tick.
+    sweeping: Option<(Duration, Task<()>)>,
     watching: Option<Task<()>>,
     looking_up: Option<Task<()>>,
     /// Tells the service manager what it has not heard yet.
-    telling: Option<Task<()>>,
+    pub(super) telling: Option<Task<()>>,
     /// Tells it that the loop lives.
     living: Option<Task<()>>,
-    /// Answers the admin endpoint.
+    /// The admin endpoint's thread, as long as this lives.
+    admin: Option<admin::Handle>,
+    /// Answers it.
     answering: Option<Task<()>>,
     /// Each ends the connections of an entrypoint that was removed.
     ending: Vec<Task<()>>,
@@ -65,16 +59,16 @@ enum Event {
 }
 
 impl Supervisor {
-    /// Runs until `stops` yields or ends, and then drains.
+    /// Runs until `stops` yields or ends. Returns itself, to be drained, and what `stops` has yielded.
     ///
     /// # Errors
     /// When open files or memory leave no room for a single connection.
     pub(super) async fn run(
         mut self,
-        mut stops: impl Stream<Item = &'static str> + Unpin,
-    ) -> Result<Drained, BindError> {
-        let _admin = self.start()?;
-        let signal = loop {
+        stops: &mut (impl Stream<Item = &'static str> + Unpin),
+    ) -> Result<(Self, Option<&'static str>), BindError> {
+        self.start()?;
+        loop {
             let stop = async { Event::Stop(stops.next().await) };
             let command = async {
                 match self.commands.recv().await {
@@ -84,15 +78,14 @@ impl Supervisor {
                 }
             };
             match stop.or(command).await {
-                Event::Stop(signal) => break signal,
+                Event::Stop(signal) => return Ok((self, signal)),
                 Event::Command(command) => self.obey(command).await,
             }
-        };
-        Ok(self.drain(signal, stops).await)
+        }
     }
 
     /// Starts what has to know how much room there is.
-    fn start(&mut self) -> Result<Option<admin::Handle>, BindError> {
+    fn start(&mut self) -> Result<(), BindError> {
         let ground = self.ground.clone();
         let capacity = Capacity::of_this_process()?;
         ground.reactor.limit_pipes(capacity.pipes);
@@ -100,7 +93,7 @@ impl Supervisor {
         // Only now, so that it asks for no descriptor before it is known whether there are enough.
         let admin = self.admin.take().map(admin::Endpoint::start).transpose();
         let admin = admin.map_err(|error| BindError::thread("admin", &error))?;
-        let admin = admin.map(|(handle, answers)| {
+        self.tasks.admin = admin.map(|(handle, answers)| {
             let answering = ground.executor.spawn(answers.answer(ground.shared.clone()));
             self.tasks.answering = Some(answering);
             handle
@@ -117,7 +110,7 @@ impl Supervisor {
         self.tasks.telling = telling.map(|rest| ground.executor.spawn(rest));
         let living = ground.manager.signs_of_life(&ground.reactor);
         self.tasks.living = living.map(|living| ground.executor.spawn(living));
-        Ok(admin)
+        Ok(())
     }
 
     async fn obey(&mut self, command: Command) {
@@ -256,45 +249,6 @@ impl Supervisor {
                 }
             }));
     }
-
-    /// Stops accepting, lets open connections end, and cuts what is left after `drain_timeout`, or when `stops` yields again.
-    async fn drain(
-        mut self,
-        signal: Option<&'static str>,
-        mut stops: impl Stream<Item = &'static str> + Unpin,
-    ) -> Drained {
-        let signal = signal.unwrap_or("the end of the signals");
-        let (shared, reactor) = (&self.ground.shared, &self.ground.reactor);
-        let drain_timeout = self.running.config.drain_timeout;
-        shared.start_draining();
-        // What has not been told by now is no longer so.
-        let stopping = self.ground.manager.stopping(reactor, drain_timeout);
-        self.tasks.telling = stopping.map(|rest| self.ground.executor.spawn(rest));
-        self.running.listeners.retain(&Default::default()).await;
-        let open = shared.conns.len();
-        let limit = humantime::format_duration(drain_timeout);
-        log::info!(signal, open, drain_timeout:% = limit; "draining; a second signal ends at once");
-        let all_ended = shared.conns.below(1);
-        let timed_out = reactor.sleep(drain_timeout);
-        let told_again = async {
-            if stops.next().await.is_none() {
-                // Nobody can say it again; that is no second request.
-                std::future::pending().await
-            }
-        };
-        let refusing = async {
-            while let Ok(command) = self.commands.recv().await {
-                refuse(command);
-            }
-            std::future::pending().await
-        };
-        all_ended.or(timed_out).or(told_again).or(refusing).await;
-        let cut = shared.conns.kill_all(CloseReason::Drain, reactor.now());
-        shared.conns.below(1).await;
-        let ended = open - cut;
-        log::info!(ended, cut; "drained");
-        Drained { ended, cut }
-    }
 }
 
 impl Tasks {
@@ -305,9 +259,15 @@ impl Tasks {
             let looking_up = ground.names.clone().keep_fresh(reactor.clone());
             self.looking_up = Some(executor.spawn(looking_up));
         }
-        let (shared, pauses) = (ground.shared.clone(), self.pauses.clone());
-        let sweeping = sweep::sweep(reactor.clone(), shared, pauses);
-        self.sweeping = sweeping.map(|sweeping| executor.spawn(sweeping));
+        let tick = sweep::tick(&ground.shared);
+        // One that goes on as before is not begun anew, or reloads in a row would keep it from ever sweeping.
+        if self.sweeping.as_ref().map(|(tick, _)| *tick) != tick {
+            self.sweeping = tick.map(|tick| {
+                let (shared, pauses) = (ground.shared.clone(), self.pauses.clone());
+                let sweeping = sweep::sweep(reactor.clone(), shared, pauses, tick);
+                (tick, executor.spawn(sweeping))
+            });
+        }
     }
 }
 
@@ -338,20 +298,5 @@ pub fn log_warnings(config: &Config) {
             }
             None => log::warn!(target: "setup", "{}: {message}", warnings.file),
         }
-    }
-}
-
-/// A proxy that drains takes no commands.
-fn refuse(command: Command) {
-    let why = "coracle: it drains, and takes no other configuration";
-    let answer = match command {
-        Command::Reload { by, answer } => {
-            log::warn!(target: "setup", by; "not reloaded: it drains, and takes no other configuration");
-            answer
-        }
-        Command::DryRun { answer, .. } => Some(answer),
-    };
-    if let Some(answer) = answer {
-        let _ = answer.try_send(Err(why.to_owned()));
     }
 }

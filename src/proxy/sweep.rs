@@ -31,7 +31,7 @@ fn reason(conn: &Conn, now: Instant, pauses: &Pauses) -> Option<CloseReason> {
 }
 
 /// How long to wait until the next sweep; `None` if no entrypoint that lives has a timeout.
-fn tick(shared: &Shared) -> Option<Duration> {
+pub(super) fn tick(shared: &Shared) -> Option<Duration> {
     let entrypoints = shared.registry.entrypoints();
     let timeouts = entrypoints.iter().map(|it| it.timeouts.get());
     let timeouts = timeouts.flat_map(|it| [it.idle, it.half_close]);
@@ -39,29 +39,27 @@ fn tick(shared: &Shared) -> Option<Duration> {
     Some((shortest / TICKS_PER_TIMEOUT).clamp(TICK_MIN, TICK_MAX))
 }
 
-/// Sweeps until no entrypoint has a timeout; nothing, if none has. `pauses` are those of earlier sweeps.
-pub(super) fn sweep(
+/// Sweeps each `tick` until it is cancelled. `pauses` are those of earlier sweeps.
+pub(super) async fn sweep(
     reactor: Rc<Reactor>,
     shared: Rc<Shared>,
     pauses: Rc<RefCell<Pauses>>,
-) -> Option<impl Future<Output = ()>> {
-    tick(&shared)?;
-    Some(async move {
-        while let Some(tick) = tick(&shared) {
-            let due = reactor.now() + tick;
-            reactor.sleep_until(due).await;
-            let late = reactor.now().saturating_duration_since(due);
-            if late >= PAUSE_MIN {
-                pauses.borrow_mut().add(late, reactor.now());
-                // The next turn of the loop, in which what has come meanwhile is read before this task is woken.
-                reactor.sleep(Duration::from_millis(1)).await;
-            }
-            let now = reactor.now();
-            let conns = &shared.conns;
-            let overdue = conns.overdue(|conn| reason(conn, now, &pauses.borrow()));
-            for (id, reason) in overdue {
-                conns.kill(id, reason, now);
-            }
+    tick: Duration,
+) {
+    loop {
+        let due = reactor.now() + tick;
+        reactor.sleep_until(due).await;
+        let late = reactor.now().saturating_duration_since(due);
+        if late >= PAUSE_MIN {
+            pauses.borrow_mut().add(late, reactor.now());
+            // The next turn of the loop, in which what has come meanwhile is read before this task is woken.
+            reactor.sleep(Duration::from_millis(1)).await;
         }
-    })
+        let now = reactor.now();
+        let conns = &shared.conns;
+        let overdue = conns.overdue(|conn| reason(conn, now, &pauses.borrow()));
+        for (id, reason) in overdue {
+            conns.kill(id, reason, now);
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 /// are not accepted yet or already closed.
 #[derive(Clone, Debug)]
 pub struct TcpSocket {
+    pub inode: String,
     pub local_port: u16,
     pub remote_port: u16,
     pub listens: bool,
@@ -26,7 +27,9 @@ impl TcpSocket {
         let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
         let (timer, _) = columns[5].split_once(':')?;
         let (send, receive) = columns[4].split_once(':')?;
+        let inode = columns[9];
         let socket = Self {
+            inode: inode.to_owned(),
             local_port: port(columns[1])?,
             remote_port: port(columns[2])?,
             listens: columns[3] == LISTEN,
@@ -34,7 +37,6 @@ impl TcpSocket {
             receive_queue: u64::from_str_radix(receive, 16).ok()?,
             timer: u8::from_str_radix(timer, 16).ok()?,
         };
-        let inode = columns[9];
         (inode != "0").then(|| (inode.to_owned(), socket))
     }
 }

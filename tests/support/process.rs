@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -20,7 +21,7 @@ pub struct Coracle {
     pub admin: SocketAddr,
     addresses: HashMap<String, Vec<String>>,
     log: Arc<Mutex<Vec<String>>>,
-    _config: tempfile::NamedTempFile,
+    config: tempfile::NamedTempFile,
 }
 
 /// How to start one.
@@ -97,7 +98,7 @@ impl Coracle {
             },
             addresses,
             log,
-            _config: file,
+            config: file,
         }
     }
 
@@ -112,6 +113,41 @@ impl Coracle {
             .iter()
             .map(|address| address.parse().unwrap())
             .collect()
+    }
+
+    /// The file of its configuration.
+    pub fn file(&self) -> &Path {
+        self.config.path()
+    }
+
+    /// Replaces its configuration by a rename, as most editors do.
+    pub fn write_config(&self, config: &str) {
+        let new = self.file().with_extension("new");
+        std::fs::write(&new, config).unwrap();
+        std::fs::rename(new, self.file()).unwrap();
+    }
+
+    /// Has it read this configuration, whose admin endpoint must be where it was. True if it came into force.
+    pub fn reload(&self, config: &str) -> bool {
+        self.write_config(config);
+        let loaded = || {
+            let metrics = super::metrics::scrape(self.admin);
+            metrics.sum("coracle_config_last_reload_success_timestamp_seconds")
+        };
+        let refused = || {
+            self.log()
+                .iter()
+                .filter(|line| line.contains("not reloaded:"))
+                .count()
+        };
+        let before = (loaded(), refused());
+        self.signal(Signal::HUP);
+        until("it has read its configuration anew", || {
+            if refused() > before.1 {
+                return Some(false);
+            }
+            (loaded() != before.0).then_some(true)
+        })
     }
 
     pub fn pid(&self) -> u32 {

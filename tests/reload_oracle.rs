@@ -1,0 +1,468 @@
+//! Reloads under load: nobody is refused or reset, every count is right at every quiet point, and no text that is thrown at a running
+//! program leaves it half-way.
+//!
+//! `CORACLE_RELOADS=600` and `CORACLE_MUTATIONS=1000` ask for more than `cargo test` tries.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use coracle::config::{Config, Listen};
+use support::backend::{self, Script};
+use support::metrics::{Metrics, Scraper, balances, scrape};
+use support::process::{Coracle, binary};
+use support::rng::Rng;
+use support::{kernel, lasting_address, until};
+
+fn asked(variable: &str, otherwise: usize) -> usize {
+    let asked = std::env::var(variable).ok();
+    asked.map_or(otherwise, |n| n.parse().unwrap())
+}
+
+fn admin_table(admin: SocketAddr) -> String {
+    format!("[admin]\nlisten = \"{admin}\"\nsocket = \"off\"\n")
+}
+
+/// One connection from its beginning to its end.
+fn exchange(address: SocketAddr) {
+    const BYTES: u64 = 1_000;
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    stream
+        .write_all(&Script::SendAndClose.request(BYTES))
+        .unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, backend::pattern(BYTES as usize));
+}
+
+fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.unwrap().split_whitespace().next().unwrap();
+    kilobytes.parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
+    const WORKERS: usize = 8;
+    const GROWTH_BYTES: u64 = 2 << 20;
+    let reloads = asked("CORACLE_RELOADS", 40);
+    let mut rng = Rng::from_env();
+    let admin = lasting_address(&mut rng);
+    let [shared, one, two] = [(); 3].map(|()| lasting_address(&mut rng));
+    let servers = [(); 3].map(|()| backend::start());
+    let [a, b, c] = servers;
+    // Both have the entrypoint `shared`; services, listeners and timeouts differ.
+    let configs = [
+        format!(
+            "{}[entrypoints.shared]\nlisten = \"{shared}\"\nservice = \"s\"\nidle_timeout = \"1h\"\n\
+             [entrypoints.one]\nlisten = \"{one}\"\nto = \"{a}\"\n\
+             [services.s]\nservers = [\"{a}\", \"{b}\"]\n",
+            admin_table(admin)
+        ),
+        format!(
+            "{}[entrypoints.shared]\nlisten = [\"{shared}\", \"{two}\"]\nservice = \"s\"\nkeepalive = \"30s\"\n\
+             [services.s]\nservers = [\"{c}\", \"{b}\"]\nconnect_timeout = \"3s\"\n",
+            admin_table(admin)
+        ),
+    ];
+    let coracle = Coracle::start(&configs[0]);
+    let before = coracle.settled_descriptors();
+    // The series of `one` and of some servers come and go; what is shared goes on.
+    let scraper = Scraper::start_with(coracle.admin, |last, now| {
+        balances(now);
+        let label = "entrypoint=\"shared\"";
+        for name in ["coracle_connections_opened_total", "coracle_bytes_total"] {
+            let [last, now] = [last, now].map(|it| it.sum_where(name, label));
+            assert!(
+                now >= last,
+                "{name} of what stays went down from {last} to {now}"
+            );
+        }
+    });
+    let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut resident = Vec::new();
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    exchange(shared);
+                    made.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for n in 1..=reloads {
+            let made_before = made.load(Ordering::Relaxed);
+            assert!(coracle.reload(&configs[n % 2]));
+            until("connections in this configuration, too", || {
+                let more = made.load(Ordering::Relaxed) - made_before;
+                (more >= 50).then_some(())
+            });
+            resident.push(resident_bytes(coracle.pid()));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let seconds = begun.elapsed().as_secs_f64();
+    let made = made.into_inner();
+    println!(
+        "{reloads} reloads, {made} connections, {:.0} a second, {} scrapes",
+        made as f64 / seconds,
+        scraper.stop()
+    );
+    // Each was whole: `exchange` has seen to it. And the program says the same.
+    until("the last one has left the set", || {
+        (scrape(coracle.admin).sum("coracle_open_connections") == 0.0).then_some(())
+    });
+    let metrics = scrape(coracle.admin);
+    let shared = "entrypoint=\"shared\"";
+    assert_eq!(
+        metrics.sum_where("coracle_connections_opened_total", shared),
+        made as f64
+    );
+    let done = metrics.sum_of(
+        "coracle_connections_closed_total",
+        &[shared, "reason=\"done\""],
+    );
+    assert_eq!(done, made as f64);
+    assert!(coracle.reload(&configs[0]));
+    assert_eq!(coracle.settled_descriptors(), before);
+    let (early, last) = (resident[resident.len() / 4], *resident.last().unwrap());
+    assert!(
+        last < early + GROWTH_BYTES,
+        "memory grew from {early} to {last} bytes"
+    );
+}
+
+/// A connection that the test holds, with the entrypoint where it came in and the service that it was for.
+struct Held {
+    _stream: TcpStream,
+    entrypoint: String,
+    service: String,
+}
+
+/// An entrypoint of a random configuration: its addresses, and the service behind it.
+type Entrypoints = BTreeMap<String, (Vec<SocketAddr>, String)>;
+
+struct Random {
+    rng: Rng,
+    admin: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    servers: Vec<SocketAddr>,
+}
+
+impl Random {
+    /// A configuration: each address belongs to one of the entrypoints or to none, each entrypoint leads to one of the services.
+    fn config(&mut self) -> (String, Entrypoints) {
+        let mut entrypoints = Entrypoints::new();
+        for address in &self.addresses {
+            if self.rng.below(3) > 0 {
+                let name = format!("e{}", self.rng.below(4));
+                let service = format!("s{}", self.rng.below(3));
+                let entry = entrypoints.entry(name);
+                entry.or_insert((Vec::new(), service)).0.push(*address);
+            }
+        }
+        if entrypoints.is_empty() {
+            entrypoints.insert("e0".to_owned(), (vec![self.addresses[0]], "s0".to_owned()));
+        }
+        let mut text = admin_table(self.admin);
+        for (name, (listen, service)) in &entrypoints {
+            let listen: Vec<_> = listen.iter().map(|it| format!("\"{it}\"")).collect();
+            let listen = listen.join(", ");
+            text +=
+                &format!("[entrypoints.{name}]\nlisten = [{listen}]\nservice = \"{service}\"\n");
+            if self.rng.below(2) == 0 {
+                text += &format!("idle_timeout = \"{}h\"\n", 1 + self.rng.below(3));
+            }
+        }
+        let used: BTreeSet<&String> = entrypoints.values().map(|(_, service)| service).collect();
+        for service in used {
+            let first = self.rng.below(self.servers.len() as u64) as usize;
+            let n = 1 + self.rng.below(self.servers.len() as u64) as usize;
+            let servers = self.servers.iter().cycle().skip(first).take(n);
+            let servers: Vec<_> = servers.map(|it| format!("\"{it}\"")).collect();
+            text += &format!("[services.{service}]\nservers = [{}]\n", servers.join(", "));
+        }
+        (text, entrypoints)
+    }
+
+    fn hold(&mut self, entrypoints: &Entrypoints) -> Held {
+        let n = self.rng.below(entrypoints.len() as u64) as usize;
+        let (name, (listen, service)) = entrypoints.iter().nth(n).unwrap();
+        let address = listen[self.rng.below(listen.len() as u64) as usize];
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+        stream.write_all(&Script::Hold.request(0)).unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        Held {
+            _stream: stream,
+            entrypoint: name.clone(),
+            service: service.clone(),
+        }
+    }
+}
+
+#[test]
+fn every_count_is_right_whatever_is_reloaded_among_open_connections() {
+    const ROUNDS: usize = 40;
+    const CHANGES: u64 = 60;
+    let mut rng = Rng::from_env();
+    let mut random = Random {
+        admin: lasting_address(&mut rng),
+        addresses: (0..6).map(|_| lasting_address(&mut rng)).collect(),
+        servers: (0..3).map(|_| backend::start()).collect(),
+        rng,
+    };
+    let (text, mut entrypoints) = random.config();
+    let coracle = Coracle::start(&text);
+    let mut held: Vec<Held> = Vec::new();
+    for round in 0..ROUNDS {
+        for _ in 0..random.rng.below(CHANGES) {
+            if random.rng.below(5) < 2 && !held.is_empty() {
+                let which = random.rng.below(held.len() as u64) as usize;
+                held.swap_remove(which);
+            } else {
+                held.push(random.hold(&entrypoints));
+            }
+        }
+        let (text, next) = random.config();
+        assert!(coracle.reload(&text), "round {round}: {text}");
+        entrypoints = next;
+        agree(&coracle, &random, &entrypoints, &held, round);
+    }
+    held.clear();
+    agree(&coracle, &random, &entrypoints, &held, ROUNDS);
+}
+
+/// Waits until the program counts what is held, by entrypoint and by service, has no other series, and agrees with the kernel.
+fn agree(
+    coracle: &Coracle,
+    random: &Random,
+    entrypoints: &Entrypoints,
+    held: &[Held],
+    round: usize,
+) {
+    let mut by_entrypoint: BTreeMap<&str, f64> = BTreeMap::new();
+    let mut by_service: BTreeMap<&str, f64> = BTreeMap::new();
+    for (name, (_, service)) in entrypoints {
+        by_entrypoint.insert(name, 0.0);
+        by_service.insert(service, 0.0);
+    }
+    for it in held {
+        *by_entrypoint.entry(&it.entrypoint).or_default() += 1.0;
+        *by_service.entry(&it.service).or_default() += 1.0;
+    }
+    let metrics = until(
+        &format!("the gauges are what is held in round {round}"),
+        || {
+            let metrics = scrape(coracle.admin);
+            balances(&metrics);
+            let open = by(&metrics, "coracle_open_connections", "entrypoint");
+            let of_services = by(&metrics, "coracle_service_open_connections", "service");
+            let is_it = |it: &BTreeMap<String, f64>, expected: &BTreeMap<&str, f64>| {
+                it.iter()
+                    .map(|(name, n)| (name.as_str(), *n))
+                    .eq(expected.iter().map(|(k, n)| (*k, *n)))
+            };
+            (is_it(&open, &by_entrypoint) && is_it(&of_services, &by_service)).then_some(metrics)
+        },
+    );
+    // Each server's gauges are together what the kernel shows of connections to it.
+    let sockets = kernel::tcp_sockets();
+    for server in &random.servers {
+        let label = format!("server=\"{server}\"");
+        let gauge = metrics.sum_where("coracle_service_open_connections", &label);
+        let to_it = sockets.iter().filter(|it| it.remote_port == server.port());
+        assert_eq!(
+            gauge,
+            to_it.count() as f64,
+            "round {round}: connections to {server}"
+        );
+    }
+    until(
+        &format!("the kernel's count is that of the set in round {round}"),
+        || {
+            let metrics = scrape(coracle.admin);
+            for (labels, mismatch) in metrics.series("coracle_connection_mismatch") {
+                assert_eq!(mismatch, 0.0, "round {round}: {labels}");
+            }
+            let read = metrics.sum("coracle_kernel_connections");
+            (read == held.len() as f64).then_some(())
+        },
+    );
+}
+
+/// The sum of a metric for each value of a label.
+fn by(metrics: &Metrics, name: &str, label: &str) -> BTreeMap<String, f64> {
+    let mut sums = BTreeMap::new();
+    for (labels, n) in metrics.series(name) {
+        let (_, rest) = labels.split_once(&format!("{label}=\"")).unwrap();
+        let value = rest.split('"').next().unwrap();
+        *sums.entry(value.to_owned()).or_default() += n;
+    }
+    sums
+}
+
+/// A change as a slip of the hand, a broken disk or a bad script makes it.
+fn mutate(rng: &mut Rng, text: &str) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    for _ in 0..=rng.below(2) {
+        let at = rng.below(bytes.len().max(1) as u64) as usize;
+        let line = |bytes: &[u8]| {
+            let begin = bytes[..at]
+                .iter()
+                .rposition(|b| *b == b'\n')
+                .map_or(0, |i| i + 1);
+            let end = bytes[at..]
+                .iter()
+                .position(|b| *b == b'\n')
+                .map_or(bytes.len(), |i| at + i + 1);
+            begin..end
+        };
+        match rng.below(14) {
+            0 => bytes.truncate(at),
+            1 => bytes[at] = rng.below(256) as u8,
+            2 => drop(bytes.remove(at)),
+            3 => bytes.insert(at, b"[]\"=#.\n1"[rng.below(8) as usize]),
+            4 => drop(bytes.drain(line(&bytes))),
+            5 => {
+                let copy = bytes[line(&bytes)].to_vec();
+                bytes.splice(at..at, copy);
+            }
+            6..=12 => {
+                // Another digit, so that many remain valid.
+                let digits: Vec<_> = (0..bytes.len())
+                    .filter(|i| bytes[*i].is_ascii_digit())
+                    .collect();
+                if !digits.is_empty() {
+                    let digit = digits[rng.below(digits.len() as u64) as usize];
+                    bytes[digit] = b'0' + rng.below(10) as u8;
+                }
+            }
+            _ => {
+                let word = [
+                    "\nwatch = true\n",
+                    "keepalive = \"off\"\n",
+                    "\n[entrypoints.x]\n",
+                    "\u{feff}",
+                    "é",
+                ];
+                let word = word[rng.below(5) as usize].bytes();
+                bytes.splice(at..at, word);
+            }
+        }
+        if bytes.is_empty() {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The addresses of each entrypoint, as `audit --json` tells what a program listens on.
+fn listening(coracle: &Coracle) -> BTreeSet<(String, String)> {
+    let audit = Command::new(binary())
+        .args(["audit", "--json", "--admin", &coracle.admin.to_string()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(audit.stdout).unwrap();
+    let audit: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let all = audit["listening"].as_array().unwrap();
+    all.iter()
+        .map(|it| (text(&it["entrypoint"]), text(&it["address"])))
+        .collect()
+}
+
+/// The same of a configuration, as a program that starts with it would have it.
+fn expected(config: &Config) -> BTreeSet<(String, String)> {
+    let mut all = BTreeSet::new();
+    for entrypoint in &config.entrypoints {
+        for listen in &entrypoint.listen {
+            let address = match listen {
+                Listen::Tcp { address, .. } => address.to_string(),
+                Listen::Unix(path) => format!("unix:{}", path.display()),
+            };
+            all.insert((entrypoint.name.clone(), address));
+        }
+    }
+    all
+}
+
+#[test]
+fn mutated_configurations_come_into_force_whole_or_not_at_all() {
+    let mutations = asked("CORACLE_MUTATIONS", 100);
+    let mut rng = Rng::from_env();
+    let admin = lasting_address(&mut rng);
+    let directory = tempfile::tempdir().unwrap();
+    let addresses: Vec<_> = (0..3).map(|_| lasting_address(&mut rng)).collect();
+    // Servers are sockets, so that no mutation makes a name that a resolver would be asked for.
+    let to = format!("unix:{}", directory.path().join("to.sock").display());
+    let base = format!(
+        "drain_timeout = \"5s\"\n\
+         [log]\nlevel = \"info\"\n\
+         [entrypoints.web]\nlisten = [\"{}\", \"{}\"]\nservice = \"s\"\nidle_timeout = \"1h\"\n\
+         [entrypoints.ssh]\nlisten = \"{}\"\nto = \"{to}\"\nhalf_close_timeout = \"20s\"\n\
+         [entrypoints.local]\nlisten = \"unix:{}\"\nto = \"{to}\"\nsocket_mode = \"0660\"\n\
+         [services.s]\nservers = [\"{to}\", \"{to}2\"]\nconnect_timeout = \"5s\"\n",
+        addresses[0],
+        addresses[1],
+        addresses[2],
+        directory.path().join("local.sock").display(),
+    );
+    // In one line and before all that is mutated, so that the admin endpoint stays. (The harness looks for a table [admin].)
+    let whole = |text: &str| {
+        format!("admin = {{ listen = \"{admin}\", socket = \"off\" }} # [admin]\n{text}")
+    };
+    let coracle = Coracle::start(&whole(&base));
+    let file = coracle.file().display().to_string();
+    let mut in_force = Config::parse(&file, &whole(&base), &[]).unwrap();
+    let (mut good, mut bad) = (0, 0);
+    for n in 0..mutations {
+        let text = whole(&mutate(&mut rng, &base));
+        let parsed = Config::parse(&file, &text, &[]);
+        let loaded = coracle.reload(&text);
+        match (loaded, parsed) {
+            (true, Ok(config)) => {
+                in_force = config;
+                good += 1;
+            }
+            (true, Err(why)) => {
+                panic!("mutation {n} has mistakes and came into force: {why}\n{text}")
+            }
+            // What is right may still ask for what cannot be had, such as an address of another machine.
+            (false, _) => bad += 1,
+        }
+        assert_eq!(
+            listening(&coracle),
+            expected(&in_force),
+            "mutation {n}: {text}"
+        );
+        let metrics = scrape(coracle.admin);
+        let names = by(&metrics, "coracle_open_connections", "entrypoint");
+        let entrypoints = in_force.entrypoints.iter().map(|it| it.name.as_str());
+        assert_eq!(
+            names.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+            entrypoints.collect::<BTreeSet<_>>(),
+            "mutation {n}: {text}"
+        );
+    }
+    println!("{good} came into force, {bad} were refused");
+    assert!(good > 0 && bad > 0);
+    // And it is none the worse for it.
+    assert!(coracle.reload(&whole(&base)));
+    assert_eq!(
+        listening(&coracle),
+        expected(&Config::parse(&file, &whole(&base), &[]).unwrap())
+    );
+    coracle.assert_calm();
+}
