@@ -238,7 +238,7 @@ fn each_alert_has_a_case_where_it_fires_and_one_where_it_does_not() {
         );
         found += 1;
     }
-    assert_eq!(found, 5);
+    assert_eq!(found, 6);
 }
 
 fn promtool(arguments: &[&str]) {

@@ -320,7 +320,21 @@ fn the_connections_of_a_removed_entrypoint_do_what_was_configured() {
     }
     goes_on(&mut held[0]);
     goes_on(&mut held[3]);
-    let metrics = scrape(coracle.admin);
+    // One that is there again before the time is over keeps those who have come since.
+    let slow = text.replace("drain_timeout = \"1h\"", "drain_timeout = \"1s\"");
+    assert!(coracle.reload(&slow));
+    let mut drained = echo(addresses[1]);
+    assert!(coracle.reload(&rest.replace("300ms", "1s")));
+    assert!(coracle.reload(&slow));
+    let mut since = echo(addresses[1]);
+    assert!(drained.read(&mut [0]).is_err());
+    goes_on(&mut since);
+    drop(since);
+    assert!(coracle.reload(&rest));
+    let metrics = until("what was drained has gone", || {
+        let metrics = scrape(coracle.admin);
+        open(&metrics, "drained").is_none().then_some(metrics)
+    });
     assert_eq!(open(&metrics, "kept"), Some(1.0));
     assert_eq!(
         (open(&metrics, "drained"), open(&metrics, "closed")),
@@ -402,9 +416,20 @@ fn a_unix_socket_stays_with_its_path_and_gets_its_mode() {
         "socket_mode = \"0666\"\nsocket_group = \"no-such-group\"\n"
     )));
     assert_eq!(mode(), 0o600);
+    // Neither does a change that would be possible, beside one that is not.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let more = format!(
+        "socket_mode = \"0666\"\n{}",
+        entrypoint("x", taken.local_addr().unwrap(), world.to)
+    );
+    assert!(!coracle.reload(&config(&more)));
+    assert_eq!(mode(), 0o600);
     // Without the key it is again what the umask leaves.
     assert!(coracle.reload(&config("")));
     assert_ne!(mode(), 0o600);
+    let by_umask = mode();
+    assert!(!coracle.reload(&config(&more)));
+    assert_eq!(mode(), by_umask);
     UnixStream::connect(&path).unwrap();
 }
 

@@ -13,7 +13,7 @@ use crate::state::{Entries, Shared, Snapshot};
 
 /// The loop rests this many times as long as a copy has taken it: the endpoint has a fiftieth of its time at most.
 const REST: u32 = 50;
-/// What else a question costs the loop: being woken, and one more turn.
+/// What else a question costs the loop: being woken, and one more iteration.
 const OVERHEAD: Duration = Duration::from_micros(40);
 
 #[derive(Debug)]

@@ -93,7 +93,7 @@ async fn next_client(
                     "no room for more connections: {}; new ones wait", limit.by.remedy());
             }
             let _muted = Muted::of(door);
-            place(reactor, conns, limit.connections).await;
+            place(reactor, conns, capacity).await;
         }
         let accepted = door.listener.try_accept();
         if is_full && !matches!(accepted, Ok(Some(_))) {
@@ -108,13 +108,13 @@ async fn next_client(
 /// Waits for a place in a set that is full. Connections that wait for each other in a circle, through other proxies or an address that is ours
 /// only in the kernel's tables, would hold all places for ever once their client has finished: so whoever is half-closed and has been silent for
 /// the longest gives way, and with it the whole circle.
-async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: usize) {
+async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: &Cell<Capacity>) {
     /// What was cut leaves the set when its task is dropped, which is at once, but not yet.
     const AT_LEAST: Duration = Duration::from_millis(100);
     /// Who is so late has not run meanwhile, and a pause of the program is nobody's silence.
     const PAUSE_MIN: Duration = Duration::from_secs(1);
     let is_half_closed = |conn: &Conn| conn.phase() == Phase::HalfClosed;
-    let mut free = pin!(conns.place(capacity));
+    let mut free = pin!(conns.place(|| capacity.get().connections));
     let mut awake_since = None;
     loop {
         let silent = conns.longest_silent(is_half_closed);
@@ -130,7 +130,7 @@ async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: usize) {
             if reactor.now() >= until + PAUSE_MIN {
                 awake_since = Some(reactor.now());
             }
-            // In the next turn what has come meanwhile is read first.
+            // In the next iteration what has come meanwhile is read first.
             reactor.sleep(Duration::from_millis(1)).await;
             false
         };

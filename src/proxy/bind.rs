@@ -201,6 +201,34 @@ pub(super) fn adapt(
     }
 }
 
+/// What a listener that is there had before it was adapted.
+#[derive(Debug)]
+pub(super) struct Before {
+    keepalive: Option<Keepalive>,
+    /// The mode and group of a Unix socket's file.
+    access: Option<(u32, u32)>,
+}
+
+impl Before {
+    /// What a listener has that was opened for `configured`.
+    pub(super) fn of(listener: &Listener, configured: &config::Entrypoint) -> Self {
+        Self {
+            keepalive: configured.keepalive.map(Keepalive::after),
+            access: listener.path().and_then(|path| path.access().ok()),
+        }
+    }
+
+    /// Gives it that again.
+    pub(super) fn restore(&self, listener: &Listener) -> io::Result<()> {
+        listener.set_keepalive(self.keepalive)?;
+        if let Some((path, (mode, group))) = listener.path().zip(self.access) {
+            path.set_group(group)?;
+            path.set_mode(mode)?;
+        }
+        Ok(())
+    }
+}
+
 /// Lets in whom the configuration says.
 pub(super) fn open_to(socket: &UnixPath, access: &config::SocketAccess) -> Result<(), String> {
     if let Some(group) = &access.group {

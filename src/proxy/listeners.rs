@@ -9,7 +9,7 @@ use std::time::Duration;
 use smol::Task;
 
 use super::accept::{self, Door};
-use super::bind::{self, BindError};
+use super::bind::{self, Before, BindError};
 use super::capacity::Capacity;
 use super::ground::Ground;
 use super::hand_over::{HandOver, Handed, is_worth_keeping};
@@ -223,32 +223,42 @@ impl Listeners {
         Wanted::of(config).map(&mut find).collect()
     }
 
-    /// Gives those that stay the keep-alive, mode and group of a configuration.
+    /// Gives those that stay the keep-alive, mode and group of a configuration. Returns what they had, by their numbers.
     ///
     /// # Errors
     /// The first that cannot have them. Then all have what they had.
-    pub(super) fn adapt(&self, config: &Config, found: &[Option<u64>]) -> Result<(), BindError> {
-        let each = Wanted::of(config).zip(found);
-        for (wanted, number) in each {
-            let there = number.and_then(|number| self.all.get(&number));
-            if let Some(there) = there.filter(|it| it.differs(wanted.entrypoint))
-                && let Err(why) = bind::adapt(there.listener(), wanted.entrypoint, wanted.listen)
-            {
-                self.adapt_back(config, found);
+    pub(super) fn adapt(
+        &self,
+        config: &Config,
+        found: &[Option<u64>],
+    ) -> Result<BTreeMap<u64, Before>, BindError> {
+        let mut adapted = BTreeMap::new();
+        for (wanted, number) in Wanted::of(config).zip(found) {
+            let there = number.and_then(|number| Some((number, self.all.get(&number)?)));
+            let Some((number, there)) = there.filter(|(_, it)| it.differs(wanted.entrypoint))
+            else {
+                continue;
+            };
+            let before = Before::of(there.listener(), &there.configured);
+            adapted.insert(number, before);
+            if let Err(why) = bind::adapt(there.listener(), wanted.entrypoint, wanted.listen) {
+                self.adapt_back(&adapted);
                 return Err(why);
             }
         }
-        Ok(())
+        Ok(adapted)
     }
 
     /// Gives them again what they had.
-    pub(super) fn adapt_back(&self, config: &Config, found: &[Option<u64>]) {
-        for (wanted, number) in Wanted::of(config).zip(found) {
-            let there = number.and_then(|number| self.all.get(&number));
-            if let Some(there) = there.filter(|it| it.differs(wanted.entrypoint))
-                && let Err(why) = bind::adapt(there.listener(), &there.configured, &there.listen)
+    pub(super) fn adapt_back(&self, adapted: &BTreeMap<u64, Before>) {
+        for (number, before) in adapted {
+            if let Some(there) = self.all.get(number)
+                && let Err(error) = before.restore(there.listener())
             {
-                log::error!("{why}");
+                let listen = &there.listen;
+                log::error!(
+                    "{listen}: it cannot be given back what it had before the configuration that was refused: {error}"
+                );
             }
         }
     }

@@ -1,4 +1,8 @@
 //! The running program: a supervisor owns the listeners and all tasks, applies configurations, and drains when it is told to stop.
+//!
+//! [`Proxy::bind`] opens the listeners and [`Proxy::run`] drives the supervisor. A [`Commander`]
+//! tells it what to do meanwhile, from whatever thread, and a [`Source`] gives it the configuration
+//! to reload.
 
 mod accept;
 mod bind;
@@ -157,7 +161,7 @@ impl Proxy {
         let Ground {
             reactor, executor, ..
         } = self.supervisor.ground.clone();
-        // A task of its own: what the loop drives is polled in each turn, and looking for signals is a system call.
+        // A task of its own: what the loop drives is polled in each iteration, and looking for signals is a system call.
         let supervise = executor.spawn(async move {
             let (supervisor, signal) = self.supervisor.run(&mut stops).await?;
             Ok(supervisor.drain(signal, stops).await)
@@ -169,7 +173,7 @@ impl Proxy {
 /// Runs tasks, and pauses now and then for the loop to look at new events. (The executor's own `run` keeps a second queue, for threads
 /// that take work from each other: a fifth more instructions for each event. Asking without waiting first saves some more.)
 async fn run_tasks<T>(executor: &LocalExecutor<'_>) -> T {
-    /// More than one turn of the loop wakes, so that it is not cut short.
+    /// More than one iteration of the loop wakes, so that it is not cut short.
     const AT_ONCE: usize = 512;
     loop {
         for _ in 0..AT_ONCE {

@@ -61,9 +61,9 @@ impl Running {
     ) -> Result<Vec<Removed>, BindError> {
         let targets = self.find_targets(ground, &config)?;
         let found = self.listeners.find(&config);
-        self.listeners.adapt(&config, &found)?;
+        let adapted = self.listeners.adapt(&config, &found)?;
         let slots = self.listeners.open(ground, &config, &found, handed).await;
-        let slots = slots.inspect_err(|_| self.listeners.adapt_back(&config, &found))?;
+        let slots = slots.inspect_err(|_| self.listeners.adapt_back(&adapted))?;
 
         // From here on nothing fails.
         let routes = routes(ground, &config, &targets);

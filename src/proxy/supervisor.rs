@@ -99,6 +99,7 @@ impl Supervisor {
             handle
         });
         ground.capacity.set(capacity);
+        ground.shared.conns.offer_places();
         self.running.listeners.limit(&capacity);
         self.tasks.follow(&ground);
         self.watch();
@@ -166,7 +167,11 @@ impl Supervisor {
                 }
             }
             Err(why) => {
-                self.ground.shared.config_loads.failed();
+                // Where there is nothing to be read, nothing has failed.
+                if self.source().is_ok() {
+                    self.ground.shared.config_loads.failed();
+                }
+                let why = why.strip_prefix("coracle: ").unwrap_or(why);
                 for line in why.lines().filter(|line| is_for_the_log(line)) {
                     log::error!(target: "setup", by; "not reloaded: {line}");
                 }
@@ -183,7 +188,14 @@ impl Supervisor {
             .running
             .apply(&self.ground, config, HandOver::default())
             .await;
-        let removed = removed.map_err(|why| format!("coracle: {why}"))?;
+        let removed = match removed {
+            Ok(removed) => removed,
+            Err(why) => {
+                // What was closed and opened again is to be kept again.
+                self.listeners_have_changed(0);
+                return Err(format!("coracle: {why}"));
+            }
+        };
         self.tasks.ending.retain(|task| !task.is_finished());
         for it in removed {
             self.end_removed(it, drain_timeout);
@@ -206,6 +218,7 @@ impl Supervisor {
         let ground = &self.ground;
         let capacity = ground.capacity.get().with_more_open(more);
         ground.capacity.set(capacity);
+        ground.shared.conns.offer_places();
         self.running.listeners.limit(&capacity);
         let kept = self.running.listeners.kept();
         let telling = ground.manager.keep_instead(&ground.reactor, kept);
@@ -237,13 +250,15 @@ impl Supervisor {
             OnRemoved::Drain => drain_timeout,
             OnRemoved::Close => Duration::ZERO,
         };
+        // Those that are open now: it may be added again meanwhile, with connections that nothing ends.
+        let ids = entrypoint.open.ids();
+        drop(entrypoint);
         let ground = self.ground.clone();
         self.tasks
             .ending
             .push(self.ground.executor.spawn(async move {
-                let late = ground.reactor.sleep(after);
-                entrypoint.open.below(1).or(late).await;
-                for id in entrypoint.open.ids() {
+                ground.reactor.sleep(after).await;
+                for id in ids {
                     let now = ground.reactor.now();
                     ground.shared.conns.kill(id, CloseReason::Removed, now);
                 }
@@ -271,12 +286,13 @@ impl Tasks {
     }
 }
 
-/// Leaves out the lines of a report that show where in the file a mistake is: the log's lines name the place.
+/// Leaves out the lines of a report that show where in the file a mistake is, and how many there are: each of the log's lines names its
+/// place.
 fn is_for_the_log(line: &str) -> bool {
-    let line = line
-        .trim_start()
-        .trim_start_matches(|c: char| c.is_ascii_digit());
-    !line.is_empty() && !line.trim_start().starts_with('|')
+    let line = line.trim_start();
+    let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());
+    let is_sum = rest != line && matches!(rest, " mistake" | " mistakes");
+    !rest.is_empty() && !rest.trim_start().starts_with('|') && !is_sum
 }
 
 /// Has what is known to all follow the configuration in force.

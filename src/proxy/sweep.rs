@@ -52,7 +52,7 @@ pub(super) async fn sweep(
         let late = reactor.now().saturating_duration_since(due);
         if late >= PAUSE_MIN {
             pauses.borrow_mut().add(late, reactor.now());
-            // The next turn of the loop, in which what has come meanwhile is read before this task is woken.
+            // The next iteration of the loop, in which what has come meanwhile is read before this task is woken.
             reactor.sleep(Duration::from_millis(1)).await;
         }
         let now = reactor.now();

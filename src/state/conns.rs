@@ -248,13 +248,21 @@ impl Conns {
     }
 
     /// Waits until [`Conns::has_place`]. Whoever then takes none has to [offer](Conns::offer_place) it to the next.
-    pub fn place(&self, capacity: usize) -> Until<'_, impl Fn() -> bool + Unpin> {
-        Until::new(&self.fewer, move || self.has_place(capacity))
+    pub fn place(
+        &self,
+        capacity: impl Fn() -> usize + Unpin,
+    ) -> Until<'_, impl Fn() -> bool + Unpin> {
+        Until::new(&self.fewer, move || self.has_place(capacity()))
     }
 
     /// Wakes the next who waits for a place: there is one that nobody has taken.
     pub fn offer_place(&self) {
         self.fewer.wake_one();
+    }
+
+    /// Wakes all who wait for a place: there may be more than there were.
+    pub fn offer_places(&self) {
+        self.fewer.wake_all();
     }
 
     /// Notes that one of its connections lacks a descriptor, until this is dropped.

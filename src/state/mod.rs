@@ -1,4 +1,10 @@
-//! What is known and decided, without I/O: the set of connections, the counters, the choice of a server.
+//! What is known and decided, without I/O: the sets of connections, the registry, the counters, the
+//! choice of a server.
+//!
+//! [`Conns`] is the set of all open connections, and each [`Entrypoint`] and [`Server`] has the set
+//! of its own ([`Members`]). A [`Guard`] puts a connection into them and takes it out. The
+//! [`Registry`] finds entrypoints and servers that live. What is published of each stands beside it
+//! ([`Publish`]).
 //!
 //! One thread owns and changes all of it, so whoever reads it between two awaits sees one consistent moment. Nothing here
 //! opens a socket or asks a clock: times come in as arguments.

@@ -92,6 +92,15 @@ impl UnixPath {
         })
     }
 
+    /// The permission bits and the group of the socket's file.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn access(&self) -> io::Result<(u32, u32)> {
+        let meta = self.open()?.metadata()?;
+        Ok((meta.mode() & 0o7777, meta.gid()))
+    }
+
     /// Gives the socket's file to a group.
     ///
     /// # Errors
