@@ -1,7 +1,8 @@
 //! Reloads under load: nobody is refused or reset, every count is right at every quiet point, and no text that is thrown at a running
 //! program leaves it half-way.
 //!
-//! `CORACLE_RELOADS=600` and `CORACLE_MUTATIONS=1000` ask for more than `cargo test` tries.
+//! `CORACLE_RELOADS=600` and `CORACLE_MUTATIONS=1000` ask for more than `cargo test` tries. `CORACLE_MUTATIONS_BY=watch` has the file
+//! watched, where it is a signal otherwise.
 
 #![allow(clippy::unwrap_used)]
 
@@ -54,6 +55,8 @@ fn resident_bytes(pid: u32) -> u64 {
 #[test]
 fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
     const WORKERS: usize = 8;
+    /// As many as 2,000 a second are within 100 ms.
+    const CONNECTIONS_PER_RELOAD: u64 = 200;
     const GROWTH_BYTES: u64 = 2 << 20;
     let reloads = asked("CORACLE_RELOADS", 40);
     let mut rng = Rng::from_env();
@@ -106,7 +109,7 @@ fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
             assert!(coracle.reload(&configs[n % 2]));
             until("connections in this configuration, too", || {
                 let more = made.load(Ordering::Relaxed) - made_before;
-                (more >= 50).then_some(())
+                (more >= CONNECTIONS_PER_RELOAD).then_some(())
             });
             resident.push(resident_bytes(coracle.pid()));
         }
@@ -401,6 +404,7 @@ fn expected(config: &Config) -> BTreeSet<(String, String)> {
 #[test]
 fn mutated_configurations_come_into_force_whole_or_not_at_all() {
     let mutations = asked("CORACLE_MUTATIONS", 100);
+    let is_watched = std::env::var("CORACLE_MUTATIONS_BY").is_ok_and(|by| by == "watch");
     let mut rng = Rng::from_env();
     let admin = lasting_address(&mut rng);
     let directory = tempfile::tempdir().unwrap();
@@ -421,7 +425,9 @@ fn mutated_configurations_come_into_force_whole_or_not_at_all() {
     );
     // In one line and before all that is mutated, so that the admin endpoint stays. (The harness looks for a table [admin].)
     let whole = |text: &str| {
-        format!("admin = {{ listen = \"{admin}\", socket = \"off\" }} # [admin]\n{text}")
+        format!(
+            "watch = {is_watched}\nadmin = {{ listen = \"{admin}\", socket = \"off\" }} # [admin]\n{text}"
+        )
     };
     let coracle = Coracle::start(&whole(&base));
     let file = coracle.file().display().to_string();
@@ -430,7 +436,10 @@ fn mutated_configurations_come_into_force_whole_or_not_at_all() {
     for n in 0..mutations {
         let text = whole(&mutate(&mut rng, &base));
         let parsed = Config::parse(&file, &text, &[]);
-        let loaded = coracle.reload(&text);
+        let loaded = match is_watched {
+            true => coracle.reload_watched(&text),
+            false => coracle.reload(&text),
+        };
         match (loaded, parsed) {
             (true, Ok(config)) => {
                 in_force = config;
@@ -459,7 +468,11 @@ fn mutated_configurations_come_into_force_whole_or_not_at_all() {
     println!("{good} came into force, {bad} were refused");
     assert!(good > 0 && bad > 0);
     // And it is none the worse for it.
-    assert!(coracle.reload(&whole(&base)));
+    let loaded = match is_watched {
+        true => coracle.reload_watched(&whole(&base)),
+        false => coracle.reload(&whole(&base)),
+    };
+    assert!(loaded);
     assert_eq!(
         listening(&coracle),
         expected(&Config::parse(&file, &whole(&base), &[]).unwrap())

@@ -129,7 +129,15 @@ impl Coracle {
 
     /// Has it read this configuration, whose admin endpoint must be where it was. True if it came into force.
     pub fn reload(&self, config: &str) -> bool {
-        self.write_config(config);
+        self.reloaded(config, || self.signal(Signal::HUP))
+    }
+
+    /// The same where it watches the file.
+    pub fn reload_watched(&self, config: &str) -> bool {
+        self.reloaded(config, || ())
+    }
+
+    fn reloaded(&self, config: &str, tell: impl FnOnce()) -> bool {
         let loaded = || {
             let metrics = super::metrics::scrape(self.admin);
             metrics.sum("coracle_config_last_reload_success_timestamp_seconds")
@@ -141,7 +149,8 @@ impl Coracle {
                 .count()
         };
         let before = (loaded(), refused());
-        self.signal(Signal::HUP);
+        self.write_config(config);
+        tell();
         until("it has read its configuration anew", || {
             if refused() > before.1 {
                 return Some(false);

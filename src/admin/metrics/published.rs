@@ -30,7 +30,8 @@ pub(crate) async fn write(
     out.publish(&counts.cloned().collect::<Vec<_>>()).await;
     out.publish(&snapshot.servers).await;
     out.publish(&[snapshot.held]).await;
-    out.publish(&[snapshot.config_loads.clone()]).await;
+    out.publish(std::slice::from_ref(&snapshot.config_loads))
+        .await;
     if snapshot.traefik_names {
         traefik::write(out, snapshot).await;
     }

@@ -29,6 +29,6 @@ const OF_LOADS: &[Metric<ConfigLoads>] = &[
 /// Writes the families in Traefik's names.
 pub(super) async fn write(out: &mut Output, snapshot: &Snapshot) {
     out.metrics(OF_ENTRYPOINTS, &snapshot.entrypoints).await;
-    out.metrics(OF_LOADS, &[snapshot.config_loads.clone()])
+    out.metrics(OF_LOADS, std::slice::from_ref(&snapshot.config_loads))
         .await;
 }
