@@ -29,6 +29,7 @@ pub(crate) enum Command {
     Check(Check),
     Demo(Demo),
     Audit(Audit),
+    Reload(Reload),
 }
 
 /// Forward connections until told to stop. Without a file and without a forward, ./coracle.toml is read, or else
@@ -97,6 +98,32 @@ pub(crate) struct Audit {
     /// repeat every two seconds until Ctrl-C, then tell the largest difference that lasted
     #[argh(switch)]
     pub watch: bool,
+}
+
+/// Have a running coracle read its configuration anew, without cutting a connection. Prints the changes; if the configuration has
+/// mistakes, prints them, and nothing changes.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "reload",
+    help_triggers("-h", "--help"),
+    example = "{command_name}",
+    example = "{command_name} --dry-run",
+    example = "{command_name} --dry-run new.toml",
+    example = "ssh pi cat coracle.toml | {command_name} --dry-run -"
+)]
+pub(crate) struct Reload {
+    /// its control socket; default: /run/coracle/control.sock
+    #[argh(option, arg_name = "path")]
+    pub socket: Option<PathBuf>,
+
+    /// change nothing, only print what would change
+    #[argh(switch)]
+    pub dry_run: bool,
+
+    /// with --dry-run: a configuration other than the one that coracle was started with; - is standard input
+    #[argh(positional, arg_name = "file")]
+    pub file: Option<PathBuf>,
 }
 
 /// Show the proxy at work, with servers and clients of its own.

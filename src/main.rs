@@ -37,6 +37,7 @@ fn program() -> ExitCode {
         Some(Command::Run(arguments)) => commands::run(arguments),
         Some(Command::Demo(arguments)) => commands::demo(arguments),
         Some(Command::Audit(arguments)) => commands::audit(&arguments),
+        Some(Command::Reload(arguments)) => commands::reload(&arguments),
         None => Err(SHORT_HELP.to_owned()),
     };
     exit.unwrap_or_else(|why| fail(&why))
@@ -49,7 +50,7 @@ fn arguments() -> Result<Arguments, ExitCode> {
         let word = printable(&word.to_string_lossy());
         fail(&format!("coracle: the argument {word} is not UTF-8 text"))
     })?;
-    let borrowed: Vec<&str> = words.iter().map(String::as_str).collect();
+    let borrowed = stdin_last(words.iter().map(String::as_str).collect());
     Arguments::from_args(&["coracle"], &borrowed).map_err(|early| match early.status {
         Ok(()) => say(&early.output, true),
         Err(()) => {
@@ -62,6 +63,17 @@ fn arguments() -> Result<Arguments, ExitCode> {
             fail(&format!("{said}\nRun coracle --help for more information."))
         }
     })
+}
+
+/// Puts the file `-` of `coracle reload` last, behind `--`: anywhere else argh takes it for an option.
+fn stdin_last(mut words: Vec<&str>) -> Vec<&str> {
+    let is_reload = words.first() == Some(&"reload") && !words.contains(&"--");
+    let at = words.iter().rposition(|word| *word == "-");
+    if let Some(at) = at.filter(|at| is_reload && words[at - 1] != "--socket") {
+        let stdin = words.remove(at);
+        words.extend(["--", stdin]);
+    }
+    words
 }
 
 /// The version and what it was built for, such as `coracle 0.1.0 (x86_64-linux-gnu)`.

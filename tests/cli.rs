@@ -108,7 +108,7 @@ fn version_needs_no_command() {
 #[test]
 fn help_ends_with_an_example() {
     let dir = TempDir::new().unwrap();
-    for command in ["", "run", "check", "demo"] {
+    for command in ["", "run", "check", "audit", "reload", "demo"] {
         for flag in ["-h", "--help"] {
             let arguments: Vec<_> = [command, flag]
                 .into_iter()
@@ -185,6 +185,9 @@ fn control_characters_on_the_command_line_do_not_reach_the_terminal() {
         &["run", esc],
         &["check", esc],
         &["audit", "--admin", esc],
+        &["reload", "--socket", esc],
+        &["reload", esc],
+        &["reload", "--dry-run", esc],
         &["demo", "--listen", esc],
         &["demo", "--admin", esc],
         &[esc],

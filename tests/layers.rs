@@ -35,7 +35,6 @@ const FLOORS: &[(&str, &[&str])] = &[
 /// Each library with the one place that may use it: a layer, a floor or a file.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("argh", &["cli", "main"]),
-    ("async_net", &["admin/http"]),
     ("serde_json", &["admin/agreement", "client"]),
     ("async_signal", &["commands/stops"]),
     ("http_types", &["admin/http"]),

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::backend::{self, Script};
+use support::http::http;
 use support::metrics::scrape;
 use support::process::{Coracle, binary, follow};
 use support::rng::Rng;
@@ -387,6 +388,53 @@ fn timeouts_log_and_names_follow_the_configuration() {
             .count(),
         0
     );
+}
+
+#[test]
+fn the_admin_endpoint_moves_and_those_who_are_answered_are_not_cut() {
+    let mut world = World::new();
+    let [web, elsewhere, taken] = [(); 3].map(|()| world.address());
+    let _taken = TcpListener::bind(taken).unwrap();
+    let here = world.admin;
+    let at = |admin: SocketAddr, rest: &str| {
+        let text = entrypoint("web", web, world.to);
+        format!("{text}\n[admin]\nlisten = \"{admin}\"\nsocket = \"off\"\n{rest}")
+    };
+    let coracle = Coracle::start(&at(here, ""));
+    let mut held = echo(web);
+    let ask = |admin: SocketAddr, host: &str| {
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        http(admin, request).0
+    };
+    // Another name to answer to, on the same socket.
+    assert_eq!(ask(here, "nas.example"), 421);
+    assert!(coracle.reload(&at(here, "hosts = [\"nas.example\"]\n")));
+    assert_eq!(ask(here, "nas.example"), 200);
+    // An address that another program has leaves everything as it was.
+    assert!(!coracle.reload(&at(taken, "")));
+    assert_eq!(ask(here, "nas.example"), 200);
+    // Another address, and the former again, by way of all addresses of its port.
+    let wide = SocketAddr::from(([0, 0, 0, 0], here.port()));
+    for (n, (address, asked)) in [(elsewhere, elsewhere), (wide, here), (here, here)]
+        .into_iter()
+        .enumerate()
+    {
+        coracle.write_config(&at(address, ""));
+        coracle.signal(Signal::HUP);
+        coracle.logged(&format!("reloaded: admin: listens on {address}"));
+        until("the new endpoint answers", || {
+            let answers = TcpStream::connect(asked).is_ok_and(|_| ask(asked, "localhost") == 200);
+            answers.then_some(())
+        });
+        if n == 0 {
+            until("nobody listens at the former address", || {
+                TcpStream::connect(here).err()
+            });
+        }
+        goes_on(&mut held);
+    }
+    let metrics = scrape(here);
+    assert_eq!(open(&metrics, "web"), Some(1.0));
 }
 
 #[test]

@@ -7,8 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +20,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use smol::future::or;
 
+use super::sockets::{Door, Listeners};
 use crate::state::Throttle;
 
 /// The pause after poll(2) has failed, which it does for lack of memory alone.
@@ -32,8 +32,8 @@ const LATE: Duration = Duration::from_millis(400);
 #[derive(Debug)]
 pub(super) struct Park {
     wake_up: Arc<WakeUp>,
-    /// Whoever waits for a new client.
-    backlog: RefCell<Option<Waker>>,
+    /// Whoever waits for a new client, at each door.
+    backlogs: [RefCell<Option<Waker>>; 2],
     tick: Event,
     complaints: Throttle,
 }
@@ -50,16 +50,17 @@ impl Park {
                 is_woken: AtomicBool::new(false),
                 eventfd: eventfd(0, flags)?,
             }),
-            backlog: RefCell::new(None),
+            backlogs: Default::default(),
             tick: Event::new(),
             complaints: Throttle::new(Duration::from_secs(1)),
         })
     }
 
-    /// Drives `future` to its end. `tick` is the time from one tick to the next; none while nobody waits for async-io.
+    /// Drives `future` to its end. New clients are waited for at `listeners`, if there are any. `tick` is the time from one tick to
+    /// the next; none while nobody waits for async-io.
     pub(super) fn block_on<T>(
         &self,
-        listener: &TcpListener,
+        listeners: Option<&Listeners>,
         tick: impl Fn() -> Option<Duration>,
         future: impl Future<Output = T>,
     ) -> T {
@@ -74,7 +75,7 @@ impl Park {
             }
             let tick = tick();
             self.wait(
-                listener,
+                listeners,
                 tick.map(|tick| tick.saturating_sub(ticked.elapsed())),
             );
             match tick {
@@ -89,60 +90,50 @@ impl Park {
         }
     }
 
-    fn wait(&self, listener: &TcpListener, timeout: Option<Duration>) {
+    fn wait(&self, listeners: Option<&Listeners>, timeout: Option<Duration>) {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let eventfd = &self.wake_up.eventfd;
-        let mut both = [
-            PollFd::new(eventfd, PollFlags::IN),
-            PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
-        ];
-        let n = if self.backlog.borrow().is_some() {
-            2
-        } else {
-            1
-        };
-        match poll(&mut both[..n], timeout.as_ref()) {
+        let mut fds = vec![PollFd::new(eventfd, PollFlags::IN)];
+        let mut waited_for = Vec::with_capacity(2);
+        for door in [Door::Tcp, Door::Control] {
+            let is_wanted = self.backlog_of(door).borrow().is_some();
+            let fd = listeners.and_then(|listeners| listeners.fd(door));
+            if let Some(fd) = fd.filter(|_| is_wanted) {
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                waited_for.push(door);
+            }
+        }
+        match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => std::thread::sleep(FAILED),
         }
-        if !both[0].revents().is_empty() {
+        if !fds[0].revents().is_empty() {
             // Empty already, or emptied: both are right.
             let _ = rustix::io::read(eventfd, &mut [0; 8]);
         }
-        if n == 2
-            && !both[1].revents().is_empty()
-            && let Some(waker) = self.backlog.take()
-        {
-            waker.wake();
-        }
-    }
-
-    /// Accepts a client, as soon as there is one. Until then nothing is tried: accept(2) takes a descriptor before it looks whether
-    /// somebody waits, so that without one it fails although nobody does.
-    ///
-    /// # Errors
-    /// Those of accept(2).
-    pub(super) async fn accept(
-        &self,
-        listener: &TcpListener,
-    ) -> io::Result<(TcpStream, SocketAddr)> {
-        loop {
-            self.backlog().await;
-            match listener.accept() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                accepted => return accepted,
+        for (fd, door) in fds[1..].iter().zip(waited_for) {
+            if !fd.revents().is_empty()
+                && let Some(waker) = self.backlog_of(door).take()
+            {
+                waker.wake();
             }
         }
     }
 
-    /// Waits until a client waits to be accepted. One task at a time.
-    pub(super) async fn backlog(&self) {
+    fn backlog_of(&self, door: Door) -> &RefCell<Option<Waker>> {
+        &self.backlogs[door as usize]
+    }
+
+    /// Waits until a client waits at `door` to be accepted. One task for each door at a time. Nothing is tried before: accept(2) takes a
+    /// descriptor before it looks whether somebody waits, so that without one it fails although nobody does.
+    pub(super) async fn backlog(&self, door: Door) {
+        let backlog = self.backlog_of(door);
         let is_asked = Cell::new(false);
         poll_fn(|cx| {
-            if is_asked.replace(true) && self.backlog.borrow().is_none() {
+            if is_asked.replace(true) && backlog.borrow().is_none() {
                 return Poll::Ready(());
             }
-            self.backlog.replace(Some(cx.waker().clone()));
+            backlog.replace(Some(cx.waker().clone()));
             Poll::Pending
         })
         .await;

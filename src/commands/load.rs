@@ -1,7 +1,7 @@
 //! Finds the configuration's file and reads it; each failure is one line that says what to do.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use coracle::config::{Config, Overrides, count, printable};
@@ -17,8 +17,7 @@ const PLACES: [&str; 2] = ["./coracle.toml", "/etc/coracle.toml"];
 /// # Errors
 /// The text to print: why the file cannot be read, or every mistake in it.
 pub(super) fn file(file: &Path, overrides: &Overrides) -> Result<Config, String> {
-    let name = name(file);
-    let text = text(file).map_err(|why| format!("{name}: {why}"))?;
+    let (name, text) = named(file, read(file))?;
     Config::with_overrides(Some((&name, &text)), overrides).map_err(|mistakes| mistakes.to_string())
 }
 
@@ -90,17 +89,48 @@ impl coracle::proxy::Source for Source {
     }
 }
 
-fn text(path: &Path) -> Result<String, String> {
-    let mut bytes = Vec::new();
+/// The name and text of `file`, in which `-` is standard input.
+///
+/// # Errors
+/// Why it cannot be read.
+pub(super) fn text(file: &Path) -> Result<(String, String), String> {
+    let text = match file == Path::new("-") {
+        true => whole(io::stdin().lock()),
+        false => read(file),
+    };
+    named(file, text)
+}
+
+fn named(file: &Path, text: Result<String, String>) -> Result<(String, String), String> {
+    let name = name(file);
+    match text {
+        Ok(text) => Ok((name, text)),
+        Err(why) => Err(format!("{name}: {why}")),
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
     File::open(path)
-        // One byte more than allowed tells a file that is too large from one that fits, whatever its metadata says.
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| match error.kind() {
-            ErrorKind::NotFound => "there is no such file".to_owned(),
-            ErrorKind::IsADirectory => "this is a directory; name the file in it".to_owned(),
-            ErrorKind::PermissionDenied => "reading it is not permitted".to_owned(),
-            _ => format!("it cannot be read: {error}"),
-        })?;
+        .map_err(|error| why(&error))
+        .and_then(whole)
+}
+
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        ErrorKind::IsADirectory => "this is a directory; name the file in it".to_owned(),
+        ErrorKind::PermissionDenied => "reading it is not permitted".to_owned(),
+        _ => format!("it cannot be read: {error}"),
+    }
+}
+
+fn whole(source: impl Read) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells a file that is too large from one that fits, whatever its metadata says.
+    let mut source = source.take(MAX_FILE_BYTES + 1);
+    source
+        .read_to_end(&mut bytes)
+        .map_err(|error| why(&error))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err("the file is larger than 1 MiB, so it is hardly a configuration".to_owned());
     }

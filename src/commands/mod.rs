@@ -4,6 +4,7 @@ mod audit;
 mod check;
 mod demo;
 mod load;
+mod reload;
 mod run;
 mod stops;
 
@@ -18,6 +19,7 @@ use log::LevelFilter;
 pub(crate) use audit::audit;
 pub(crate) use check::check;
 pub(crate) use demo::demo;
+pub(crate) use reload::reload;
 pub(crate) use run::run;
 use stops::{Hangup, Stops, no_thread, stops};
 

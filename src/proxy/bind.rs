@@ -13,7 +13,7 @@ use crate::config::{self, Listen};
 use crate::conn::{At, OwnListener, Route};
 use crate::net::{Keepalive, Listener, Reactor, TcpOptions, UnixPath, UnixSocket};
 use crate::state::{Entrypoint, Local};
-use crate::{admin, sys};
+use crate::sys;
 
 /// Why the proxy cannot start: one line that names the place and the remedy.
 #[derive(Debug)]
@@ -53,6 +53,12 @@ impl BindError {
         ))
     }
 
+    pub(super) fn endpoint(error: &io::Error) -> Self {
+        Self::new(format!(
+            "admin: {error}; raise the limit of open files (ulimit -n, or LimitNOFILE= in the unit)"
+        ))
+    }
+
     pub(super) fn no_descriptors(limit: usize) -> Self {
         Self::new(format!(
             "the limit of {limit} open files leaves no room for a connection; raise it (ulimit -n, or LimitNOFILE= in the unit)"
@@ -65,7 +71,12 @@ impl BindError {
         ))
     }
 
-    fn listen(who: &str, address: &dyn fmt::Display, reuse: bool, error: &io::Error) -> Self {
+    pub(super) fn listen(
+        who: &str,
+        address: &dyn fmt::Display,
+        reuse: bool,
+        error: &io::Error,
+    ) -> Self {
         use io::ErrorKind::{
             AddrInUse, AddrNotAvailable, NotFound, PermissionDenied, Unsupported, WouldBlock,
         };
@@ -293,12 +304,4 @@ fn bind_tcp(
         true => bind(address),
         false => with_or_without_ipv6(address, bind),
     }
-}
-
-pub(super) fn admin(address: SocketAddr, hosts: &[String]) -> Result<admin::Endpoint, BindError> {
-    let bound = with_or_without_ipv6(address, admin::Endpoint::bind);
-    let listener = bound.map_err(|error| BindError::listen("admin", &address, false, &error))?;
-    let address = listener.local_addr().unwrap_or(address);
-    log::info!(target: "setup", address:% = address; "admin endpoint listening");
-    Ok(listener.with_hosts(hosts.to_vec()))
 }

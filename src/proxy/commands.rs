@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 
-use crate::config::Config;
+use crate::admin::{Ask, Order};
+use crate::config::{Config, printable};
 
 /// Where the configuration comes from.
 pub trait Source {
@@ -71,6 +72,22 @@ impl Commander {
         let answer = Some(answer);
         self.0.try_send(Command::Reload { by, answer }).ok()?;
         told.recv().await.ok()
+    }
+
+    /// Takes an order of the control socket. If the proxy has ended, its answer is dropped.
+    pub(super) fn take(&self, Order { ask, answer }: Order) {
+        let command = match ask {
+            Ask::Reload => Command::Reload {
+                by: "control socket",
+                answer: Some(answer),
+            },
+            Ask::DryRun(text) => Command::DryRun {
+                // The name is shown in the mistakes.
+                text: text.map(|(name, text)| (printable(&name), text)),
+                answer,
+            },
+        };
+        let _ = self.0.try_send(command);
     }
 
     /// Says what bringing a configuration into force would change: that of the file as it is now, or of this name and text. `None` if the

@@ -5,10 +5,12 @@
 //! to reload.
 
 mod accept;
+mod admin;
 mod bind;
 mod capacity;
 mod commands;
 mod drain;
+mod endpoint;
 mod ground;
 mod hand_over;
 mod ipv6;
@@ -34,6 +36,7 @@ pub use commands::{Commander, Reloaded, Source};
 pub use drain::Drained;
 pub use supervisor::log_warnings;
 
+use admin::Admin;
 use capacity::Capacity;
 use ground::Ground;
 use hand_over::HandOver;
@@ -90,12 +93,10 @@ impl Proxy {
         let mut running = Running::nothing(config);
         // Where nothing runs yet there is nothing to wait for.
         block_on(running.apply(&ground, config.clone(), handed))?;
-        let admin = config.admin.listen;
-        let admin = admin.map(|address| bind::admin(address, &config.admin_hosts));
-        let admin = admin.transpose()?;
+        let (commander, commands) = Commander::new();
+        let admin = Admin::bind(config, commander.clone())?;
         // All that was asked for could be had, so this configuration is the one in force.
         ground.shared.config_loads.succeeded(SystemTime::now());
-        let (commander, commands) = Commander::new();
         let supervisor = Supervisor {
             ground,
             running,
@@ -146,7 +147,7 @@ impl Proxy {
     /// The address of the admin endpoint.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.supervisor.admin.as_ref()?.local_addr().ok()
+        self.supervisor.admin.local_addr()
     }
 
     /// Forwards until `stops` yields or ends, then drains: it stops accepting at once, lets open connections end, and cuts what

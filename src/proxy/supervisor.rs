@@ -9,6 +9,7 @@ use smol::channel::Receiver;
 use smol::future::FutureExt;
 use smol::stream::{Stream, StreamExt};
 
+use super::admin::Admin;
 use super::bind::BindError;
 use super::capacity::Capacity;
 use super::commands::{Command, Commander, Reloaded, Source};
@@ -18,13 +19,13 @@ use super::running::{Removed, Running};
 use super::{sweep, watch};
 use crate::config::{Changes, Config, Diagnostic, Location, OnRemoved};
 use crate::state::{CloseReason, Left, Pauses, Shared};
-use crate::{admin, conn, logging};
+use crate::{conn, logging};
 
 /// What it owns.
 pub(super) struct Supervisor {
     pub(super) ground: Ground,
     pub(super) running: Running,
-    pub(super) admin: Option<admin::Endpoint>,
+    pub(super) admin: Admin,
     pub(super) source: Option<Box<dyn Source>>,
     /// For the tasks that command.
     pub(super) commander: Commander,
@@ -44,10 +45,6 @@ pub(super) struct Tasks {
     pub(super) telling: Option<Task<()>>,
     /// Tells it that the loop lives.
     living: Option<Task<()>>,
-    /// The admin endpoint's thread, as long as this lives.
-    admin: Option<admin::Handle>,
-    /// Answers it.
-    answering: Option<Task<()>>,
     /// Each ends the connections of an entrypoint that was removed.
     ending: Vec<Task<()>>,
 }
@@ -91,13 +88,9 @@ impl Supervisor {
         ground.reactor.limit_pipes(capacity.pipes);
         ground.reactor.limit_memory(capacity.limits);
         // Only now, so that it asks for no descriptor before it is known whether there are enough.
-        let admin = self.admin.take().map(admin::Endpoint::start).transpose();
-        let admin = admin.map_err(|error| BindError::thread("admin", &error))?;
-        self.tasks.admin = admin.map(|(handle, answers)| {
-            let answering = ground.executor.spawn(answers.answer(ground.shared.clone()));
-            self.tasks.answering = Some(answering);
-            handle
-        });
+        self.admin.start(&ground)?;
+        let control = self.admin.control_clients() as isize;
+        let capacity = capacity.with_more_open(control);
         ground.capacity.set(capacity);
         ground.shared.conns.offer_places();
         self.running.listeners.limit(&capacity);
@@ -184,6 +177,8 @@ impl Supervisor {
         let changes = self.changes(&config);
         let drain_timeout = config.drain_timeout;
         let before = self.running.listeners.numbers();
+        let admin = self.admin.prepare(&self.ground, &config).await;
+        let admin = admin.map_err(|why| format!("coracle: {why}"))?;
         let removed = self
             .running
             .apply(&self.ground, config, HandOver::default())
@@ -191,11 +186,16 @@ impl Supervisor {
         let removed = match removed {
             Ok(removed) => removed,
             Err(why) => {
+                drop(admin);
+                self.admin.restore(&self.ground).await;
                 // What was closed and opened again is to be kept again.
                 self.listeners_have_changed(0);
                 return Err(format!("coracle: {why}"));
             }
         };
+        if let Some(admin) = admin {
+            self.admin.commit(admin);
+        }
         self.tasks.ending.retain(|task| !task.is_finished());
         for it in removed {
             self.end_removed(it, drain_timeout);

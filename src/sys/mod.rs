@@ -5,6 +5,7 @@ pub mod descriptors;
 pub mod group;
 pub mod inherited;
 pub mod memory;
+pub mod peer;
 pub mod process;
 pub mod send_buffer;
 pub mod send_queue;

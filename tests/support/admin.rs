@@ -16,9 +16,11 @@ use super::{DEADLINE, kernel, until};
 /// Limits that no test meets by being slow.
 pub const PATIENT: ClientLimits = ClientLimits {
     clients: 32,
+    control_clients: 8,
     request: DEADLINE,
     idle: DEADLINE,
     answer: DEADLINE,
+    order: DEADLINE,
     patience: DEADLINE,
     silence: DEADLINE,
     linger: DEADLINE,

@@ -100,15 +100,14 @@ impl Clients {
 
     /// Waits until the client with the reserve descriptor has given way.
     pub(crate) async fn room_for_reserve(&self, park: &Park) {
-        let has_reserve = |client: &Client| client.has_reserve;
-        let is_free = || {
-            !self
-                .list
-                .borrow()
-                .iter()
-                .any(|(_, client)| has_reserve(client))
-        };
-        self.make_room(park, is_free, has_reserve).await;
+        self.make_room(park, || !self.has_reserve(), |client| client.has_reserve)
+            .await;
+    }
+
+    /// Whether one of these clients has the reserve descriptor.
+    pub(crate) fn has_reserve(&self) -> bool {
+        let list = self.list.borrow();
+        list.iter().any(|(_, client)| client.has_reserve)
     }
 
     /// Ends one client after the other until `is_done`: first the one that has been idle for the longest, then the one whose request has been
@@ -150,6 +149,20 @@ impl Clients {
         // Before the task is dropped, and perhaps its seat with it, which borrows the set.
         drop(list);
         task.is_some()
+    }
+
+    /// Serves no request beyond those that have begun: ends all idle clients now, and the others once they have their answer.
+    /// Resolves when all have gone.
+    pub(crate) async fn retire(&self) {
+        self.is_wanted.set(true);
+        while self.end_longest(|client| client.phase == Phase::Idle) {}
+        loop {
+            let left = self.left.listen();
+            if self.list.borrow().is_empty() {
+                return;
+            }
+            left.await;
+        }
     }
 
     /// Resolves when the next client has left.

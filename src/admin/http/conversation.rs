@@ -1,29 +1,33 @@
 //! One client's conversation over HTTP/1: reads requests and writes answers, each within a limit, until either side ends it.
 
-use std::io;
-use std::net::Shutdown;
+use std::io::{self, IoSlice};
 
-use async_net::TcpStream;
 use http_types::{Method, Response, StatusCode};
 use smol::future::{or, yield_now};
-use smol::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::answer::{Answer, refusal};
 use super::clients::{Clients, Phase, Seat};
 use super::request::{self, HEAD_BYTES, Head};
-use super::routes::{Answer, refusal};
+use super::stream::Stream;
 use crate::admin::limits::ClientLimits;
 use crate::admin::park::Park;
+use crate::admin::sockets::Access;
 
 /// How much is read at once.
 const READ_BYTES: usize = 1024;
 /// The most that is read and thrown away after the last answer.
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// What a client hears that waits to send its body.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// One client's connection.
 #[derive(Debug)]
 pub(super) struct Conversation<'a> {
     /// The connection.
-    pub stream: TcpStream,
+    pub stream: Stream,
+    /// What the client may do.
+    pub access: Access,
     /// What the client may take.
     pub limits: &'a ClientLimits,
     /// Those it shares the endpoint with.
@@ -40,10 +44,9 @@ impl Conversation<'_> {
     /// Answers the client's requests with `answer` until the connection ends.
     pub(super) async fn hold(self, answer: impl AsyncFn(&Head) -> Answer) {
         let (limits, park, seat) = (self.limits, self.park, self.seat);
-        // An answer is written in one piece where that is possible: nothing is gained by waiting for more.
-        let _ = self.stream.set_nodelay(true);
         let mut wire = Wire {
             stream: self.stream,
+            access: self.access,
             received: Vec::new(),
             park,
         };
@@ -124,7 +127,8 @@ enum End {
 
 /// The connection's bytes.
 struct Wire<'a> {
-    stream: TcpStream,
+    stream: Stream,
+    access: Access,
     /// What has come and is not dealt with yet, at most [`HEAD_BYTES`].
     received: Vec<u8>,
     park: &'a Park,
@@ -141,19 +145,29 @@ impl Wire<'_> {
         matches!(read, Some(Ok(())))
     }
 
-    /// Receives one request, and throws its body away.
+    /// Receives one request. Its body is thrown away, unless an order may have one.
     async fn receive(&mut self) -> Result<Head, End> {
-        let head = loop {
-            match request::parse(&self.received) {
+        let mut head = loop {
+            match request::parse(&self.received, self.access) {
                 Ok(Some(head)) => break head,
                 Ok(None) => self.read().await?,
                 Err(status) => return Err(End::Refused(status)),
             }
         };
         self.received.drain(..head.head_bytes);
+        if head.waits_for_continue {
+            // So short that the kernel takes it whole: nothing else waits to be sent.
+            let sent = self.write(&[IoSlice::new(CONTINUE)]).await;
+            if sent.ok() != Some(CONTINUE.len()) {
+                return Err(End::Gone);
+            }
+        }
         let mut left = head.body_bytes;
         loop {
             let n = left.min(self.received.len());
+            if head.is_order {
+                head.body.extend_from_slice(&self.received[..n]);
+            }
             self.received.drain(..n);
             left -= n;
             if left == 0 {
@@ -168,16 +182,24 @@ impl Wire<'_> {
         let mut piece = [0; READ_BYTES];
         // `parse` refuses a full buffer without a request in it, so there is always room.
         let room = (HEAD_BYTES - self.received.len()).min(READ_BYTES);
-        let n = loop {
-            let read = async { Some(self.stream.read(&mut piece[..room]).await) };
-            match or(read, next_tick(self.park)).await {
-                Some(Ok(n @ 1..)) => break n,
-                Some(_) => return Err(End::Gone),
-                None => self.wait_anew(),
+        match self.read_into(&mut piece[..room]).await {
+            Ok(n @ 1..) => {
+                self.received.extend_from_slice(&piece[..n]);
+                Ok(())
             }
-        };
-        self.received.extend_from_slice(&piece[..n]);
-        Ok(())
+            _ => Err(End::Gone),
+        }
+    }
+
+    /// At each tick the wait begins anew, and registers the socket with async-io once more: what it was registered for may have
+    /// come and been lost.
+    async fn read_into(&self, piece: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = async { Some(self.stream.read(piece).await) };
+            if let Some(read) = or(read, next_tick(self.park)).await {
+                return read;
+            }
+        }
     }
 
     /// Sends one answer, head and body in one piece where the kernel takes it.
@@ -193,15 +215,7 @@ impl Wire<'_> {
             if !sending.with_body {
                 slices.truncate(1);
             }
-            let write = async { Some(self.stream.write_vectored(&slices).await) };
-            let n = match or(write, next_tick(self.park)).await {
-                Some(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Some(written) => written?,
-                None => {
-                    self.wait_anew();
-                    continue;
-                }
-            };
+            let n = self.write(&slices).await?;
             let n_of_head = n.min(head.len() - of_head);
             of_head += n_of_head;
             of_body += n - n_of_head;
@@ -209,9 +223,16 @@ impl Wire<'_> {
         Ok(())
     }
 
-    /// Has the next wait register the socket with async-io once more: what it was registered for may have come and been lost.
-    fn wait_anew(&mut self) {
-        self.stream = self.stream.clone();
+    /// Writes at least one byte.
+    async fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            let write = async { Some(self.stream.write(slices).await) };
+            match or(write, next_tick(self.park)).await {
+                Some(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Some(written) => return written,
+                None => {}
+            }
+        }
     }
 
     /// Ends the connection so that the client can read the last answer: bytes that were never read would turn the close
@@ -219,15 +240,13 @@ impl Wire<'_> {
     async fn finish(&mut self) {
         let mut piece = [0; READ_BYTES];
         let mut left = LINGER_BYTES;
-        if self.stream.shutdown(Shutdown::Write).is_err() {
+        if self.stream.finish().is_err() {
             return;
         }
         while left > 0 {
-            let read = async { Some(self.stream.read(&mut piece).await) };
-            match or(read, next_tick(self.park)).await {
-                Some(Ok(n @ 1..)) => left = left.saturating_sub(n),
-                Some(_) => return,
-                None => self.wait_anew(),
+            match self.read_into(&mut piece).await {
+                Ok(n @ 1..) => left = left.saturating_sub(n),
+                _ => return,
             }
         }
     }

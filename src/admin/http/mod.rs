@@ -1,15 +1,19 @@
 //! What speaks HTTP: who is served, what they may ask, and what they are answered.
 
+mod answer;
 mod clients;
 mod conversation;
 mod hosts;
+mod ordering;
 mod request;
 mod reserve_fd;
 mod routes;
 mod serve;
+mod stream;
 
 pub(super) use clients::Clients;
 pub(super) use hosts::Hosts;
+pub(super) use ordering::Ordering;
 pub(super) use reserve_fd::ReserveFd;
 pub(super) use routes::Routes;
 pub(super) use serve::Serving;

@@ -4,14 +4,20 @@ use http_types::headers::{HeaderName, HeaderValue};
 use http_types::{Method, Request, StatusCode, Url};
 use httparse::{EMPTY_HEADER, Header, Status};
 
+use crate::admin::sockets::Access;
+
 /// The longest request line with headers.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
-/// The longest body, which is read and thrown away.
-pub(super) const BODY_BYTES: u64 = 8 * 1024;
+/// The longest body that is read and thrown away.
+const BODY_BYTES: u64 = 8 * 1024;
+/// The longest body of an order: as long as a configuration may be.
+const ORDER_BYTES: u64 = 1024 * 1024;
+/// The path that orders are posted to.
+pub(super) const RELOAD: &str = "/reload";
 /// The most headers. A browser sends about 15.
 const HEADERS: usize = 64;
 
-/// A request without its body, and what is to be done with the bytes around it.
+/// A request, and what is to be done with the bytes around it.
 #[derive(Debug)]
 pub(crate) struct Head {
     /// The request. Headers that are not ASCII are left out.
@@ -20,19 +26,25 @@ pub(crate) struct Head {
     pub host: Option<String>,
     /// How many bytes the head had.
     pub head_bytes: usize,
-    /// How many bytes of a body follow, to be thrown away.
+    /// How many bytes of a body follow.
     pub body_bytes: usize,
+    /// Whether it is an order by somebody who may give one, so that its body matters.
+    pub is_order: bool,
+    /// The body of an order; of others it stays empty.
+    pub body: Vec<u8>,
+    /// Whether the client sends its body only after a "100 Continue".
+    pub waits_for_continue: bool,
     /// Whether the client wants to send another request on this connection, and may.
     pub keep_alive: bool,
     /// Whether the request was in HTTP/1.0, where keep-alive must be said in the answer.
     pub is_http_1_0: bool,
 }
 
-/// Parses the head at the start of `bytes`; `None` when more bytes are needed.
+/// Parses the head at the start of `bytes`, which a client with this access has sent; `None` when more bytes are needed.
 ///
 /// # Errors
 /// The status of the answer after which the connection must be closed.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, StatusCode> {
+pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, StatusCode> {
     let mut headers = [EMPTY_HEADER; HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
     let head_bytes = match parsed.parse(bytes) {
@@ -53,8 +65,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, StatusCode> {
     let fields = Fields(parsed.headers);
     let is_http_1_0 = minor == 0;
     fields.check_host(is_http_1_0)?;
-    let body_bytes = fields.body_bytes(is_http_1_0)?;
     let url = url(method, target)?;
+    let is_order = access == Access::Command && method == "POST" && url.path() == RELOAD;
+    let most = if is_order { ORDER_BYTES } else { BODY_BYTES };
+    let body_bytes = fields.body_bytes(is_http_1_0, most)?;
     let host = if target.starts_with('/') || method == "OPTIONS" || method == "CONNECT" {
         let host = fields.named("host").next();
         host.map(|host| String::from_utf8_lossy(host.trim_ascii()).into_owned())
@@ -70,9 +84,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, StatusCode> {
             request.append_header(name, value);
         }
     }
-    // Who waits for "100 Continue" is answered at once, since no answer here depends on a body. Whether the body follows
-    // all the same cannot be known, so nothing more is read.
-    let waits = !is_http_1_0 && fields.has_token("expect", "100-continue") && body_bytes > 0;
+    let expects = !is_http_1_0 && fields.has_token("expect", "100-continue") && body_bytes > 0;
+    // Who waits for "100 Continue" is answered at once, unless it gives an order, since no other answer depends on a body. Whether
+    // the body follows all the same cannot be known, so nothing more is read.
+    let is_cut_short = expects && !is_order;
     let asked_to_keep = if is_http_1_0 {
         fields.has_token("connection", "keep-alive")
     } else {
@@ -82,8 +97,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, StatusCode> {
         request,
         host,
         head_bytes,
-        body_bytes: if waits { 0 } else { body_bytes },
-        keep_alive: asked_to_keep && !waits,
+        body_bytes: if is_cut_short { 0 } else { body_bytes },
+        is_order,
+        body: Vec::new(),
+        waits_for_continue: expects && is_order,
+        keep_alive: asked_to_keep && !is_cut_short,
         is_http_1_0,
     }))
 }
@@ -114,8 +132,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// How long the body is. Where two readers could disagree on that, the request is refused: RFC 9112, 6.3.
-    fn body_bytes(&self, is_http_1_0: bool) -> Result<usize, StatusCode> {
+    /// How long the body is, at most `most`. Where two readers could disagree on that, the request is refused: RFC 9112, 6.3.
+    fn body_bytes(&self, is_http_1_0: bool, most: u64) -> Result<usize, StatusCode> {
         let mut lengths = self.named("content-length");
         let length = lengths.next();
         if self.named("transfer-encoding").next().is_some() {
@@ -133,7 +151,7 @@ impl<'a> Fields<'a> {
         let length = std::str::from_utf8(length).map_err(|_| StatusCode::BadRequest)?;
         // The only way in which a row of digits is no u64 is that it is too large.
         match length.parse::<u64>() {
-            Ok(n) if n <= BODY_BYTES => Ok(n as usize),
+            Ok(n) if n <= most => Ok(n as usize),
             _ => Err(StatusCode::PayloadTooLarge),
         }
     }
@@ -174,6 +192,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    fn parse(bytes: &[u8]) -> Result<Option<Head>, StatusCode> {
+        super::parse(bytes, Access::Read)
+    }
 
     #[test]
     fn forms_of_the_target() {
@@ -227,5 +249,27 @@ mod tests {
         let head = parse(request).unwrap().unwrap();
         assert!(head.request.header("user-agent").is_none());
         assert_eq!(head.request.header("accept").unwrap().as_str(), "*/*");
+    }
+
+    #[test]
+    fn only_an_order_over_the_control_socket_may_have_a_long_body() {
+        let long = ORDER_BYTES.to_string();
+        let body = |target: &str, length: &str, access| {
+            let request =
+                format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+            let head = super::parse(request.as_bytes(), access).map(Option::unwrap);
+            head.map(|head| (head.is_order, head.body_bytes))
+        };
+        let order = (true, ORDER_BYTES as usize);
+        assert_eq!(body("/reload", &long, Access::Command), Ok(order));
+        assert_eq!(body("/reload?dry-run", &long, Access::Command), Ok(order));
+        let too_large = Err(StatusCode::PayloadTooLarge);
+        for access in [Access::Read, Access::Nothing] {
+            assert_eq!(body("/reload", &long, access), too_large);
+            assert_eq!(body("/reload", "3", access), Ok((false, 3)));
+        }
+        assert_eq!(body("/metrics", &long, Access::Command), too_large);
+        let longer = (ORDER_BYTES + 1).to_string();
+        assert_eq!(body("/reload", &longer, Access::Command), too_large);
     }
 }

@@ -7,11 +7,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http_types::headers::HeaderName;
-use http_types::{Method, Request, Response, StatusCode};
+use http_types::{Method, Request, StatusCode};
 use smol::future::FutureExt;
 
+use super::answer::{Answer, not_allowed, refusal, silence, text, with_body};
 use super::hosts::{self, Hosts};
-use super::request::Head;
+use super::ordering::Ordering;
+use super::request::{Head, RELOAD};
 use crate::admin::agreement::{self, Kernel};
 use crate::admin::body::{Body, Room};
 use crate::admin::desk::Desk;
@@ -19,6 +21,7 @@ use crate::admin::metrics;
 use crate::admin::metrics::{Format, Output};
 use crate::admin::moments::{Moments, Sign};
 use crate::admin::park::Park;
+use crate::admin::sockets::Access;
 use crate::sys::process::Process;
 
 /// After a scrape or an audit the thread rests for this many times as long as that took, so that each of the two takes a quarter of
@@ -27,23 +30,16 @@ const REST: u32 = 3;
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_millis(250);
 
-const TEXT: &str = "text/plain; charset=utf-8";
-
 const INDEX: &str = "coracle's admin endpoint:
 /metrics   what coracle counts, for Prometheus
 /audit     the set of connections beside the kernel's table, for `coracle audit`
 /healthz   200 while the loop that moves data answers
 /readyz    200 while it accepts connections, 503 once it drains
+/reload    POST, over the control socket: read the configuration anew; ?dry-run says what would change
 ";
 
-/// An answer, whole.
-#[derive(Clone, Debug)]
-pub(crate) struct Answer {
-    /// Its status and headers.
-    pub response: Response,
-    /// Its body, which others may read too.
-    pub body: Rc<Body>,
-}
+const STRANGER: &str = "403 Forbidden: the control socket answers root, the user that coracle runs as, \
+                        and members of the group of its file\n";
 
 /// What can be seen through the endpoint.
 #[derive(Debug)]
@@ -66,6 +62,8 @@ pub(crate) struct Routes {
     pub audits: Desk<(), Made>,
     /// Who wants to know whether the loop lives.
     pub signs: Desk<(), Option<Sign>>,
+    /// The way for orders.
+    pub ordering: Ordering,
 }
 
 /// A body that was made anew, or the status that says why there is none.
@@ -73,17 +71,27 @@ pub(super) type Made = Result<Rc<Body>, StatusCode>;
 
 impl Routes {
     /// The answer to a request, with its body also where the method is HEAD: what is sent of it is the sender's business.
-    pub(crate) async fn answer(&self, head: &Head) -> Answer {
-        if let Some(host) = &head.host
+    pub(crate) async fn answer(&self, head: &Head, access: Access) -> Answer {
+        if access == Access::Nothing {
+            return text(StatusCode::Forbidden, STRANGER);
+        }
+        // No browser speaks to a Unix socket, so no web page does.
+        if access == Access::Read
+            && let Some(host) = &head.host
             && !self.hosts.answer_to(host)
         {
             return text(StatusCode::MisdirectedRequest, &hosts::advice(host));
         }
         let request = &head.request;
-        if !matches!(request.method(), Method::Get | Method::Head) {
-            return refusal(StatusCode::MethodNotAllowed);
+        let path = request.url().path();
+        match request.method() {
+            Method::Post if head.is_order => return self.ordering.obey(head, &self.park).await,
+            Method::Post if path == RELOAD => return self.ordering.only_there(),
+            _ if path == RELOAD => return not_allowed("POST"),
+            Method::Get | Method::Head => {}
+            _ => return refusal(StatusCode::MethodNotAllowed),
         }
-        match request.url().path() {
+        match path {
             "/metrics" => {
                 let format = Format::choose(&joined(request, &http_types::headers::ACCEPT));
                 made(self.metrics.ask(format).await, format.content_type())
@@ -195,23 +203,6 @@ async fn forever<F: Future<Output = ()>>(work: impl Fn() -> F) {
     }
 }
 
-/// The answer that says no more than its status.
-#[must_use]
-pub(super) fn refusal(status: StatusCode) -> Answer {
-    let mut answer = text(status, &format!("{status} {}\n", status.canonical_reason()));
-    if status == StatusCode::MethodNotAllowed {
-        answer.response.insert_header("Allow", "GET, HEAD");
-    }
-    answer
-}
-
-fn silence() -> Answer {
-    text(
-        StatusCode::ServiceUnavailable,
-        "the loop that moves data does not answer\n",
-    )
-}
-
 fn made(made: Option<Made>, content_type: &str) -> Answer {
     match made {
         Some(Ok(body)) => with_body(StatusCode::Ok, content_type, body),
@@ -219,17 +210,6 @@ fn made(made: Option<Made>, content_type: &str) -> Answer {
         Some(Err(status)) => refusal(status),
         None => refusal(StatusCode::InternalServerError),
     }
-}
-
-fn text(status: StatusCode, body: &str) -> Answer {
-    with_body(status, TEXT, Body::of(body))
-}
-
-fn with_body(status: StatusCode, content_type: &str, body: Rc<Body>) -> Answer {
-    let mut response = Response::new(status);
-    response.insert_header("Cache-Control", "no-store");
-    response.insert_header("Content-Type", content_type);
-    Answer { response, body }
 }
 
 /// The values of a header that is a list, as one list.

@@ -1,22 +1,22 @@
 //! The admin thread's work: takes clients in, and has each of them served.
 
 use std::io::{self, ErrorKind};
-use std::net::{TcpListener, TcpStream};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use async_io::Async;
 use rustix::io::Errno;
 use smol::LocalExecutor;
-use smol::future::{FutureExt, or, pending, yield_now};
+use smol::future::{FutureExt, or, pending, yield_now, zip};
 
 use super::clients::Clients;
 use super::conversation::Conversation;
 use super::reserve_fd::{LentFd, ReserveFd};
 use super::routes::Routes;
+use super::stream::Stream;
 use crate::admin::limits::ClientLimits;
 use crate::admin::park::Park;
+use crate::admin::sockets::{Accepted, Access, Door, Listeners};
 use crate::state::Throttle;
 
 /// Growing pauses between attempts that fail.
@@ -26,7 +26,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// What every client's task shares.
 pub(crate) struct Serving {
     pub park: Rc<Park>,
-    pub clients: Rc<Clients>,
+    /// The clients of each door, so that those of one never wait for the seats of the other.
+    pub tcp: Rc<Clients>,
+    pub control: Rc<Clients>,
+    pub reserve: Rc<ReserveFd>,
     pub routes: Routes,
     pub limits: ClientLimits,
 }
@@ -35,34 +38,72 @@ impl Serving {
     /// Serves the endpoint for ever. Each client has a task on `executor`.
     pub(crate) async fn serve(
         self: Rc<Self>,
-        listener: &TcpListener,
-        reserve: ReserveFd,
+        listeners: &Listeners,
         executor: Rc<LocalExecutor<'static>>,
     ) {
-        let park = &*self.park;
-        let reserve = Rc::new(reserve);
+        let tcp = self.serve_at(Door::Tcp, listeners, &executor);
+        or(tcp, self.serve_at(Door::Control, listeners, &executor)).await;
+    }
+
+    /// How often those who wait are to look again by themselves; `None` while there is nobody.
+    pub(crate) fn tick(&self) -> Option<Duration> {
+        let ticks = [self.tcp.tick(), self.control.tick()];
+        ticks.into_iter().flatten().min()
+    }
+
+    /// Lets the clients have the answers to what they have asked, and no more. Resolves when all have gone.
+    pub(crate) async fn retire(&self) {
+        zip(self.tcp.retire(), self.control.retire()).await;
+    }
+
+    /// Ends every client.
+    pub(crate) fn end_all(&self) {
+        self.tcp.end_all();
+        self.control.end_all();
+    }
+
+    fn clients(&self, door: Door) -> &Rc<Clients> {
+        match door {
+            Door::Tcp => &self.tcp,
+            Door::Control => &self.control,
+        }
+    }
+
+    async fn serve_at(
+        self: &Rc<Self>,
+        door: Door,
+        listeners: &Listeners,
+        executor: &LocalExecutor<'static>,
+    ) {
+        let (park, reserve, clients) = (&*self.park, &self.reserve, self.clients(door));
         let complaints = Throttle::new(Duration::from_secs(1));
         let mut pause = PAUSE_MIN;
         loop {
-            self.clients.room(park, park.backlog()).await;
+            clients.room(park, park.backlog(door)).await;
             // A reserve that is not held is worth a look each second and each time a client leaves.
             let lost = async {
                 match reserve.regain() {
                     true => pending().await,
-                    false => or(self.clients.left(), park.sleep(PAUSE_MAX)).await,
+                    false => or(clients.left(), park.sleep(PAUSE_MAX)).await,
                 }
-                None
+                false
             };
-            let error = match or(async { Some(park.accept(listener).await) }, lost).await {
-                None => continue,
-                Some(Ok((stream, _))) => {
+            let came = async {
+                park.backlog(door).await;
+                true
+            };
+            if !or(came, lost).await {
+                continue;
+            }
+            let error = match listeners.accept(door) {
+                Ok(accepted) => {
                     pause = PAUSE_MIN;
-                    self.welcome(&executor, stream, None);
+                    self.welcome(door, executor, accepted, None);
                     // What it has sent already is looked at before anybody has to give way to the next.
                     yield_now().await;
                     continue;
                 }
-                Some(Err(error)) => error,
+                Err(error) => error,
             };
             if is_of_the_client(&error) {
                 continue;
@@ -74,18 +115,21 @@ impl Serving {
                 // Freed for the accept that follows at once. The loop's thread could be quicker, in that very moment; then it
                 // is held again as soon as one is free.
                 if let Some(lent) = reserve.lend() {
-                    if let Ok((stream, _)) = listener.accept() {
-                        self.welcome(&executor, stream, Some(lent));
+                    if let Ok(accepted) = listeners.accept(door) {
+                        self.welcome(door, executor, accepted, Some(lent));
                     }
                     yield_now().await;
                     continue;
                 }
                 if reserve.is_lent() {
-                    self.clients.room_for_reserve(park).await;
+                    let is_behind = |door: &Door| self.clients(*door).has_reserve();
+                    let holder = [Door::Tcp, Door::Control].into_iter().find(is_behind);
+                    let holder = holder.map_or(clients, |holder| self.clients(holder));
+                    holder.room_for_reserve(park).await;
                     continue;
                 }
             }
-            or(self.clients.left(), park.sleep(pause)).await;
+            or(clients.left(), park.sleep(pause)).await;
             pause = PAUSE_MAX.min(pause * 2);
         }
     }
@@ -93,34 +137,36 @@ impl Serving {
     /// Serves one client; with the reserve descriptor lent to it, for one request only.
     fn welcome(
         self: &Rc<Self>,
+        door: Door,
         executor: &LocalExecutor<'static>,
-        stream: TcpStream,
+        (accepted, access): (Accepted, Access),
         lent: Option<LentFd>,
     ) {
         let serving = self.clone();
-        self.clients
-            .spawn(executor, lent.is_some(), |seat| async move {
-                // Dropped in reverse order: first the stream, then the reserve is held again, then the seat is free.
-                let seat = seat;
-                let lent = lent;
-                let stream = match Async::new(stream) {
-                    Ok(stream) => stream,
-                    Err(error) => return log::warn!("admin: async-io: {error}"),
-                };
-                let conversation = Conversation {
-                    stream: stream.into(),
-                    limits: &serving.limits,
-                    clients: &serving.clients,
-                    seat: &seat,
-                    park: &serving.park,
-                    once: lent.is_some(),
-                };
-                let hold = conversation.hold(async |head| serving.routes.answer(head).await);
-                // A bug in one answer costs that answer, not the serving.
-                if AssertUnwindSafe(hold).catch_unwind().await.is_err() {
-                    log::error!("admin: a client's task panicked; please report this");
-                }
-            });
+        let clients = self.clients(door);
+        clients.spawn(executor, lent.is_some(), |seat| async move {
+            // Dropped in reverse order: first the stream, then the reserve is held again, then the seat is free.
+            let seat = seat;
+            let lent = lent;
+            let stream = match Stream::new(accepted) {
+                Ok(stream) => stream,
+                Err(error) => return log::warn!("admin: async-io: {error}"),
+            };
+            let conversation = Conversation {
+                stream,
+                access,
+                limits: &serving.limits,
+                clients: serving.clients(door),
+                seat: &seat,
+                park: &serving.park,
+                once: lent.is_some(),
+            };
+            let hold = conversation.hold(async |head| serving.routes.answer(head, access).await);
+            // A bug in one answer costs that answer, not the serving.
+            if AssertUnwindSafe(hold).catch_unwind().await.is_err() {
+                log::error!("admin: a client's task panicked; please report this");
+            }
+        });
     }
 }
 
@@ -131,8 +177,6 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 
 /// True for what a client does to itself by leaving early, after which the next one can be accepted at once.
 fn is_of_the_client(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionAborted | ErrorKind::Interrupted
-    )
+    use ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
+    matches!(error.kind(), ConnectionAborted | Interrupted | WouldBlock)
 }

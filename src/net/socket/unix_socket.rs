@@ -4,6 +4,7 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -65,6 +66,16 @@ impl UnixSocket {
         Ok(Self { socket, path })
     }
 
+    /// Listens outside the reactor, for another thread to accept. The socket is non-blocking.
+    ///
+    /// # Errors
+    /// Those of listen(2).
+    pub fn listen(self) -> io::Result<(UnixListener, UnixPath)> {
+        const BACKLOG: i32 = 128;
+        self.socket.listen(BACKLOG)?;
+        Ok((OwnedFd::from(self.socket).into(), self.path))
+    }
+
     /// Its path, by which its mode and group are set.
     #[must_use]
     pub fn path(&self) -> &UnixPath {
@@ -79,6 +90,9 @@ pub struct UnixPath {
     path: PathBuf,
     file: FileId,
 }
+
+/// Few, since the loop waits meanwhile. A socket that is left behind is replaced by the next start.
+const TRIES_TO_REMOVE: u32 = 2;
 
 impl UnixPath {
     fn new(path: &Path) -> io::Result<Self> {
@@ -127,6 +141,15 @@ impl UnixPath {
         Ok(rustix::fs::chmod(exactly, Mode::from_raw_mode(mode))?)
     }
 
+    /// Removes the path now if it still leads to this socket, whoever has the socket open: a thread that listens on it may
+    /// take a while to close it.
+    pub fn remove(&self) {
+        let lock = DirectoryLock::of(&self.path, TRIES_TO_REMOVE);
+        if lock.is_ok() && self.is_ours() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
     pub(super) fn file(&self) -> FileId {
         self.file
     }
@@ -172,9 +195,7 @@ impl FileId {
 
 impl Drop for UnixPath {
     fn drop(&mut self) {
-        /// Few, since the loop waits meanwhile. A socket that is left behind is replaced by the next start.
-        const TRIES: u32 = 2;
-        let Ok(_lock) = DirectoryLock::of(&self.path, TRIES) else {
+        let Ok(_lock) = DirectoryLock::of(&self.path, TRIES_TO_REMOVE) else {
             return;
         };
         if self.is_ours() && is_abandoned(&self.path) {

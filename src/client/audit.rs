@@ -1,33 +1,18 @@
 //! `coracle audit`: asks a running coracle for its set beside the kernel's table, and shows the two to a person.
 
-use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
-use std::thread;
+use std::io;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::config::{Address, AdminEndpoint, Host, printable};
+use super::request::{self, Failure};
+use crate::config::{AdminEndpoint, printable};
 
 /// How long the running program may take to answer. It compares several times before it speaks of a difference.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Far beyond the answer with as many connections as a process can have.
-const ANSWER_BYTES: u64 = 512 << 20;
 
-/// Why there is no audit: one line that says what to do.
-#[derive(Debug)]
-pub struct Failure(String);
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Failure {}
+/// The name of this machine and that of another would both have to be known there; `localhost` always is.
+const REQUEST: &str = "GET /audit HTTP/1.0\r\nHost: localhost\r\n\r\n";
 
 /// One comparison of the set with the kernel's table, as the running program made it.
 #[derive(Debug)]
@@ -39,16 +24,8 @@ impl Audit {
     /// # Errors
     /// When nobody answers there, or somebody else.
     pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
-        let (tell, told) = mpsc::channel();
-        let asked = admin.clone();
-        // On a thread, because looking up a name and connecting to a Unix socket know no time limit.
-        let asking = thread::Builder::new().name("audit".into());
-        asking
-            .spawn(move || tell.send(fetch(&asked)))
-            .map_err(|error| Failure(format!("no thread can be started: {error}")))?;
-        let answer = told
-            .recv_timeout(TIMEOUT)
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let request = REQUEST.as_bytes().to_vec();
+        let answer = request::exchange(admin, request, TIMEOUT);
         let answer = answer.map_err(|error| Failure(explain(admin, &error)))?;
         let stranger = || {
             Failure(format!(
@@ -146,45 +123,6 @@ impl Audit {
     fn number(&self, key: &str) -> u64 {
         self.0[key].as_u64().unwrap_or(0)
     }
-}
-
-fn fetch(admin: &AdminEndpoint) -> io::Result<String> {
-    match &admin.0 {
-        Address::Unix(path) => converse(UnixStream::connect(path)?),
-        Address::Tcp { host, port } => {
-            let addresses = match host {
-                Host::Ip(ip) => vec![SocketAddr::new(*ip, *port)],
-                Host::Name(name) => resolve(name, *port)?,
-            };
-            let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
-            for address in addresses {
-                match TcpStream::connect_timeout(&address, TIMEOUT) {
-                    Ok(stream) => return converse(stream),
-                    Err(error) => failure = error,
-                }
-            }
-            Err(failure)
-        }
-    }
-}
-
-fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let addresses = (name, port).to_socket_addrs();
-    let addresses = addresses.map_err(|error| {
-        // The resolver's own text, without what the standard library puts before it.
-        let error = error.to_string();
-        let why = error.rsplit(": ").next().unwrap_or_default();
-        io::Error::other(format!("the name cannot be resolved: {why}"))
-    })?;
-    Ok(addresses.collect())
-}
-
-fn converse(mut stream: impl Read + Write) -> io::Result<String> {
-    // The name of this machine and that of another would both have to be known there; `localhost` always is.
-    stream.write_all(b"GET /audit HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES).read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// Why there was no answer, and what to do.

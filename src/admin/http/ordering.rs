@@ -1,0 +1,94 @@
+//! Orders over HTTP: what a request asks for, and the answer to it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_types::StatusCode;
+use smol::channel::bounded;
+
+use super::answer::{Answer, silence, text};
+use super::request::Head;
+use crate::admin::orders::{Ask, Order, Orders};
+use crate::admin::park::Park;
+
+/// Where orders go, and where they may come from.
+#[derive(Debug)]
+pub(crate) struct Ordering {
+    /// Whoever takes them.
+    pub orders: Option<Orders>,
+    /// The path of the control socket.
+    pub path: Option<PathBuf>,
+    /// How long one may take to be answered.
+    pub limit: Duration,
+}
+
+impl Ordering {
+    /// Passes an order on, and waits for its answer.
+    pub(super) async fn obey(&self, head: &Head, park: &Park) -> Answer {
+        let ask = match ask(head) {
+            Ok(ask) => ask,
+            Err(why) => {
+                let why = format!("400 Bad Request: {why}\n");
+                return text(StatusCode::BadRequest, &why);
+            }
+        };
+        let Some(Orders(orders)) = &self.orders else {
+            return silence();
+        };
+        let (answer, told) = bounded(1);
+        orders(Order { ask, answer });
+        match park.within(self.limit, told.recv()).await {
+            Some(Ok(Ok(changes))) => text(StatusCode::Ok, &lines(&changes)),
+            Some(Ok(Err(why))) => text(StatusCode::UnprocessableEntity, &lines(&why)),
+            Some(Err(_)) | None => silence(),
+        }
+    }
+
+    /// The answer to an order that comes over TCP.
+    pub(super) fn only_there(&self) -> Answer {
+        let how = match &self.path {
+            Some(path) => format!(
+                "this needs the control socket {}, which `coracle reload` uses",
+                path.display()
+            ),
+            None => "this needs the control socket, and there is none (`socket` in [admin] of the configuration); send SIGHUP to the process instead".to_owned(),
+        };
+        text(StatusCode::Forbidden, &format!("403 Forbidden: {how}\n"))
+    }
+}
+
+/// What an order asks for. An unknown parameter is a mistake: `?dryrun` must not reload.
+///
+/// # Errors
+/// What is wrong with it.
+fn ask(head: &Head) -> Result<Ask, String> {
+    let (mut is_dry_run, mut name) = (false, None);
+    for (key, value) in head.request.url().query_pairs() {
+        match &*key {
+            "dry-run" if value.is_empty() => is_dry_run = true,
+            "name" => name = Some(value.into_owned()),
+            _ => return Err("the parameters are ?dry-run and &name=FILE".to_owned()),
+        }
+    }
+    // A name without a text stands for an empty file.
+    let has_text = name.is_some() || !head.body.is_empty();
+    match (is_dry_run, has_text) {
+        (true, true) => {
+            let text = String::from_utf8(head.body.clone());
+            let text = text.map_err(|_| "the configuration is not UTF-8 text".to_owned())?;
+            let name = name.unwrap_or_else(|| "configuration".to_owned());
+            Ok(Ask::DryRun(Some((name, text))))
+        }
+        (true, false) => Ok(Ask::DryRun(None)),
+        (false, true) => Err("a reload reads its file; only ?dry-run takes another one".to_owned()),
+        (false, false) => Ok(Ask::Reload),
+    }
+}
+
+/// The text with a line end behind its last line.
+fn lines(text: &str) -> String {
+    match text.is_empty() {
+        true => String::new(),
+        false => format!("{text}\n"),
+    }
+}

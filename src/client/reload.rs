@@ -1,0 +1,157 @@
+//! `coracle reload`: has a running coracle read its configuration anew, or say what that would change.
+
+use std::fmt::Write;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::request::{self, Failure};
+use crate::config::{Address, AdminEndpoint, printable};
+
+/// Longer than coracle itself waits for its loop, so that it is coracle that says what is wrong.
+const TIMEOUT: Duration = Duration::from_secs(40);
+
+/// What is to be brought into force, or only to be compared with what is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// The file that coracle was started with is brought into force.
+    Now,
+    /// The same file is compared.
+    DryRun,
+    /// A text that stands for a file of this name is compared.
+    DryRunOf {
+        /// The name, which the mistakes show.
+        name: String,
+        /// The configuration.
+        text: String,
+    },
+}
+
+/// What coracle answers, each without a final line end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The changes, one on each line.
+    Changes(String),
+    /// Why the configuration in force stays: what `coracle check` prints.
+    Mistakes(String),
+}
+
+impl Reload {
+    /// Asks the coracle whose control socket is at `socket`. Whatever stands there, this takes at most 40 seconds.
+    ///
+    /// # Errors
+    /// When nobody answers there, somebody else does, or coracle does not answer this user.
+    pub fn ask(&self, socket: &Path) -> Result<Reloaded, Failure> {
+        let at = AdminEndpoint(Address::Unix(socket.to_owned()));
+        let answer = request::exchange(&at, self.request(), TIMEOUT);
+        let answer = answer.map_err(|error| Failure(explain(socket, &error)))?;
+        let at = shown(socket);
+        let (status, body) = parse(&answer).ok_or_else(|| {
+            Failure(format!(
+                "the program that listens at {at} is not coracle; name coracle's control socket with --socket PATH"
+            ))
+        })?;
+        let text = body.strip_suffix('\n').unwrap_or(body).to_owned();
+        match status {
+            200 => Ok(Reloaded::Changes(text)),
+            422 => Ok(Reloaded::Mistakes(text)),
+            404 | 405 => Err(Failure(format!(
+                "the program that listens at {at} is an older coracle or another program; name coracle's control socket with --socket PATH"
+            ))),
+            _ => {
+                let why = printable(text.lines().next().unwrap_or_default());
+                Err(Failure(format!("{at} answers: {why}")))
+            }
+        }
+    }
+
+    fn request(&self) -> Vec<u8> {
+        let (query, text) = match self {
+            Self::Now => (String::new(), ""),
+            Self::DryRun => ("?dry-run".to_owned(), ""),
+            Self::DryRunOf { name, text } => (
+                format!("?dry-run&name={}", percent_encoded(name)),
+                text.as_str(),
+            ),
+        };
+        let length = text.len();
+        format!(
+            "POST /reload{query} HTTP/1.0\r\nContent-Type: application/toml\r\nContent-Length: {length}\r\n\r\n{text}"
+        )
+        .into_bytes()
+    }
+}
+
+/// The status of an answer, and its body; `None` if it is no answer, or has been cut.
+fn parse(answer: &str) -> Option<(u16, &str)> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let mut lines = head.lines();
+    let status = lines.next()?.strip_prefix("HTTP/1.")?;
+    let status = status.get(2..5)?.parse().ok()?;
+    let length = lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then_some(value)
+    });
+    let length: usize = length?.trim().parse().ok()?;
+    (body.len() == length).then_some((status, body))
+}
+
+/// A value of a query: all but letters, digits and what never means anything there.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                encoded.push(byte.into());
+            }
+            // Writing to a String cannot fail.
+            _ => drop(write!(encoded, "%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+fn shown(socket: &Path) -> String {
+    printable(&socket.to_string_lossy())
+}
+
+/// Why there was no answer, and what to do.
+fn explain(socket: &Path, error: &io::Error) -> String {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, TimedOut};
+    let at = shown(socket);
+    match error.kind() {
+        ConnectionRefused | NotFound => format!(
+            "no coracle has a control socket at {at}: if one is running, `socket` in [admin] of its configuration says where it is (--socket PATH); or send it SIGHUP"
+        ),
+        TimedOut => format!(
+            "whoever listens at {at} does not answer within {} s; name coracle's control socket with --socket PATH",
+            TIMEOUT.as_secs()
+        ),
+        PermissionDenied => format!(
+            "this user may not connect to {at}; use sudo, or become a member of the group of that file"
+        ),
+        _ => format!("asking {at}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_files_name_passes_through_the_query() {
+        assert_eq!(percent_encoded("/etc/a-b_c.toml"), "/etc/a-b_c.toml");
+        assert_eq!(percent_encoded("a b&ü=%+\n"), "a%20b%26%C3%BC%3D%25%2B%0A");
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_is_none() {
+        let whole =
+            "HTTP/1.1 422 Unprocessable\r\ncontent-type: x\r\nContent-Length: 3\r\n\r\na\nb";
+        assert_eq!(parse(whole), Some((422, "a\nb")));
+        for cut in 0..whole.len() {
+            assert_eq!(parse(&whole[..cut]), None, "{cut}");
+        }
+        assert_eq!(parse("SSH-2.0-x\r\n\r\n"), None);
+    }
+}

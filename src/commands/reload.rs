@@ -1,0 +1,35 @@
+//! `coracle reload`: has a running coracle read its configuration anew, or asks it what that would change.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use coracle::client::{Reload, Reloaded};
+use coracle::config::defaults;
+
+use super::{fail, load, say, told};
+use crate::cli;
+
+pub(crate) fn reload(arguments: &cli::Reload) -> Result<ExitCode, String> {
+    let reload = match (arguments.dry_run, &arguments.file) {
+        (false, None) => Reload::Now,
+        (true, None) => Reload::DryRun,
+        (true, Some(file)) => {
+            let (name, text) = load::text(file)?;
+            Reload::DryRunOf { name, text }
+        }
+        (false, Some(file)) => {
+            let file = load::name(file);
+            return Err(format!(
+                "coracle: {file}: a reload reads the file that coracle was started with; to compare another one, add --dry-run"
+            ));
+        }
+    };
+    let default = Path::new(defaults::CONTROL_SOCKET);
+    let socket = arguments.socket.as_deref().unwrap_or(default);
+    match reload.ask(socket).map_err(told)? {
+        Reloaded::Mistakes(mistakes) => Ok(fail(&mistakes)),
+        Reloaded::Changes(changes) if !changes.is_empty() => Ok(say(&changes, true)),
+        Reloaded::Changes(_) if arguments.dry_run => Ok(say("nothing would change", true)),
+        Reloaded::Changes(_) => Ok(say("nothing has changed", true)),
+    }
+}

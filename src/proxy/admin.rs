@@ -1,0 +1,168 @@
+//! The admin endpoint of the configuration in force, and the one that replaces it when a reload changes it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::bind::BindError;
+use super::commands::Commander;
+use super::endpoint::{Configured, Endpoint, Serving};
+use super::ground::Ground;
+use crate::admin;
+use crate::config::{self, Config};
+
+/// The endpoint of the configuration in force.
+#[derive(Debug)]
+pub(super) struct Admin {
+    commander: Commander,
+    configured: Configured,
+    /// Its sockets, until it serves.
+    bound: Option<Endpoint>,
+    serving: Option<Serving>,
+}
+
+/// An endpoint that serves already, of a configuration that is to come into force.
+#[derive(Debug)]
+pub(super) struct Next {
+    configured: Configured,
+    serving: Option<Serving>,
+}
+
+impl Admin {
+    /// Opens what is configured, which may be nothing.
+    ///
+    /// # Errors
+    /// What cannot be had.
+    pub(super) fn bind(config: &Config, commander: Commander) -> Result<Self, BindError> {
+        let configured = Configured::by(config);
+        let bound = Endpoint::bind(&configured.admin, None)?;
+        Ok(Self {
+            commander,
+            configured,
+            bound,
+            serving: None,
+        })
+    }
+
+    /// Its TCP address, before it serves.
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        self.bound.as_ref()?.local_addr()
+    }
+
+    /// Has it serve.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub(super) fn start(&mut self, ground: &Ground) -> Result<(), BindError> {
+        let started = self
+            .bound
+            .take()
+            .map(|it| it.start(ground, &self.configured, &self.commander));
+        self.serving = started.transpose()?;
+        Ok(())
+    }
+
+    /// How many descriptors the clients of the control socket may take.
+    pub(super) fn control_clients(&self) -> usize {
+        let has_control = self.serving.as_ref().is_some_and(Serving::takes_orders);
+        match has_control {
+            true => admin::ClientLimits::default().control_clients,
+            false => 0,
+        }
+    }
+
+    /// Starts the endpoint of another configuration; `None` if it is the same. Sockets that the configuration leaves alone are shared
+    /// with the one that serves, so that nobody in their backlogs is refused. To be followed by [`commit`](Self::commit) or
+    /// [`restore`](Self::restore).
+    ///
+    /// # Errors
+    /// What cannot be had. Then everything is as it was.
+    pub(super) async fn prepare(
+        &mut self,
+        ground: &Ground,
+        config: &Config,
+    ) -> Result<Option<Next>, BindError> {
+        let configured = Configured::by(config);
+        if configured == self.configured {
+            return Ok(None);
+        }
+        let next = self.start_another(ground, &configured).await;
+        let serving = match next {
+            Ok(serving) => serving,
+            Err(why) => {
+                self.restore(ground).await;
+                return Err(why);
+            }
+        };
+        Ok(Some(Next {
+            configured,
+            serving,
+        }))
+    }
+
+    /// Has the next one take the place of the one that serves.
+    pub(super) fn commit(&mut self, next: Next) {
+        let before = std::mem::replace(&mut self.serving, next.serving);
+        if let Some(before) = before {
+            before.retire();
+        }
+        self.configured = next.configured;
+    }
+
+    /// Has the one that served serve again if it was ended for another one, which has to have ended.
+    pub(super) async fn restore(&mut self, ground: &Ground) {
+        let is_wanted = self.configured.admin.listen.is_some();
+        if self.serving.is_some() || !is_wanted {
+            return;
+        }
+        let bound = bound_again(ground, &self.configured.admin).await;
+        let serving = bound.and_then(|bound| {
+            bound
+                .map(|it| it.start(ground, &self.configured, &self.commander))
+                .transpose()
+        });
+        match serving {
+            Ok(serving) => self.serving = serving,
+            Err(why) => {
+                log::error!("{why}; it was closed for a configuration that cannot be applied")
+            }
+        }
+    }
+
+    async fn start_another(
+        &mut self,
+        ground: &Ground,
+        configured: &Configured,
+    ) -> Result<Option<Serving>, BindError> {
+        let now = self.serving.as_ref().map(|it| (&self.configured.admin, it));
+        let mut bound = Endpoint::bind(&configured.admin, now);
+        // Such as 127.0.0.1:2672 on the way to all interfaces.
+        let is_in_the_way = |it: &mut Serving| {
+            let address = configured.admin.listen;
+            address.is_some_and(|address| it.is_in_the_way(address))
+        };
+        if bound.as_ref().is_err_and(|error| error.is_in_use)
+            && let Some(before) = self.serving.take_if(is_in_the_way)
+        {
+            before.retire();
+            bound = bound_again(ground, &configured.admin).await;
+        }
+        let started = bound?.map(|it| it.start(ground, configured, &self.commander));
+        started.transpose()
+    }
+}
+
+/// Opens what an endpoint that was told to close has a moment longer.
+async fn bound_again(
+    ground: &Ground,
+    configured: &config::Admin,
+) -> Result<Option<Endpoint>, BindError> {
+    const TRIES: u32 = 100;
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 1..TRIES {
+        match Endpoint::bind(configured, None) {
+            Err(error) if error.is_in_use => ground.reactor.sleep(PAUSE).await,
+            bound => return bound,
+        }
+    }
+    Endpoint::bind(configured, None)
+}

@@ -1,0 +1,203 @@
+//! The admin endpoint with what the proxy adds to it: sockets that are opened or shared, orders, the file of the control socket.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use smol::Task;
+
+use super::bind::BindError;
+use super::commands::Commander;
+use super::ground::Ground;
+use super::ipv6::with_or_without_ipv6;
+use crate::admin;
+use crate::config::{self, Config, ControlSocket};
+use crate::net::{UnixPath, UnixSocket};
+
+/// Who may connect to the control socket: its owner and its group.
+const MODE: u32 = 0o660;
+
+/// What a configuration says of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Configured {
+    pub(super) admin: config::Admin,
+    hosts: Vec<String>,
+}
+
+impl Configured {
+    pub(super) fn by(config: &Config) -> Self {
+        Self {
+            admin: config.admin.clone(),
+            hosts: config.admin_hosts.clone(),
+        }
+    }
+}
+
+/// An endpoint whose sockets listen, with the file of its control socket.
+#[derive(Debug)]
+pub(super) struct Endpoint(admin::Endpoint, Option<Rc<SocketFile>>);
+
+/// One that serves. Dropping it ends it and removes the file of its control socket.
+#[derive(Debug)]
+pub(super) struct Serving {
+    handle: admin::Handle,
+    /// Its TCP address, with the real port.
+    address: Option<SocketAddr>,
+    /// Answers it from the loop.
+    answering: Task<()>,
+    file: Option<Rc<SocketFile>>,
+}
+
+/// The file of the control socket, removed when the last endpoint that has it ends.
+#[derive(Debug)]
+struct SocketFile(UnixPath);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // The endpoint's thread may not have closed the socket yet.
+        self.0.remove();
+    }
+}
+
+impl Endpoint {
+    /// Its TCP address.
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Opens what is configured; `None` if that is nothing. Sockets that were configured in the same way before are shared with the
+    /// endpoint that serves `now`.
+    ///
+    /// # Errors
+    /// What cannot be had.
+    pub(super) fn bind(
+        configured: &config::Admin,
+        now: Option<(&config::Admin, &Serving)>,
+    ) -> Result<Option<Self>, BindError> {
+        let tcp = configured.listen.map(|address| {
+            let is_same = |(before, serving): &(&config::Admin, &Serving)| {
+                [before.listen, serving.address].contains(&Some(address))
+            };
+            let now = now.filter(is_same);
+            tcp(address, now.map(|(_, serving)| serving))
+                .map_err(|error| BindError::listen("admin", &address, false, &error))
+        });
+        let tcp = tcp.transpose()?;
+        let now = now.filter(|(before, _)| before.socket.path() == configured.socket.path());
+        let control = control(&configured.socket, now.map(|(_, serving)| serving))?;
+        let (control, file) = control.unzip();
+        let endpoint = match (tcp, control) {
+            (Some(tcp), Some(control)) => {
+                admin::Endpoint::on_tcp(tcp).map(|endpoint| endpoint.with_control(control))
+            }
+            (Some(tcp), None) => admin::Endpoint::on_tcp(tcp),
+            (None, Some(control)) => admin::Endpoint::on_control(control),
+            (None, None) => return Ok(None),
+        };
+        let endpoint = endpoint.map_err(|error| BindError::endpoint(&error))?;
+        Ok(Some(Self(endpoint, file)))
+    }
+
+    /// Has it serve, on a thread of its own.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub(super) fn start(
+        self,
+        ground: &Ground,
+        configured: &Configured,
+        commander: &Commander,
+    ) -> Result<Serving, BindError> {
+        let Self(endpoint, file) = self;
+        let address = endpoint.local_addr();
+        let commander = commander.clone();
+        let started = endpoint
+            .with_hosts(configured.hosts.clone())
+            .with_orders(Arc::new(move |order| commander.take(order)))
+            .start();
+        let (handle, answers) = started.map_err(|error| BindError::thread("admin", &error))?;
+        let answering = answers.answer(ground.shared.clone());
+        Ok(Serving {
+            handle,
+            address,
+            answering: ground.executor.spawn(answering),
+            file,
+        })
+    }
+}
+
+impl Serving {
+    /// Whether nobody else can listen on `address`, which is not its own, as long as this one serves.
+    pub(super) fn is_in_the_way(&self, address: SocketAddr) -> bool {
+        let is_in_the_way = |own: SocketAddr| own != address && own.port() == address.port();
+        self.address.is_some_and(is_in_the_way)
+    }
+
+    /// Whether it has the control socket.
+    pub(super) fn takes_orders(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Ends it without cutting an answer. Its sockets are closed at once, but for those that it shares with another one.
+    pub(super) fn retire(self) {
+        self.handle.retire();
+        // It ends with the endpoint's thread.
+        self.answering.detach();
+    }
+}
+
+fn tcp(address: SocketAddr, now: Option<&Serving>) -> io::Result<TcpListener> {
+    if let Some(serving) = now
+        && let Some(tcp) = serving.handle.try_clone_tcp()?
+    {
+        return Ok(tcp);
+    }
+    // The standard library sets SO_REUSEADDR and FD_CLOEXEC.
+    let tcp = with_or_without_ipv6(address, TcpListener::bind)?;
+    let address = tcp.local_addr().unwrap_or(address);
+    log::info!(target: "setup", address:% = address; "admin endpoint listening");
+    Ok(tcp)
+}
+
+type Controlled = (admin::Control, Rc<SocketFile>);
+
+fn control(
+    configured: &ControlSocket,
+    now: Option<&Serving>,
+) -> Result<Option<Controlled>, BindError> {
+    let Some(path) = configured.path() else {
+        return Ok(None);
+    };
+    let shared = now.and_then(|serving| {
+        let control = serving.handle.try_clone_control().ok().flatten()?;
+        Some((control, serving.file.clone()?))
+    });
+    if shared.is_some() {
+        return Ok(shared);
+    }
+    match (bind_control(path), configured) {
+        (Ok(control), _) => {
+            log::info!(target: "setup", path:% = path.display(); "control socket listening");
+            Ok(Some(control))
+        }
+        (Err(error), ControlSocket::Default) => {
+            log::debug!(target: "setup", path:% = path.display(); "there is no control socket: {error}");
+            Ok(None)
+        }
+        (Err(error), _) => {
+            let address = format!("unix:{}", path.display());
+            Err(BindError::listen("admin", &address, false, &error))
+        }
+    }
+}
+
+fn bind_control(path: &Path) -> io::Result<Controlled> {
+    let socket = UnixSocket::bind(path)?;
+    // Before anybody can connect.
+    socket.path().set_mode(MODE)?;
+    let (listener, path) = socket.listen()?;
+    let file = Rc::new(SocketFile(path));
+    Ok((admin::Control::new(listener)?, file))
+}
