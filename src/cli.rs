@@ -87,7 +87,8 @@ pub(crate) struct Check {
     example = "{command_name} --watch"
 )]
 pub(crate) struct Audit {
-    /// address of its admin endpoint, with a host by name or number, or unix:/path; default: 127.0.0.1:2672
+    /// address of its admin endpoint, with a host by name or number, or unix:/path of its control socket; default:
+    /// 127.0.0.1:2672
     #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]
     pub admin: AdminEndpoint,
 

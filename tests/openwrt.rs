@@ -275,6 +275,11 @@ fn a_complete_configuration_comes_through_uci_as_it_was_meant() {
     let procd = router.procd();
     let run = format!("run -c {}", router.path("coracle.toml"));
     assert!(procd.contains(&run), "{procd}");
+    // A reload restarts nothing.
+    let file = format!("file {}", router.path("coracle.toml"));
+    for param in [file.as_str(), "reload_signal HUP"] {
+        assert!(procd.lines().any(|line| line == param), "{procd}");
+    }
 }
 
 #[test]

@@ -1,14 +1,14 @@
 # bash completion for coracle
 
 _coracle() {
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} options
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} options files=
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'run check audit demo --version --help' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'run check audit reload demo --version --help' -- "$cur")
         return
     fi
     case $prev in
-        -c | --config)
+        -c | --config | --socket)
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
             ;;
@@ -32,13 +32,15 @@ _coracle() {
         run) options='-c --config -L --forward --admin --access-log --help' ;;
         audit) options='--admin --json --watch --help' ;;
         demo) options='--listen --admin --help' ;;
-        check)
-            options='--help'
-            [[ $cur = -* ]] || mapfile -t COMPREPLY < <(compgen -f -- "$cur")
-            ;;
+        check) options='--help' files=yes ;;
+        reload) options='--socket --dry-run --help' files=yes ;;
         *) return ;;
     esac
-    [[ $cur != -* && ${COMP_WORDS[1]} = check ]] || mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+    if [[ $files && $cur != -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+    else
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+    fi
 }
 
 complete -o filenames -F _coracle coracle

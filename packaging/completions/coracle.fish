@@ -6,6 +6,7 @@ complete -c coracle -n __fish_use_subcommand -s V -l version -d 'Print the versi
 complete -c coracle -n __fish_use_subcommand -a run -d 'Forward connections until told to stop'
 complete -c coracle -n __fish_use_subcommand -a check -d 'Check a configuration'
 complete -c coracle -n __fish_use_subcommand -a audit -d 'Compare the connections with the kernel'
+complete -c coracle -n __fish_use_subcommand -a reload -d 'Read the configuration again without cutting a connection'
 complete -c coracle -n __fish_use_subcommand -a demo -d 'Show the proxy at work'
 complete -c coracle -n '__fish_seen_subcommand_from run' -s c -l config -r -F -d 'The configuration'
 complete -c coracle -n '__fish_seen_subcommand_from run' -s L -l forward -x -d 'Forward a port: [bind:]port:host:hostport'
@@ -15,5 +16,8 @@ complete -c coracle -n '__fish_seen_subcommand_from check' -F
 complete -c coracle -n '__fish_seen_subcommand_from audit' -l admin -x -a '127.0.0.1:2672 localhost:2672 unix:' -d 'Address of the admin endpoint'
 complete -c coracle -n '__fish_seen_subcommand_from audit' -l json -d 'Print JSON'
 complete -c coracle -n '__fish_seen_subcommand_from audit' -l watch -d 'Repeat until Ctrl-C'
+complete -c coracle -n '__fish_seen_subcommand_from reload' -F
+complete -c coracle -n '__fish_seen_subcommand_from reload' -l socket -r -F -d 'Its control socket'
+complete -c coracle -n '__fish_seen_subcommand_from reload' -l dry-run -d 'Only print what would change'
 complete -c coracle -n '__fish_seen_subcommand_from demo' -l listen -x -d 'Address of the proxy'
 complete -c coracle -n '__fish_seen_subcommand_from demo' -l admin -x -d 'Address of the admin endpoint'

@@ -1,5 +1,6 @@
 //! The admin endpoint with what the proxy adds to it: sockets that are opened or shared, orders, the file of the control socket.
 
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -177,7 +178,11 @@ fn control(
     if shared.is_some() {
         return Ok(shared);
     }
-    match (bind_control(path), configured) {
+    let bound = match configured {
+        ControlSocket::Default => has_directory(path).and_then(|()| bind_control(path)),
+        _ => bind_control(path),
+    };
+    match (bound, configured) {
         (Ok(control), _) => {
             log::info!(target: "setup", path:% = path.display(); "control socket listening");
             Ok(Some(control))
@@ -191,6 +196,12 @@ fn control(
             Err(BindError::listen("admin", &address, false, &error))
         }
     }
+}
+
+/// Where there is no directory for it, which is usual, nothing is tried.
+fn has_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    fs::metadata(directory).map(drop)
 }
 
 fn bind_control(path: &Path) -> io::Result<Controlled> {

@@ -59,7 +59,7 @@ impl Coracle {
         let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
         file.write_all(config.as_bytes()).unwrap();
         if !config.contains("[admin]") {
-            file.write_all(b"\n[admin]\nlisten = \"127.0.0.1:0\"\n")
+            file.write_all(b"\n[admin]\nlisten = \"127.0.0.1:0\"\nsocket = \"off\"\n")
                 .unwrap();
         }
         command.arg("run").arg("-c").arg(file.path());
