@@ -30,6 +30,8 @@ pub(super) struct Linger {
     broken: Broken,
     /// An end that is read from the source is its own.
     ends: bool,
+    /// The source only receives no more. When it ends is up to it, as with any other stream.
+    waits_for_end: bool,
     /// The sink's kernel has all of it.
     delivered: bool,
     /// When the sink last took something, or when the last of it was delivered.
@@ -60,6 +62,8 @@ impl Linger {
         let now = source.reactor().now();
         Self {
             ends: flow.has_ended() || leaves_the_end_to_read(&broken.error),
+            // One that could not be told of an end may wait for it for ever.
+            waits_for_end: is(&broken.error, Errno::PIPE) && source.breaks_one_way(),
             broken,
             delivered: false,
             since: now,
@@ -127,8 +131,7 @@ impl Linger {
                 source.reactor().wake_next_iteration(cx.waker());
                 Step::More
             }
-            // The source only receives no more. When it ends is up to it, as with any other stream.
-            Ok(Pumped::Dry) if self.ends && !flow.is_done() && source.breaks_one_way() => {
+            Ok(Pumped::Dry) if self.waits_for_end && !flow.is_done() => {
                 match source.wait(cx, false) {
                     Ok(()) => Step::More,
                     Err(_) => Step::Delivered,
@@ -164,6 +167,9 @@ impl Linger {
 /// True for errors of sending that leave it to reading to tell whether the peer had finished before: a TCP peer that has is why it
 /// is EPIPE, and a Unix peer's reset is still to be read. Other errors have been taken from the socket, which then reads as ended.
 fn leaves_the_end_to_read(error: &io::Error) -> bool {
-    let error = Errno::from_io_error(error);
-    matches!(error, Some(Errno::PIPE | Errno::NOTCONN))
+    is(error, Errno::PIPE) || is(error, Errno::NOTCONN)
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    Errno::from_io_error(error) == Some(errno)
 }
