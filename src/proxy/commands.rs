@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use smol::channel::{Receiver, Sender, bounded, unbounded};
+use smol::channel::{Receiver, Sender, unbounded};
 
 use crate::admin::{Ask, Order};
 use crate::config::{Config, printable};
@@ -66,14 +66,6 @@ impl Commander {
         let _ = self.0.try_send(Command::Reload { by, answer: None });
     }
 
-    /// The same, and waits for the outcome; `None` if the proxy has ended.
-    pub async fn reloaded(&self, by: &'static str) -> Option<Reloaded> {
-        let (answer, told) = bounded(1);
-        let answer = Some(answer);
-        self.0.try_send(Command::Reload { by, answer }).ok()?;
-        told.recv().await.ok()
-    }
-
     /// Takes an order of the control socket. If the proxy has ended, its answer is dropped.
     pub(super) fn take(&self, Order { ask, answer }: Order) {
         let command = match ask {
@@ -88,13 +80,5 @@ impl Commander {
             },
         };
         let _ = self.0.try_send(command);
-    }
-
-    /// Says what bringing a configuration into force would change: that of the file as it is now, or of this name and text. `None` if the
-    /// proxy has ended.
-    pub async fn dry_run(&self, text: Option<(String, String)>) -> Option<Reloaded> {
-        let (answer, told) = bounded(1);
-        self.0.try_send(Command::DryRun { text, answer }).ok()?;
-        told.recv().await.ok()
     }
 }
