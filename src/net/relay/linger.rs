@@ -21,8 +21,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// The longest time for which the sink may take nothing, and then the longest wait for its acknowledgement of the rest. By default
-/// keep-alive gives a vanished peer as long.
+/// The longest time for which the sink may take nothing, and then the longest wait for its acknowledgement of the rest; and the longest
+/// silence of a source that could go on. By default keep-alive gives a vanished peer as long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is left to do.
@@ -30,8 +30,11 @@ pub(super) struct Linger {
     broken: Broken,
     /// An end that is read from the source is its own.
     ends: bool,
-    /// The source only receives no more. When it ends is up to it, as with any other stream.
+    /// The source only receives no more. When it ends is up to it, but it may also wait for what it can no longer be sent: a silence of
+    /// [`PATIENCE`] is taken for that.
     waits_for_end: bool,
+    /// When the source was last heard of.
+    heard: Instant,
     /// The sink's kernel has all of it.
     delivered: bool,
     /// When the sink last took something, or when the last of it was delivered.
@@ -65,6 +68,7 @@ impl Linger {
             // One that could not be told of an end may wait for it for ever.
             waits_for_end: is(&broken.error, Errno::PIPE) && source.breaks_one_way(),
             broken,
+            heard: now,
             delivered: false,
             since: now,
             queued: 0,
@@ -97,6 +101,9 @@ impl Linger {
             if sink.is_writable() {
                 self.since = now;
             }
+            if source.is_readable() {
+                self.heard = now;
+            }
             step = self.deliver(cx, source, sink, flow, meter);
         }
         let gone = step == Step::Failed
@@ -106,7 +113,7 @@ impl Linger {
             return Poll::Ready(());
         }
         if step == Step::More {
-            return Poll::Pending;
+            return self.poll_silence(cx, now);
         }
         if step == Step::Delivered && !self.delivered {
             self.delivered = true;
@@ -115,6 +122,19 @@ impl Linger {
             self.next_look.reset(now);
         }
         self.poll_taken(cx, sink, now)
+    }
+
+    /// Ready when the source has been silent for too long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        if !self.waits_for_end {
+            return Poll::Pending;
+        }
+        let until = self.heard + PATIENCE;
+        if now >= until {
+            return Poll::Ready(());
+        }
+        self.next_look.reset(until);
+        Pin::new(&mut self.next_look).poll(cx)
     }
 
     fn deliver(

@@ -58,7 +58,7 @@ impl Subject {
              [entrypoints.direct]\nlisten = [\"{direct}\", \"unix:{}\"]\nto = \"{server}\"\n\
              [entrypoints.name]\nlisten = \"{name}\"\nto = \"localhost:{}\"\n\
              [entrypoints.second]\nlisten = \"{second}\"\nservice = \"second\"\n\
-             [entrypoints.back]\nlisten = \"{back}\"\nto = \"unix:{}\"\n\
+             [entrypoints.back]\nlisten = \"{back}\"\nto = \"unix:{}\"\nidle_timeout = \"20s\"\n\
              [entrypoints.refused]\nlisten = \"{refused}\"\nto = \"{nowhere}\"\n\
              [services.second]\nservers = [\"{nowhere}\", \"{server}\"]\n",
             unix.display(),
