@@ -71,7 +71,8 @@ pub const CALLS: &[Call] = &[
     call("fchown", &["EPERM"]),
     call("fchownat", &["ENOENT", "ENOMEM", "EPERM"]),
     call("fcntl", &["EBUSY", "EMFILE", "ENOMEM", "EPERM"]),
-    call("flock", &["EINTR", "ENOLCK", "EWOULDBLOCK"]),
+    // EWOULDBLOCK, by the name that strace knows.
+    call("flock", &["EINTR", "ENOLCK", "EAGAIN"]),
     call("fstat", &["EACCES", "ENOMEM"]),
     call("getdents64", &["EIO", "ENOENT", "ENOMEM"]),
     call("getpeername", &["ENOBUFS", "ENOTCONN"]),
