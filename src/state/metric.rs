@@ -16,7 +16,7 @@ pub struct Metric<T: 'static> {
     /// How its samples are to be understood.
     pub kind: Kind,
     /// Reads its samples off one thing.
-    pub read: fn(&T, &mut dyn Samples),
+    pub read: Read<T>,
 }
 
 /// How samples are to be understood.
@@ -87,47 +87,29 @@ impl<const N: usize> Observed for Histogram<N> {
     }
 }
 
+/// Reads a metric's samples off one thing.
+type Read<T> = fn(&T, &mut dyn Samples);
+
 impl<T> Metric<T> {
     /// A number that only grows.
     #[must_use]
-    pub const fn counter(
-        name: &'static str,
-        help: &'static str,
-        read: fn(&T, &mut dyn Samples),
-    ) -> Self {
-        let kind = Kind::Counter;
-        Self {
-            name,
-            help,
-            kind,
-            read,
-        }
+    pub const fn counter(name: &'static str, help: &'static str, read: Read<T>) -> Self {
+        Self::new(Kind::Counter, name, help, read)
     }
 
     /// A number that goes up and down.
     #[must_use]
-    pub const fn gauge(
-        name: &'static str,
-        help: &'static str,
-        read: fn(&T, &mut dyn Samples),
-    ) -> Self {
-        let kind = Kind::Gauge;
-        Self {
-            name,
-            help,
-            kind,
-            read,
-        }
+    pub const fn gauge(name: &'static str, help: &'static str, read: Read<T>) -> Self {
+        Self::new(Kind::Gauge, name, help, read)
     }
 
     /// Durations in buckets. The name ends in `_seconds`.
     #[must_use]
-    pub const fn histogram(
-        name: &'static str,
-        help: &'static str,
-        read: fn(&T, &mut dyn Samples),
-    ) -> Self {
-        let kind = Kind::Histogram;
+    pub const fn histogram(name: &'static str, help: &'static str, read: Read<T>) -> Self {
+        Self::new(Kind::Histogram, name, help, read)
+    }
+
+    const fn new(kind: Kind, name: &'static str, help: &'static str, read: Read<T>) -> Self {
         Self {
             name,
             help,
