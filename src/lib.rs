@@ -28,7 +28,7 @@
 //!
 //! # The layers
 //!
-//! Imports point down only; `tests/layers.rs` sees to it. ARCHITECTURE.md has the reasons.
+//! Imports point down only; `tests/it/layers.rs` sees to it. ARCHITECTURE.md has the reasons.
 //!
 //! | layer | what it is |
 //! |---|---|

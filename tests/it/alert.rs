@@ -1,0 +1,67 @@
+//! The alert rule for a mismatch fires in a real Prometheus when the set is broken, and does not when it is whole.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::support;
+use crate::support::backend::Script;
+use crate::support::in_process::{InProcess, accepted_socket};
+use crate::support::prometheus::Prometheus;
+use crate::support::until;
+
+const ALERT: &str =
+    "ALERTS%7Balertname%3D%22CoracleConnectionMismatch%22%2Calertstate%3D%22firing%22%7D";
+
+fn held(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(&Script::Hold.request(0)).unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    stream
+}
+
+/// The shipped rules, with seconds in the place of minutes.
+fn rules() -> String {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/packaging/monitoring/coracle.rules.yml"
+    );
+    let rules = std::fs::read_to_string(path).unwrap();
+    let mut quick = String::new();
+    for line in rules.lines() {
+        match line.trim_start().starts_with("for: ") {
+            true => quick.push_str(&line.replace('m', "s")),
+            false => quick.push_str(line),
+        }
+        quick.push('\n');
+    }
+    assert!(quick.contains("for: 5s"), "{quick}");
+    quick
+}
+
+#[test]
+fn the_mismatch_alert_fires_for_a_broken_set_and_not_for_a_whole_one() {
+    if !support::has_tool("prometheus") {
+        return;
+    }
+    // One that leaks entries, one of which an entry leaves early, and one that is as it should be.
+    let proxies = [true, false, false].map(InProcess::start);
+    let rules = rules();
+    let [of_leaking, of_early, of_whole] = proxies
+        .each_ref()
+        .map(|proxy| Prometheus::start(proxy.admin, Some(&rules)));
+    let [_, early, _] = proxies.each_ref().map(|proxy| held(proxy.address));
+    let _kept = accepted_socket(&early);
+    drop(early);
+    for (what, prometheus) in [
+        ("a leaked entry", of_leaking),
+        ("an entry gone early", of_early),
+    ] {
+        until(&format!("the alert fires for {what}"), || {
+            prometheus
+                .query(ALERT)
+                .filter(|answer| answer.contains("\"1\"]"))
+        });
+    }
+    let answer = of_whole.query(ALERT).unwrap();
+    assert!(answer.contains("\"result\":[]"), "{answer}");
+}

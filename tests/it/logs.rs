@@ -1,0 +1,194 @@
+//! The log: access lines on request, and a stderr that nobody reads stops nothing.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use crate::support;
+use crate::support::backend::{self, Script};
+use crate::support::process::{Coracle, binary};
+use crate::support::rng::Rng;
+use crate::support::until;
+
+#[test]
+fn an_access_line_says_who_where_why_how_much_and_how_long() {
+    let to = backend::start();
+    let coracle = Coracle::start(&format!(
+        "[log]\nlevel = \"info\"\naccess = true\n[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
+    ));
+    let mut stream = TcpStream::connect(coracle.address("e")).unwrap();
+    let peer = stream.local_addr().unwrap();
+    stream
+        .write_all(&Script::SendAndClose.request(1000))
+        .unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    drop(stream);
+    let line = coracle.logged("msg=closed");
+    let expected = format!(
+        "msg=closed entrypoint=e peer={peer} service=e server={to} reason=done \
+         to_server_bytes=9 to_client_bytes=1000 seconds="
+    );
+    let (_, seconds) = line.split_once(&expected).expect(&line);
+    let seconds: f64 = seconds.parse().expect(&line);
+    assert!(seconds >= 0.0, "{line}");
+    assert!(
+        line.starts_with("time=20") && line.contains(" level=info "),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_does_not_stop_it() {
+    let to = backend::start();
+    let listen = support::lasting_address(&mut Rng::from_env());
+    let mut child = Command::new(binary())
+        .args(["run", "--access-log", "--admin", "off", "-L"])
+        .arg(format!("{listen}:{to}"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::with_capacity(1, child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("msg=ready") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0);
+    }
+    // From now on nobody reads. A pipe takes 64 KiB; a line is longer than 100 bytes.
+    let visit = || {
+        let mut stream = TcpStream::connect(listen).unwrap();
+        stream.write_all(&Script::SendAndClose.request(10)).unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len(), 10);
+    };
+    until("the pipe is full", || {
+        (0..20).for_each(|_| visit());
+        let unread = rustix::io::ioctl_fionread(stderr.get_ref()).unwrap();
+        (unread > 60_000).then_some(())
+    });
+    // More lines than the queue holds, and every connection is served.
+    (0..3_000).for_each(|_| visit());
+    // Whoever reads at last is told that something is missing.
+    let told = stderr.lines().map_while(Result::ok);
+    let mut told = told.filter(|line| {
+        line.contains("left out") || line.contains("were dropped") || line.contains("suppressed=")
+    });
+    assert!(told.next().is_some());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn every_listener_of_a_start_is_told_once_with_its_target() {
+    const ENTRYPOINTS: usize = 40;
+    let entrypoint = |n| {
+        let to = format!("10.0.0.1:{}", 1000 + n);
+        format!("[entrypoints.e{n}]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n")
+    };
+    let mut config: String = (0..ENTRYPOINTS).map(entrypoint).collect();
+    let servers: Vec<_> = (1..=10).map(|n| format!("\"10.0.0.{n}:80\"")).collect();
+    let servers = servers.join(",");
+    config += "[entrypoints.long]\nlisten = \"127.0.0.1:0\"\nservice = \"web\"\n";
+    config += &format!("[services.web]\nservers = [{servers}]\n");
+    let coracle = Coracle::start(&config);
+    for n in 0..ENTRYPOINTS {
+        let address = coracle.address(&format!("e{n}"));
+        let to = format!("entrypoint=e{n} address={address} to=10.0.0.1:{}", 1000 + n);
+        coracle.logged(&to);
+    }
+    let line = coracle.logged("entrypoint=long");
+    let to = "service=web to=\"10.0.0.1:80,10.0.0.2:80,10.0.0.3:80,10.0.0.4:80,10.0.0.5:80,10.0.0.6:80,\
+        10.0.0.7:80,10.0.0.8:80 and 2 more\"";
+    assert!(line.ends_with(to), "{line}");
+    let log = coracle.log().join("\n");
+    assert!(!log.contains("suppressed") && !log.contains("does not have"));
+}
+
+#[test]
+fn a_forward_is_told_by_its_address_alone() {
+    let listen = support::lasting_address(&mut Rng::from_env());
+    let mut child = Command::new(binary())
+        .args(["run", "--admin", "off", "-L"])
+        .arg(format!("{listen}:10.0.0.1:80"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let expected = format!(" msg=listening address={listen} to=10.0.0.1:80\n");
+    assert!(line.ends_with(&expected), "{line}");
+}
+
+#[test]
+fn an_address_that_the_machine_does_not_have_yet_is_hinted_at() {
+    // TEST-NET-1 (RFC 5737): no machine has it.
+    let coracle =
+        Coracle::start("[entrypoints.e]\nlisten = \"192.0.2.1:0\"\nto = \"10.0.0.1:80\"\n");
+    let line = coracle.logged("this machine does not have the address 192.0.2.1 yet");
+    assert!(line.contains("level=warn"), "{line}");
+}
+
+#[test]
+fn an_ipv4_client_of_all_interfaces_has_an_ipv4_address() {
+    let to = backend::start();
+    let coracle = Coracle::start(&format!(
+        "[log]\naccess = true\n[entrypoints.e]\nlisten = \"*:0\"\nto = \"{to}\"\n"
+    ));
+    let port = coracle.address("e").port();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let peer = stream.local_addr().unwrap();
+    stream.write_all(&Script::Hold.request(0)).unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    let admin = coracle.admin.to_string();
+    let mut audit = Command::new(binary());
+    let audit = audit.args(["audit", "--admin", &admin]).output().unwrap();
+    let table = String::from_utf8(audit.stdout).unwrap();
+    assert!(table.contains(&format!(" {peer} ")), "{table}");
+    drop(stream);
+    let line = coracle.logged("msg=closed");
+    assert!(line.contains(&format!(" peer={peer} ")), "{line}");
+}
+
+#[test]
+fn a_noisy_server_does_not_hide_the_warnings_of_another() {
+    let refusing = [(); 2].map(|()| backend::bound_but_not_listening());
+    let [noisy, other] = refusing
+        .each_ref()
+        .map(|socket| socket.local_addr().unwrap().as_socket().unwrap());
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.noisy]\nlisten = \"127.0.0.1:0\"\nto = \"{noisy}\"\n\
+         [entrypoints.other]\nlisten = \"127.0.0.1:0\"\nto = \"{other}\"\n"
+    ));
+    let visit = |entrypoint| {
+        let mut stream = TcpStream::connect(coracle.address(entrypoint)).unwrap();
+        let _ = stream.read(&mut [0]);
+    };
+    // Far more than are written in a second, and on most machines they take less than one.
+    (0..100).for_each(|_| visit("noisy"));
+    visit("other");
+    coracle.logged(&format!("entrypoint=other server={other}"));
+}
+
+#[test]
+fn under_journald_a_line_begins_with_its_priority() {
+    let listen = support::lasting_address(&mut Rng::from_env());
+    // systemd names the stream by device and inode; the shell does the same for the pipe it writes to.
+    let script = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$0\" \"$@\"";
+    let mut child = Command::new("sh")
+        .args(["-c", script, &binary(), "run", "--admin", "off", "-L"])
+        .arg(format!("{listen}:127.0.0.1:9"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.starts_with("<6>msg="), "{line}");
+}

@@ -1,0 +1,49 @@
+//! The tests of the whole, one module each. Those that need a process of their own stand beside this folder.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod admin;
+mod admin_clients;
+mod admin_metrics;
+mod admin_thread;
+mod agreement;
+mod alert;
+mod audit_address;
+mod cli;
+mod compat;
+mod config;
+mod control;
+mod demo;
+mod descriptors;
+mod dial;
+mod double_close;
+mod drain;
+mod exits;
+mod forwarding;
+mod layers;
+mod logs;
+mod loops;
+mod members;
+mod monitoring;
+mod names;
+mod notify;
+mod old_kernel;
+mod openwrt;
+mod oracle;
+mod panic;
+mod patience;
+mod prometheus;
+mod reactor;
+mod reload;
+mod resets;
+mod restart;
+mod reuse_port;
+mod room;
+mod servers;
+mod signals;
+mod sizes;
+mod unix_socket;
+mod unprivileged;

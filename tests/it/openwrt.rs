@@ -1,0 +1,367 @@
+//! OpenWrt's init script: every key of the configuration has its UCI option, and what it does not know stops the start.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use coracle::config::Config;
+
+use crate::support;
+
+const SCRIPT: &str = include_str!("../../packaging/openwrt/coracle.init");
+const SHIPPED: &str = include_str!("../../packaging/openwrt/coracle.config");
+
+/// Options with what they are set to, and what that is in TOML. They are all there are.
+const VALUES: &[(&str, &str, &[&str], &str)] = &[
+    ("coracle", "enabled", &["1"], ""),
+    ("coracle", "interface", &["lan", "wan"], ""),
+    ("coracle", "drain_timeout", &["3s"], "\"3s\""),
+    ("coracle", "watch", &["1"], "true"),
+    (
+        "coracle",
+        "admin",
+        &["127.0.0.1:2673"],
+        "\"127.0.0.1:2673\"",
+    ),
+    (
+        "coracle",
+        "admin_socket",
+        &["/var/run/coracle/control.sock"],
+        "\"/var/run/coracle/control.sock\"",
+    ),
+    (
+        "coracle",
+        "admin_hosts",
+        &["pi.example.org"],
+        "[\"pi.example.org\"]",
+    ),
+    ("coracle", "log_level", &["warn"], "\"warn\""),
+    ("coracle", "access_log", &["1"], "true"),
+    ("coracle", "compat", &["traefik"], "[\"traefik\"]"),
+    ("entrypoint", "enabled", &["1"], ""),
+    ("entrypoint", "name", &[r#"a "b" \ $(c) `d` ü"#], ""),
+    (
+        "entrypoint",
+        "listen",
+        &["127.0.0.1:8080", "[::1]:8080"],
+        "[\"127.0.0.1:8080\", \"[::1]:8080\"]",
+    ),
+    (
+        "entrypoint",
+        "to",
+        &["192.168.1.10:80"],
+        "\"192.168.1.10:80\"",
+    ),
+    ("entrypoint", "service", &["shell"], "\"shell\""),
+    ("entrypoint", "connect_timeout", &["2s"], "\"2s\""),
+    ("entrypoint", "dial_timeout", &["8s"], "\"8s\""),
+    ("entrypoint", "idle_timeout", &["1h"], "\"1h\""),
+    ("entrypoint", "half_close_timeout", &["5m"], "\"5m\""),
+    ("entrypoint", "keepalive", &["30s"], "\"30s\""),
+    ("entrypoint", "on_removed", &["drain"], "\"drain\""),
+    ("entrypoint", "reuse_port", &["yes"], "true"),
+    ("entrypoint", "socket_mode", &["0660"], "\"0660\""),
+    ("entrypoint", "socket_group", &["www-data"], "\"www-data\""),
+    ("service", "name", &["shell"], ""),
+    (
+        "service",
+        "servers",
+        &["192.168.1.10:22", "192.168.1.11:22"],
+        "[\"192.168.1.10:22\", \"192.168.1.11:22\"]",
+    ),
+    ("service", "connect_timeout", &["1s"], "\"1s\""),
+    ("service", "dial_timeout", &["4s"], "\"4s\""),
+];
+
+/// A router with this /etc/config/coracle.
+struct Router {
+    dir: tempfile::TempDir,
+}
+
+impl Router {
+    fn with(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("coracle"), config).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// Runs a function of the init script, and returns whether it succeeded and what it wrote to the log.
+    fn call(&self, function: &str) -> (bool, String) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let Output { status, stderr, .. } = Command::new("dash")
+            .args(["-c", ". \"$0\"; set --; . packaging/openwrt/coracle.init; PROG=$PROGRAM TOML=$OUT; $CALL"])
+            .arg(root.join("tests/support/uci.sh"))
+            .current_dir(root)
+            .env("UCI", self.dir.path())
+            .env("PROCD", self.path("procd"))
+            .env("PROGRAM", support::process::binary())
+            .env("OUT", self.path("coracle.toml"))
+            .env("CALL", function)
+            .output()
+            .unwrap();
+        (status.success(), String::from_utf8(stderr).unwrap())
+    }
+
+    /// What procd was asked for.
+    fn procd(&self) -> String {
+        fs::read_to_string(self.path("procd")).unwrap_or_default()
+    }
+
+    fn toml(&self) -> String {
+        fs::read_to_string(self.path("coracle.toml")).unwrap()
+    }
+}
+
+/// The rows of the script's table: type, option, form, table and key.
+fn rows() -> Vec<Vec<&'static str>> {
+    let table = SCRIPT.split("OPTIONS='\n").nth(1).unwrap();
+    let rows = table.split("\n'").next().unwrap().lines();
+    rows.map(|row| row.split_whitespace().collect()).collect()
+}
+
+/// The keys that coracle knows in each of its tables, as it tells them itself.
+fn known() -> BTreeSet<(String, String)> {
+    let mut known = BTreeSet::new();
+    let base = "[entrypoints.e]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n";
+    let of_table = |text: &str| -> Vec<String> {
+        let told = Config::parse("test.toml", text, &[]).unwrap_err();
+        let lists = told.told.iter().filter_map(|told| {
+            let (_, list) = told.message.split_once("; known here: ")?;
+            Some(list.to_owned())
+        });
+        let list = lists.into_iter().next().unwrap();
+        let keys = list.split(", ").map(|key| key.trim_matches('`').to_owned());
+        keys.collect()
+    };
+    let root = of_table(&format!("zzzzzzzzzz = 1\n{base}"));
+    for key in root {
+        let table = match key.as_str() {
+            "entrypoints" => "[entrypoints.zz]",
+            "services" => "[services.zz]",
+            _ => &format!("[{key}]"),
+        };
+        let text = format!("{table}\nzzzzzzzzzz = 1\n{base}");
+        let is_table = Config::parse("test.toml", &text, &[])
+            .unwrap_err()
+            .told
+            .iter()
+            .any(|told| told.message.contains("unknown key `zzzzzzzzzz`"));
+        // A value that is no table is told as such, not its key.
+        let single = format!("{key} = \"\"\n{base}");
+        let single = Config::parse("test.toml", &single, &[]).unwrap_err();
+        let wants_table = single
+            .told
+            .iter()
+            .any(|told| told.message.contains("expected a table"));
+        if is_table && wants_table {
+            let keys = of_table(&text).into_iter();
+            known.extend(keys.map(|it| (key.clone(), it)));
+        } else {
+            known.insert(("-".to_owned(), key));
+        }
+    }
+    known
+}
+
+#[test]
+fn every_key_of_the_configuration_has_its_option() {
+    let options: BTreeSet<_> = rows()
+        .iter()
+        .filter(|row| row[4] != "-")
+        .map(|row| (row[3].to_owned(), row[4].to_owned()))
+        .collect();
+    let known = known();
+    assert!(known.len() > 15, "{known:?}");
+    assert_eq!(
+        options, known,
+        "OPTIONS in packaging/openwrt/coracle.init (left) are not what coracle knows (right)"
+    );
+    let valued: BTreeSet<_> = VALUES
+        .iter()
+        .map(|(kind, name, ..)| (*kind, *name))
+        .collect();
+    let named: BTreeSet<_> = rows().iter().map(|row| (row[0], row[1])).collect();
+    assert_eq!(
+        valued, named,
+        "VALUES in this test (left) lack what OPTIONS have (right)"
+    );
+    let readme = include_str!("../../README.md");
+    for (_, name) in named {
+        assert!(
+            SHIPPED.contains(name) && readme.contains(&format!("`{name}`")),
+            "`{name}` is not explained in packaging/openwrt/coracle.config and in the README"
+        );
+    }
+}
+
+/// A section with all options that `wanted` accepts.
+fn section(kind: &str, name: &str, wanted: impl Fn(&str) -> bool) -> String {
+    let mut text = format!("config {kind} '{name}'\n");
+    for (of, option, values, _) in VALUES {
+        if *of != kind || !wanted(option) {
+            continue;
+        }
+        let form = rows()
+            .into_iter()
+            .find(|row| row[0] == kind && row[1] == *option)
+            .unwrap()[2];
+        let word = if form == "list" { "list" } else { "option" };
+        for value in *values {
+            text += &format!("\t{word} {option} '{value}'\n");
+        }
+    }
+    text
+}
+
+/// The same in TOML.
+fn table(kind: &str, wanted: impl Fn(&str) -> bool) -> String {
+    let mut text = String::new();
+    let mut open = None;
+    for row in rows() {
+        let found = VALUES.iter().find(|it| (it.0, it.1) == (row[0], row[1]));
+        let (_, _, _, toml) = found.unwrap();
+        if row[0] != kind || row[4] == "-" || !wanted(row[1]) {
+            continue;
+        }
+        if kind == "coracle" && row[3] != "-" && open != Some(row[3]) {
+            open = Some(row[3]);
+            text += &format!("[{}]\n", row[3]);
+        }
+        text += &format!("{} = {toml}\n", row[4]);
+    }
+    text
+}
+
+#[test]
+fn a_complete_configuration_comes_through_uci_as_it_was_meant() {
+    if !support::has_tool("dash") {
+        return;
+    }
+    // Two entrypoints, since not all keys go together.
+    let tcp = |option: &str| !matches!(option, "service" | "socket_mode" | "socket_group");
+    let unix = |option: &str| {
+        matches!(
+            option,
+            "service" | "socket_mode" | "socket_group" | "idle_timeout"
+        )
+    };
+    let router = Router::with(&format!(
+        "{}\n{}\n{}\tlist listen 'unix:/run/x.sock'\n{}\nconfig entrypoint 'off'\n\toption enabled '0'\n",
+        section("coracle", "main", |_| true),
+        section("entrypoint", "web", tcp),
+        section("entrypoint", "sock", unix),
+        section("service", "s", |_| true),
+    ));
+    let (succeeded, said) = router.call("start_service");
+    assert!(succeeded, "{said}");
+    let wanted = format!(
+        "{}[services.shell]\n{}[entrypoints.'a \"b\" \\ $(c) `d` ü']\n{}[entrypoints.sock]\nlisten = [\"unix:/run/x.sock\"]\n{}",
+        table("coracle", |_| true),
+        table("service", |_| true),
+        table("entrypoint", tcp),
+        table("entrypoint", unix)
+    );
+    let read = |text: &str| {
+        Config::parse("test.toml", text, &[]).unwrap_or_else(|it| panic!("{it}\n{text}"))
+    };
+    assert_eq!(read(&router.toml()), read(&wanted));
+    let procd = router.procd();
+    let run = format!("run -c {}", router.path("coracle.toml"));
+    assert!(procd.contains(&run), "{procd}");
+    // A reload restarts nothing.
+    let file = format!("file {}", router.path("coracle.toml"));
+    for param in [file.as_str(), "reload_signal HUP"] {
+        assert!(procd.lines().any(|line| line == param), "{procd}");
+    }
+}
+
+#[test]
+fn an_option_that_it_does_not_know_stops_the_start_and_is_named() {
+    if !support::has_tool("dash") {
+        return;
+    }
+    let main = "config coracle 'main'\n\toption enabled '1'\n";
+    let web =
+        "config entrypoint 'web'\n\tlist listen '127.0.0.1:8080'\n\toption to '192.168.1.10:80'\n";
+    for (config, named) in [
+        (
+            format!("{main}{web}\toption idle_timout '1h'\n"),
+            "entrypoint 'web': unknown option 'idle_timout'",
+        ),
+        (
+            format!("{main}\toption access '1'\n{web}"),
+            "coracle 'main': unknown option 'access'",
+        ),
+        (
+            format!("{main}{web}config service 's'\n\tlist server 'a:1'\n"),
+            "service 's': unknown option 'server'",
+        ),
+        (
+            format!("{main}config entrypont 'x'\n{web}"),
+            "section 'x' has the unknown type 'entrypont'",
+        ),
+        (
+            format!("config coracle 'mian'\n\toption enabled '1'\n{web}"),
+            "section 'mian' of type coracle is not read",
+        ),
+        (
+            format!("{main}{web}\toption reuse_port 'ja'\n"),
+            "option 'reuse_port' is 'ja'; write '1' or '0'",
+        ),
+        (
+            format!("{main}{web}\tlist keepalive '10s'\n"),
+            "'keepalive' has one value; write option keepalive '10s'",
+        ),
+        (
+            format!("config coracle 'main'\n\toption enabeld '1'\n{web}"),
+            "unknown option 'enabeld'",
+        ),
+        (
+            format!("{main}{web}\toption idle_timeout '1x'\n"),
+            "is not a unit of time",
+        ),
+    ] {
+        for call in ["start_service", "reload_service"] {
+            let router = Router::with(&config);
+            let (succeeded, said) = router.call(call);
+            assert!(!succeeded, "{config}");
+            assert!(said.contains(named), "{named:?} is not in {said:?}");
+            assert_eq!(router.procd(), "", "{config}");
+        }
+    }
+}
+
+#[test]
+fn what_is_shipped_starts_nothing_and_says_nothing() {
+    if !support::has_tool("dash") {
+        return;
+    }
+    let router = Router::with(SHIPPED);
+    assert_eq!(router.call("start_service"), (true, String::new()));
+    assert_eq!(router.procd(), "");
+    // With everything that is commented out as an example it is a configuration, too.
+    let uncommented: String = SHIPPED
+        .lines()
+        .map(|line| line.replacen("\t#", "\t", 1) + "\n")
+        .map(
+            |line| match line.starts_with("#config") || line.starts_with("#\t") {
+                true => line[1..].to_owned(),
+                false => line,
+            },
+        )
+        .map(|line| {
+            line.replace("\t#", "\t")
+                .replace("enabled '0'", "enabled '1'")
+        })
+        .filter(|line| !line.starts_with("\t "))
+        .collect();
+    let router = Router::with(&uncommented);
+    let (succeeded, said) = router.call("start_service");
+    assert!(succeeded, "{said}\n{uncommented}");
+    assert!(router.procd().contains("command"), "{uncommented}");
+}

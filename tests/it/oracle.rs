@@ -1,0 +1,428 @@
+//! The oracle: twenty thousand connections with random fates through the real binary, and at every quiet point the gauge, the
+//! connections that this test holds, and the kernel's table are one number.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use rustix::process::Signal;
+
+use crate::support;
+use crate::support::backend::{
+    self, Script, Silent, bound_but_not_listening, pattern, reset_on_close,
+};
+use crate::support::metrics::{Metrics, Scraper};
+use crate::support::process::Coracle;
+use crate::support::rng::Rng;
+use crate::support::{kernel, until};
+
+const ROUNDS: usize = 20;
+const CONNECTIONS_PER_ROUND: usize = 1_000;
+const WORKERS: usize = 24;
+/// Each round goes on until so many scrapes have seen it, however slow they are.
+const SCRAPES_PER_ROUND: u64 = 5;
+const LONG_BYTES: usize = 4 << 20;
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    ClientCloses,
+    ServerCloses,
+    ClientHalfCloses,
+    ServerHalfCloses,
+    ClientResets,
+    ServerResets,
+    BothClose,
+    Refused,
+    Unanswered,
+    GoneWhileDialling,
+    ResetWhileDialling,
+    BackendDies,
+    Long,
+    Idle,
+    IdleHalfClosed,
+    IdleServerFinished,
+    UnixCloses,
+    UnixIdle,
+}
+
+impl Fate {
+    fn random(rng: &mut Rng) -> Self {
+        match rng.below(100) {
+            0..=19 => Self::ClientCloses,
+            20..=29 => Self::ServerCloses,
+            30..=32 => Self::UnixCloses,
+            33..=34 => Self::UnixIdle,
+            35..=44 => Self::ClientHalfCloses,
+            45..=54 => Self::ServerHalfCloses,
+            55..=62 => Self::ClientResets,
+            63..=70 => Self::ServerResets,
+            71..=76 => Self::BothClose,
+            77..=80 => Self::Refused,
+            81 => Self::Unanswered,
+            82..=83 => Self::GoneWhileDialling,
+            84..=85 => Self::ResetWhileDialling,
+            86..=89 => Self::BackendDies,
+            90 => Self::Long,
+            91..=95 => Self::Idle,
+            96..=97 => Self::IdleHalfClosed,
+            _ => Self::IdleServerFinished,
+        }
+    }
+}
+
+/// A connection that this test holds open.
+enum Held {
+    Tcp(TcpStream),
+    /// Only to be dropped.
+    Unix(#[allow(dead_code)] UnixStream),
+}
+
+/// Where the clients connect.
+struct Targets {
+    /// The scripted server, by IPv4, by IPv6, and by either over one dual-stack listener.
+    scripts: [SocketAddr; 4],
+    /// The same over a Unix socket.
+    unix: PathBuf,
+    refuse: SocketAddr,
+    silent: SocketAddr,
+    mortal: SocketAddr,
+}
+
+#[test]
+fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
+    // Both ends of all that is held are in this process, and many systems begin with a soft limit of 1024.
+    let _ = coracle::sys::descriptors::raise_limit();
+    let mut rng = Rng::from_env();
+    let backend = backend::start();
+    let refusing = bound_but_not_listening();
+    let silent = Silent::start();
+    let mortal_address = support::lasting_address(&mut rng);
+    let start_mortal = || {
+        let config = forward("m", &mortal_address.to_string(), &backend.to_string());
+        Some(Coracle::start(&config))
+    };
+    let mut mortal = start_mortal();
+
+    let dir = tempfile::tempdir().unwrap();
+    let unix_path = dir.path().join("oracle.sock");
+    let config = [
+        forward("v4", "127.0.0.1:0", &backend.to_string()),
+        forward("v6", "[::1]:0", &backend.to_string()),
+        forward("dual", "*:0", &backend.to_string()),
+        forward(
+            "unix",
+            &format!("unix:{}", unix_path.display()),
+            &backend.to_string(),
+        ),
+        forward(
+            "refuse",
+            "127.0.0.1:0",
+            &refusing
+                .local_addr()
+                .unwrap()
+                .as_socket()
+                .unwrap()
+                .to_string(),
+        ),
+        forward(
+            "silent",
+            "127.0.0.1:0",
+            &format!("{}\"\nconnect_timeout = \"300ms", silent.address),
+        ),
+        forward("mortal", "127.0.0.1:0", &mortal_address.to_string()),
+    ];
+    let coracle = Coracle::start(&config.concat());
+    let dual = coracle.address("dual").port();
+    let targets = Targets {
+        scripts: [
+            coracle.address("v4"),
+            coracle.address("v6"),
+            SocketAddr::from(([127, 0, 0, 1], dual)),
+            SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], dual)),
+        ],
+        unix: unix_path.clone(),
+        refuse: coracle.address("refuse"),
+        silent: coracle.address("silent"),
+        mortal: coracle.address("mortal"),
+    };
+    support::metrics::scrape(coracle.admin);
+    let descriptors_at_start = coracle.settled_descriptors();
+    let scraper = Scraper::start(coracle.admin);
+    let made = AtomicU64::new(0);
+    let mut held: Vec<Held> = Vec::new();
+
+    for round in 0..ROUNDS {
+        let rngs: Vec<Rng> = (0..WORKERS).map(|_| rng.split()).collect();
+        let kept: Vec<Held> = thread::scope(|scope| {
+            let (made, targets, scraper) = (&made, &targets, &scraper);
+            let scrapes = scraper.checked() + SCRAPES_PER_ROUND;
+            let workers: Vec<_> = rngs
+                .into_iter()
+                .enumerate()
+                .map(|(i, mut rng)| {
+                    let share = CONNECTIONS_PER_ROUND / WORKERS
+                        + usize::from(i < CONNECTIONS_PER_ROUND % WORKERS);
+                    scope.spawn(move || {
+                        let goes_on = |n: &usize| *n < share || scraper.checked() < scrapes;
+                        let lives = (0..).take_while(goes_on).filter_map(|n| {
+                            made.fetch_add(1, Ordering::Relaxed);
+                            // What goes beyond the share is not held: that would have no bound.
+                            let fate = match n < share {
+                                true => Fate::random(&mut rng),
+                                false => Fate::ClientCloses,
+                            };
+                            live(fate, &mut rng, targets)
+                        });
+                        lives.collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            // Every third round the backend's process is killed in the middle of it all, and comes back.
+            if round % 3 == 1 {
+                let killing = scope.spawn(|| {
+                    let victim = mortal.take().unwrap();
+                    until("connections on the mortal backend", || {
+                        let metrics = support::metrics::scrape(victim.admin);
+                        (metrics.sum("coracle_connections_opened_total") > 0.0).then_some(())
+                    });
+                    victim.signal(Signal::KILL);
+                    drop(victim);
+                    mortal = start_mortal();
+                });
+                killing.join().unwrap();
+            }
+            let kept = workers
+                .into_iter()
+                .flat_map(|worker| worker.join().unwrap());
+            kept.collect()
+        });
+        held.extend(kept);
+        // The quiet point: nothing is left but what this test holds.
+        agree(&coracle, &targets, &made, held.len(), round);
+        // A part of what is held goes on into the next round.
+        while rng.below(8) != 0 && !held.is_empty() {
+            let victims = held.len().min(1 + rng.below(8) as usize);
+            held.drain(..victims)
+                .for_each(|stream| end_held(&stream, &mut rng));
+        }
+        agree(&coracle, &targets, &made, held.len(), round);
+    }
+    held.clear();
+    agree(&coracle, &targets, &made, 0, ROUNDS);
+    let scrapes = scraper.stop();
+
+    let metrics = support::metrics::scrape(coracle.admin);
+    let made = made.into_inner();
+    assert!(made >= 20_000);
+    assert_eq!(metrics.sum("coracle_connections_opened_total"), made as f64);
+    for reason in ["done", "client_reset", "server_reset", "connect_failed"] {
+        let n = closed(&metrics, reason);
+        assert!(n > 0.0, "no connection ended by {reason}");
+    }
+    for reason in ["panic", "dropped"] {
+        assert_eq!(closed(&metrics, reason), 0.0, "{reason}");
+    }
+    until("every descriptor is given back", || {
+        (coracle.descriptors() <= descriptors_at_start).then_some(())
+    });
+    println!("{made} connections, {scrapes} consistent scrapes");
+}
+
+/// One connection's life. Returns it if it is to be held.
+fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<Held> {
+    let n = rng.below(20_000) as usize;
+    let script = targets.scripts[rng.below(4) as usize];
+    match fate {
+        Fate::ClientCloses => {
+            let mut stream = begin(script, Script::Echo, 0);
+            echo(&mut stream, n);
+        }
+        Fate::ServerCloses => {
+            let mut stream = begin(script, Script::SendAndClose, n as u64);
+            assert_eq!(read_all(&mut stream).unwrap(), pattern(n));
+        }
+        Fate::ClientHalfCloses => {
+            let mut stream = begin(script, Script::AnswerAfterEnd, n as u64);
+            stream.write_all(&pattern(n)).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(read_all(&mut stream).unwrap(), pattern(n));
+        }
+        Fate::ServerHalfCloses => {
+            let mut stream = begin(script, Script::FinishFirst, n as u64);
+            assert_eq!(read_all(&mut stream).unwrap(), pattern(n));
+            stream.write_all(&pattern(n)).unwrap();
+        }
+        Fate::ClientResets => {
+            let stream = hold(script, Script::Hold);
+            reset_on_close(&stream);
+        }
+        Fate::ServerResets => {
+            let mut stream = begin(script, Script::Reset, 0);
+            let error = read_all(&mut stream).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        Fate::BothClose => {
+            let mut stream = hold(script, Script::CloseTogether);
+            stream.write_all(b"!").unwrap();
+        }
+        Fate::Refused => {
+            let mut stream = connect(targets.refuse);
+            let error = read_all(&mut stream).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        Fate::Unanswered => {
+            let mut stream = connect(targets.silent);
+            let error = read_all(&mut stream).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        Fate::GoneWhileDialling => drop(connect(targets.silent)),
+        Fate::ResetWhileDialling => reset_on_close(&connect(targets.silent)),
+        Fate::BackendDies => {
+            // It may be alive, dead, or die: the connection ends in whatever way, and the count stays right.
+            let mut stream = connect(targets.mortal);
+            if stream.write_all(&Script::Echo.request(0)).is_ok() {
+                let _ = stream.write_all(&pattern(n));
+                let _ = stream.shutdown(Shutdown::Write);
+                let _ = read_all(&mut stream);
+            }
+        }
+        Fate::Long => {
+            let mut stream = begin(script, Script::Echo, 0);
+            echo(&mut stream, LONG_BYTES);
+        }
+        Fate::Idle => return Some(Held::Tcp(hold(script, Script::Hold))),
+        Fate::IdleHalfClosed => {
+            // The server answers an hour later: until then the connection is half open.
+            let stream = begin(script, Script::AnswerLate, 3_600_000);
+            stream.shutdown(Shutdown::Write).unwrap();
+            // Its end has been sent: only a reset can tell the other side more.
+            reset_on_close(&stream);
+            return Some(Held::Tcp(stream));
+        }
+        Fate::UnixCloses => {
+            let mut stream = UnixStream::connect(&targets.unix).unwrap();
+            stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+            stream
+                .write_all(&Script::SendAndClose.request(n as u64))
+                .unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes, pattern(n));
+        }
+        Fate::UnixIdle => {
+            let mut stream = UnixStream::connect(&targets.unix).unwrap();
+            stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+            stream.write_all(&Script::Hold.request(0)).unwrap();
+            stream.read_exact(&mut [0]).unwrap();
+            return Some(Held::Unix(stream));
+        }
+        Fate::IdleServerFinished => return Some(Held::Tcp(hold(script, Script::HoldFinished))),
+    }
+    None
+}
+
+/// Ends a connection that was held: closed, or reset.
+fn end_held(held: &Held, rng: &mut Rng) {
+    if let Held::Tcp(stream) = held
+        && rng.below(2) == 0
+    {
+        reset_on_close(stream);
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    stream
+}
+
+fn begin(address: SocketAddr, script: Script, n: u64) -> TcpStream {
+    let mut stream = connect(address);
+    stream.write_all(&script.request(n)).unwrap();
+    stream
+}
+
+/// A connection that stands: the server's first byte has come.
+fn hold(address: SocketAddr, script: Script) -> TcpStream {
+    let mut stream = begin(address, script, 0);
+    stream.read_exact(&mut [0]).unwrap();
+    stream
+}
+
+fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).map(|_| bytes)
+}
+
+/// Sends `n` bytes through an echo while it reads them back.
+fn echo(stream: &mut TcpStream, n: usize) {
+    let bytes = pattern(n);
+    let mut sender = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| sender.write_all(&bytes).unwrap());
+        let mut back = vec![0; n];
+        stream.read_exact(&mut back).unwrap();
+        assert!(back == bytes, "the echo differs");
+    });
+}
+
+/// Waits until all that were made have been accepted and the gauge is `held`; then it stays so, and the kernel says the same.
+fn agree(coracle: &Coracle, targets: &Targets, made: &AtomicU64, held: usize, round: usize) {
+    let made = made.load(Ordering::Relaxed) as f64;
+    until(&format!("the gauge is {held} in round {round}"), || {
+        let metrics = support::metrics::scrape(coracle.admin);
+        let all_accepted = metrics.sum("coracle_connections_opened_total") == made;
+        (all_accepted && open(&metrics) == held as f64).then_some(())
+    });
+    let tcp = [targets.refuse, targets.silent, targets.mortal];
+    let mut ports: Vec<u16> = tcp
+        .iter()
+        .chain(&targets.scripts)
+        .map(SocketAddr::port)
+        .collect();
+    ports.dedup();
+    let unix = kernel::unix_connections(targets.unix.to_str().unwrap());
+    let by_kernel: usize = ports.iter().map(|port| kernel::connections(*port)).sum();
+    assert_eq!(
+        by_kernel + unix,
+        held,
+        "the kernel's count in round {round}"
+    );
+    if support::has_tool("ss") {
+        let by_ss = ports.iter().map(|port| kernel::connections_by_ss(*port));
+        assert_eq!(
+            by_ss.sum::<usize>() + unix,
+            held,
+            "the count of ss in round {round}"
+        );
+    }
+    // And so does the program itself, once its last reading is no older than this quiet point.
+    until(
+        &format!("its own reading of the kernel is {held} in round {round}"),
+        || {
+            let metrics = support::metrics::scrape(coracle.admin);
+            assert_eq!(metrics.sum("coracle_connection_mismatch"), 0.0);
+            let read = metrics.sum("coracle_kernel_connections");
+            (read == held as f64 && open(&metrics) == read).then_some(())
+        },
+    );
+}
+
+fn open(metrics: &Metrics) -> f64 {
+    metrics.sum("coracle_open_connections")
+}
+
+fn closed(metrics: &Metrics, reason: &str) -> f64 {
+    metrics.sum_where(
+        "coracle_connections_closed_total",
+        &format!("reason=\"{reason}\""),
+    )
+}
+
+fn forward(name: &str, listen: &str, to: &str) -> String {
+    format!("[entrypoints.{name}]\nlisten = \"{listen}\"\nto = \"{to}\"\n")
+}

@@ -1,0 +1,75 @@
+//! `reuse_port`: two processes listen on one address, each client is with one of them, and without it the second cannot start.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+
+use crate::support;
+use crate::support::backend::{self, Script};
+use crate::support::metrics::scrape;
+use crate::support::process::{Coracle, binary};
+use crate::support::rng::Rng;
+use crate::support::until;
+
+/// That the kernel gives all of so many clients to the same one of two listeners has a chance of 1 in 2^63.
+const CLIENTS: usize = 64;
+
+fn config(address: SocketAddr, to: SocketAddr, reuse_port: bool) -> String {
+    format!("[entrypoints.e]\nlisten = \"{address}\"\nto = \"{to}\"\nreuse_port = {reuse_port}\n")
+}
+
+fn hold(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    stream.write_all(&Script::Hold.request(0)).unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    stream
+}
+
+fn open(coracle: &Coracle) -> usize {
+    scrape(coracle.admin).sum("coracle_open_connections") as usize
+}
+
+#[test]
+fn two_processes_share_an_address_and_either_may_leave() {
+    let to = backend::start();
+    let address = support::lasting_address(&mut Rng::from_env());
+    let first = Coracle::start(&config(address, to, true));
+    let second = Coracle::start(&config(address, to, true));
+    let held: Vec<_> = (0..CLIENTS).map(|_| hold(address)).collect();
+    let counts = [open(&first), open(&second)];
+    assert_eq!(counts[0] + counts[1], CLIENTS, "{counts:?}");
+    assert!(!counts.contains(&0), "{counts:?}");
+    drop(held);
+    until("all have left", || {
+        (open(&first) + open(&second) == 0).then_some(())
+    });
+    drop(first);
+    let _held: Vec<_> = (0..CLIENTS).map(|_| hold(address)).collect();
+    assert_eq!(open(&second), CLIENTS);
+}
+
+#[test]
+fn without_it_on_both_sides_the_second_cannot_start() {
+    let to = backend::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    for (first, second, remedy) in [
+        (false, false, "in use: another program listens there; stop"),
+        (true, false, "in use: another program listens there; stop"),
+        (false, true, "that is of another user or does not share"),
+    ] {
+        let address = support::lasting_address(&mut Rng::from_env());
+        let _first = Coracle::start(&config(address, to, first));
+        let text = config(address, to, second) + "[admin]\nlisten = \"off\"\n";
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(binary())
+            .args(["run", "-c"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(remedy), "{said}");
+    }
+}
