@@ -29,7 +29,7 @@ impl Supervisor {
         shared.start_draining();
         // What has not been told by now is no longer so.
         let stopping = self.ground.manager.stopping(reactor, drain_timeout);
-        self.tasks.telling = stopping.map(|rest| self.ground.executor.spawn(rest));
+        self.tasks.telling = stopping.map(|rest| self.ground.spawn(rest));
         self.running.listeners.retain(&Default::default()).await;
         let open = shared.conns.len();
         let limit = humantime::format_duration(drain_timeout);

@@ -123,7 +123,7 @@ impl Endpoint {
         Ok(Serving {
             handle,
             address,
-            answering: ground.executor.spawn(answering),
+            answering: ground.spawn(answering),
             file,
         })
     }

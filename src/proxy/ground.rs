@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use smol::LocalExecutor;
+use smol::future::FutureExt;
+use smol::{LocalExecutor, Task};
 
 use super::capacity::Capacity;
 use super::notify::Manager;
@@ -23,4 +24,13 @@ pub(super) struct Ground {
     pub(super) manager: Rc<Manager>,
     /// How many connections there may be.
     pub(super) capacity: Rc<Cell<Capacity>>,
+}
+
+impl Ground {
+    /// Spawns one of the proxy's own tasks.
+    ///
+    /// It is boxed: each type of future that is spawned as it is costs 8 kB of the program.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) -> Task<()> {
+        self.executor.spawn(task.boxed_local())
+    }
 }

@@ -113,7 +113,7 @@ impl Listening {
             listener,
             route: CurrentRoute::new(route),
         });
-        let accepting = ground.executor.spawn(accept::accept(
+        let accepting = ground.spawn(accept::accept(
             ground.executor.clone(),
             ground.reactor.clone(),
             ground.shared.conns.clone(),

@@ -101,9 +101,9 @@ impl Supervisor {
             memory_limit = capacity.memory_text().as_str(), open_files = capacity.open_files; "ready");
         let kept = self.running.listeners.kept();
         let telling = ground.manager.ready(&ground.reactor, kept);
-        self.tasks.telling = telling.map(|rest| ground.executor.spawn(rest));
+        self.tasks.telling = telling.map(|rest| ground.spawn(rest));
         let living = ground.manager.signs_of_life(&ground.reactor);
-        self.tasks.living = living.map(|living| ground.executor.spawn(living));
+        self.tasks.living = living.map(|living| ground.spawn(living));
         Ok(())
     }
 
@@ -222,7 +222,7 @@ impl Supervisor {
         self.running.listeners.limit(&capacity);
         let kept = self.running.listeners.kept();
         let telling = ground.manager.keep_instead(&ground.reactor, kept);
-        self.tasks.telling = telling.map(|rest| ground.executor.spawn(rest));
+        self.tasks.telling = telling.map(|rest| ground.spawn(rest));
     }
 
     /// Watches the configuration's file, or no more.
@@ -234,7 +234,7 @@ impl Supervisor {
             Some(file) => {
                 let (reactor, commander) = (self.ground.reactor.clone(), self.commander.clone());
                 let watching = watch::watch(reactor, file, commander);
-                self.tasks.watching = Some(self.ground.executor.spawn(watching));
+                self.tasks.watching = Some(self.ground.spawn(watching));
             }
         }
     }
@@ -254,25 +254,23 @@ impl Supervisor {
         let ids = entrypoint.open.ids();
         drop(entrypoint);
         let ground = self.ground.clone();
-        self.tasks
-            .ending
-            .push(self.ground.executor.spawn(async move {
-                ground.reactor.sleep(after).await;
-                for id in ids {
-                    let now = ground.reactor.now();
-                    ground.shared.conns.kill(id, CloseReason::Removed, now);
-                }
-            }));
+        self.tasks.ending.push(self.ground.spawn(async move {
+            ground.reactor.sleep(after).await;
+            for id in ids {
+                let now = ground.reactor.now();
+                ground.shared.conns.kill(id, CloseReason::Removed, now);
+            }
+        }));
     }
 }
 
 impl Tasks {
     /// Starts and ends what the configuration in force asks for.
     fn follow(&mut self, ground: &Ground) {
-        let (reactor, executor) = (&ground.reactor, &ground.executor);
+        let reactor = &ground.reactor;
         if self.looking_up.is_none() && !ground.names.is_empty() {
             let looking_up = ground.names.clone().keep_fresh(reactor.clone());
-            self.looking_up = Some(executor.spawn(looking_up));
+            self.looking_up = Some(ground.spawn(looking_up));
         }
         let tick = sweep::tick(&ground.shared);
         // One that goes on as before is not begun anew, or reloads in a row would keep it from ever sweeping.
@@ -280,7 +278,7 @@ impl Tasks {
             self.sweeping = tick.map(|tick| {
                 let (shared, pauses) = (ground.shared.clone(), self.pauses.clone());
                 let sweeping = sweep::sweep(reactor.clone(), shared, pauses, tick);
-                (tick, executor.spawn(sweeping))
+                (tick, ground.spawn(sweeping))
             });
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener};
 use slab::Slab;
-use smol::future::or;
+use smol::future::{FutureExt, or};
 use smol::{LocalExecutor, Task};
 
 use crate::admin::park::Park;
@@ -78,7 +78,7 @@ impl Clients {
             has_reserve,
         });
         let clients = self.clone();
-        let task = executor.spawn(serve(Seat { clients, key }));
+        let task = executor.spawn(serve(Seat { clients, key }).boxed_local());
         self.list.borrow_mut()[key].task = Some(task);
     }
 
