@@ -147,6 +147,7 @@ pub const CALLS: &[Call] = &[
         "splice",
         &["ECONNRESET", "EINTR", "EINVAL", "ENOMEM", "EPIPE"],
     ),
+    call("lstat", &["EACCES", "ENOENT", "ENOMEM"]),
     call("stat", &["EACCES", "ENOENT", "ENOMEM"]),
     call("statx", &["EACCES", "ENOENT", "ENOMEM", "ENOSYS"]),
     call("sysinfo", &["EFAULT"]),
