@@ -267,9 +267,7 @@ impl Handle {
 
 /// Has async-io start its thread now. Where it cannot, it panics, so whether there can be a thread is tried first.
 fn start_async_io() -> io::Result<()> {
-    let tried = std::thread::Builder::new().spawn(|| ())?;
-    // It does nothing, so it cannot panic.
-    let _ = tried.join();
+    sys::thread::try_one()?;
     let any = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     match catch_unwind(|| Async::new_nonblocking(any).map(drop)) {
         Ok(started) => started,

@@ -5,13 +5,16 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use crate::config::{Address, AdminEndpoint, Host};
+use crate::sys;
 
 /// Far beyond an audit of as many connections as a process can have.
 const ANSWER_BYTES: u64 = 512 << 20;
+
+/// Enough for getaddrinfo(3), whatever the C library.
+const STACK_BYTES: usize = 256 * 1024;
 
 /// Why there is no answer: one line that says what to do.
 #[derive(Debug)]
@@ -37,10 +40,10 @@ pub(super) fn exchange(
     let (tell, told) = mpsc::channel();
     let admin = admin.clone();
     // On a thread, because looking up a name and connecting to a Unix socket know no time limit.
-    let asking = thread::Builder::new().name("request".into());
-    asking
-        .spawn(move || tell.send(fetch(&admin, &request, limit)))
-        .map_err(|error| io::Error::other(format!("no thread can be started: {error}")))?;
+    sys::thread::spawn("request", STACK_BYTES, move || {
+        let _ = tell.send(fetch(&admin, &request, limit));
+    })
+    .map_err(|error| io::Error::other(format!("no thread can be started: {error}")))?;
     told.recv_timeout(limit)
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

@@ -2,10 +2,11 @@
 
 use std::cell::OnceCell;
 use std::rc::Rc;
-use std::{io, panic, thread};
+use std::{io, panic};
 
 use async_signal::{Signal, Signals};
 use coracle::proxy::Commander;
+use coracle::sys;
 use smol::stream::{Stream, StreamExt};
 
 /// The requests to stop, by the signal that made them.
@@ -66,14 +67,7 @@ fn lack() -> Option<String> {
             "no descriptor left: {error}; raise the limit of open files (ulimit -n, or LimitNOFILE= in the unit)"
         ));
     }
-    match thread::Builder::new().spawn(|| ()) {
-        Ok(tried) => {
-            // It does nothing, so it cannot panic.
-            let _ = tried.join();
-            None
-        }
-        Err(error) => Some(no_thread(&error)),
-    }
+    sys::thread::try_one().err().map(|error| no_thread(&error))
 }
 
 pub(super) fn no_thread(error: &io::Error) -> String {

@@ -36,6 +36,17 @@ pub fn spawn(
     started
 }
 
+/// Starts a thread that does nothing, and waits for its end.
+///
+/// # Errors
+/// When the kernel has no memory or no process number for it.
+pub fn try_one() -> io::Result<()> {
+    let tried = std::thread::Builder::new().spawn(|| ())?;
+    // It does nothing, so it cannot panic.
+    let _ = tried.join();
+    Ok(())
+}
+
 /// `argument` points to a boxed [`Body`], which the thread takes over if it is created.
 fn create(stack_bytes: usize, argument: *mut c_void) -> io::Result<()> {
     let mut attributes = MaybeUninit::uninit();
