@@ -1,8 +1,10 @@
-//! The access line of a connection that has left the set.
+//! Logs the access line of a closed connection.
 
 use crate::state::{CloseReason, Conn, Direction};
 
-/// Writes the line. Made for [`Conns::tell_leaving`](crate::state::Conns::tell_leaving).
+/// Writes the access line.
+///
+/// Passed to [`Conns::tell_leaving`](crate::state::Conns::tell_leaving).
 pub fn log_access(conn: &Conn, reason: CloseReason) {
     let server = conn.server();
     log::info!(

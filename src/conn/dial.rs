@@ -1,4 +1,6 @@
-//! Choosing a server and connecting to it; a failure is counted, told, and the next server tried.
+//! Chooses a server and connects to it.
+//!
+//! Counts and logs each failure, then tries the next server.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,7 +18,10 @@ use crate::config::{Address, Host};
 use crate::net::{self, Dial, EarlyData, Lack, Name, Stream, Turn};
 use crate::state::{CloseReason, Conn, ConnectError, Server};
 
-/// Tries the service's servers in turn until one takes the connection. Only when none is left does it wait for one that had no room.
+/// Tries the service's servers in turn until one accepts the connection.
+///
+/// Servers that have no room are skipped at first. Waits for room on them only once no other server
+/// is left.
 pub(super) async fn dial<'a>(
     conn: &'a Rc<Conn>,
     route: &'a Rc<Route>,
@@ -37,14 +42,14 @@ struct Dialling<'a> {
     conn: &'a Conn,
     route: &'a Rc<Route>,
     opening: &'a EarlyData<'a>,
-    /// The end of `dial_timeout`.
+    /// The moment `dial_timeout` expires.
     deadline: Instant,
 }
 
 struct Failure {
     reason: ConnectError,
     text: String,
-    /// It may help to try again later.
+    /// Set if a later retry may succeed.
     lack: Option<Lack>,
 }
 
@@ -55,7 +60,9 @@ impl Failure {
     }
 }
 
-/// A server that had no room, with what it said if it was asked at all: where others wait already, nobody asks.
+/// A server without room.
+///
+/// `failure` is `None` if it was not tried because other connections already wait for it.
 struct Lacking<'a> {
     target: &'a Target,
     failure: Option<Failure>,
@@ -87,7 +94,7 @@ impl<'a> Dialling<'a> {
                 let limit = humantime::format_duration(self.route.dial_timeout);
                 log::warn!(
                     entrypoint = self.conn.entrypoint.name();
-                    "dial: no server within {limit} (dial_timeout); {untried} of {} were not tried",
+                    "dial: no server reached within {limit} (dial_timeout); {untried} of {} not tried",
                     self.route.targets.len()
                 );
                 break;
@@ -96,7 +103,7 @@ impl<'a> Dialling<'a> {
         self.wait_for_room(lacking).await
     }
 
-    /// Waits in the lines of all these servers until one of them has room.
+    /// Waits in line at all of these servers until one of them has room.
     async fn wait_for_room(&self, mut lacking: Vec<Lacking<'a>>) -> Option<(&'a Target, Stream)> {
         let (reactor, conns) = (&self.route.reactor, &*self.route.conns);
         let limit = reactor.now() + self.route.connect_timeout;
@@ -108,7 +115,7 @@ impl<'a> Dialling<'a> {
             starving = starves.then(|| starving.unwrap_or_else(|| conns.starves()));
             let mut left = conns.below(conns.len());
             let turn = poll_fn(|cx| {
-                // What a connection that has left gives back is not left lying.
+                // Retry at once when a connection closes, to use the descriptors it frees.
                 while starves && Pin::new(&mut left).poll(cx).is_ready() {
                     turns.iter().for_each(Turn::hurry);
                     left = conns.below(conns.len());
@@ -136,7 +143,7 @@ impl<'a> Dialling<'a> {
                     turns.swap_remove(i).found_room();
                     match outcome {
                         Some(outcome) => outcome,
-                        // It is under way, which is all that it lacked.
+                        // The attempt is in progress, so it no longer lacks descriptors.
                         None => {
                             starving = None;
                             attempt.await
@@ -160,7 +167,7 @@ impl<'a> Dialling<'a> {
         }
         let (limit, key) = self.limit(limit);
         for Lacking { target, failure } in lacking {
-            let why = failure.map_or("others wait for room too".to_owned(), |it| it.text);
+            let why = failure.map_or("others are already waiting".to_owned(), |it| it.text);
             let text = format!("{why}; no room within {limit} ({key})");
             self.tell(target, &Failure::new(ConnectError::Exhausted, text));
         }
@@ -172,7 +179,7 @@ impl<'a> Dialling<'a> {
         lacking.target.line.join(lack, self.route.reactor.now())
     }
 
-    /// Tells of the servers that were tried before another one took the connection.
+    /// Reports the servers that failed before another one accepted the connection.
     fn passed_over(&self, lacking: Vec<Lacking<'_>>) {
         for Lacking { target, failure } in lacking {
             if let Some(failure) = failure {
@@ -194,7 +201,8 @@ impl<'a> Dialling<'a> {
         self.route.reactor.now() >= self.deadline
     }
 
-    /// The limit that ends first, `until` or that of all dialling, and its key.
+    /// Returns the limit that expires first, either `until` or `dial_timeout`, and its
+    /// configuration key.
     fn limit(&self, until: Instant) -> (humantime::FormattedDuration, &'static str) {
         let (limit, key): (Duration, _) = match until <= self.deadline {
             true => (self.route.connect_timeout, "connect_timeout"),
@@ -249,7 +257,7 @@ impl<'a> Dialling<'a> {
                     format!("no answer within {limit} ({key})")
                 }
                 ConnectError::Exhausted if error.kind() == io::ErrorKind::WouldBlock => {
-                    "its backlog is full".to_owned()
+                    "the server's backlog is full".to_owned()
                 }
                 _ => error.to_string(),
             };
@@ -261,7 +269,9 @@ impl<'a> Dialling<'a> {
         Ok(stream)
     }
 
-    /// The addresses of a server that do not lead back here; a failure if all do.
+    /// Returns the addresses of a server that do not lead back here.
+    ///
+    /// Fails if all of them do.
     fn without_circles(
         &self,
         topology: &Topology,
@@ -287,17 +297,18 @@ impl<'a> Dialling<'a> {
         Ok(others)
     }
 
-    /// Fails if a connection to this listener of our own would come back to the entrypoint from which it is dialled.
+    /// Fails if connecting to this listener of our own would lead back to the entrypoint that dials
+    /// it.
     fn refuse_circle(&self, topology: &Topology, own: &OwnListener) -> Result<(), Failure> {
         let from = &self.conn.entrypoint;
         if !topology.leads_back(&self.route.names, from.id(), own.entrypoint) {
             return Ok(());
         }
         let how = match from.id() == own.entrypoint {
-            true => "it would forward to itself".to_owned(),
-            false => format!("it leads back to entrypoint `{}`", from.name()),
+            true => "which would forward to itself".to_owned(),
+            false => format!("which leads back to entrypoint `{}`", from.name()),
         };
-        let text = format!("this is coracle's own listener {own}; {how}; name another server");
+        let text = format!("this is coracle's own listener {own}, {how}; use another server");
         Err(Failure::new(ConnectError::Loop, text))
     }
 }
@@ -305,11 +316,11 @@ impl<'a> Dialling<'a> {
 async fn resolve(route: &Route, name: Option<&Name>, dial: Dial) -> Result<Rc<[IpAddr]>, Failure> {
     let late = async {
         route.reactor.sleep_until(dial.deadline).await;
-        Err("no answer yet from the resolver".into())
+        Err("the resolver has not answered yet".into())
     };
     let answer = match name {
         Some(name) => route.names.addresses(name).or(late).await,
-        None => Err("it is not in the configuration".into()),
+        None => Err("the name is not in the configuration".into()),
     };
     answer.map_err(|why| {
         let text = format!("cannot resolve the name: {why}");
@@ -322,12 +333,12 @@ fn classify(error: &io::Error) -> ConnectError {
         ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, NotFound, TimedOut,
     };
     match error.kind() {
-        // A Unix socket's path that is not there is like a port that nobody listens on.
+        // A missing Unix socket path is like a port without a listener.
         ConnectionRefused | ConnectionReset | NotFound => ConnectError::Refused,
         TimedOut => ConnectError::Timeout,
         HostUnreachable | NetworkUnreachable => ConnectError::Unreachable,
         _ if Lack::of(error).is_some() => ConnectError::Exhausted,
-        // No socket of that family at all.
+        // The kernel has no sockets of this family at all.
         _ if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => {
             ConnectError::Unreachable
         }

@@ -1,7 +1,7 @@
-//! One connection from accept to close: choose a server, dial it, relay, and say how it ended.
+//! One connection from accept to close: choose a server, dial it, relay, and report how it ended.
 //!
-//! [`serve()`] does all of it by a [`Route`], which the connection keeps to its end. A reload
-//! replaces the [`CurrentRoute`] of a listener, for the connections that come after it.
+//! [`serve()`] does all of this along a [`Route`], which the connection keeps until it closes. A
+//! reload replaces a listener's [`CurrentRoute`], which affects only later connections.
 
 mod access;
 mod dial;

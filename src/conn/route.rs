@@ -1,4 +1,4 @@
-//! What a connection needs to know to be served.
+//! Everything needed to serve a connection.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,51 +8,56 @@ use super::target::{CurrentTopology, Target};
 use crate::net::{Keepalive, Names, Reactor};
 use crate::state::{Conns, Entrypoint, Service};
 
-/// Where an entrypoint's connections go, and how. A connection keeps the one it began with.
+/// Where an entrypoint's connections go, and how.
+///
+/// A connection keeps the route that it started with.
 #[derive(Debug)]
 pub struct Route {
     /// The readiness loop.
     pub reactor: Rc<Reactor>,
-    /// The set that its connections are in.
+    /// The set that holds the connections.
     pub conns: Rc<Conns>,
     /// The servers' names.
     pub names: Rc<Names>,
-    /// Where connections come in.
+    /// The entrypoint that accepts the connections.
     pub entrypoint: Rc<Entrypoint>,
-    /// The service that they are for.
+    /// The service that handles the connections.
     pub service: Rc<Service>,
-    /// The service's servers, in the order of the configuration.
+    /// The service's servers, in configuration order.
     pub targets: Rc<[Rc<Target>]>,
-    /// Which servers lead to listeners of our own.
+    /// Which servers are listeners of our own.
     pub topology: Rc<CurrentTopology>,
-    /// How long connecting to one server may take.
+    /// The longest time to spend connecting to one server.
     pub connect_timeout: Duration,
-    /// How long dialling may take for one connection, with all servers that it tries. Not shorter than `connect_timeout`.
+    /// The longest time to spend dialling for one connection, across all servers tried. At least
+    /// `connect_timeout`.
     pub dial_timeout: Duration,
-    /// The keep-alive of the connections to servers.
+    /// The keep-alive setting for connections to servers.
     pub keepalive: Option<Keepalive>,
 }
 
-/// The route of those who come in now, which a reload replaces.
+/// The route for new connections.
+///
+/// A reload replaces it.
 #[derive(Debug)]
 pub struct CurrentRoute(RefCell<Rc<Route>>);
 
 impl CurrentRoute {
-    /// `route` for all who come in from now on.
+    /// Creates a cell that gives `route` to new connections.
     #[must_use]
     pub fn new(route: Rc<Route>) -> Self {
         Self(RefCell::new(route))
     }
 
-    /// The route of whoever comes in now.
+    /// Returns the route for a new connection.
     #[must_use]
     pub fn get(&self) -> Rc<Route> {
         self.0.borrow().clone()
     }
 
-    /// From now on it is another one.
+    /// Replaces the route for new connections.
     pub fn replace(&self, route: Rc<Route>) {
-        // Outside the borrow: with the old one an entrypoint may go.
+        // Drop the old route outside the borrow, because it may be the last owner of an entrypoint.
         let old = self.0.replace(route);
         drop(old);
     }

@@ -11,20 +11,22 @@ use super::route::Route;
 use crate::net::{self, Broken, EarlyData, Meter, Side, Stream};
 use crate::state::{CloseReason, Direction, Guard, Phase};
 
-/// Serves one connection to its end. It is in the set for as long as its sockets are open, however this future ends.
+/// Serves one connection until it closes.
+///
+/// The connection is in the set exactly as long as its sockets are open, however this future ends.
 pub fn serve(guard: Guard, route: Rc<Route>, client: Stream) -> impl Future<Output = ()> {
     let served = Served {
         client,
         route,
         guard,
     };
-    // Not an async function, which would keep its arguments twice.
+    // Not an async function: that would store its arguments twice.
     async move {
         let carried = AssertUnwindSafe(carry(&served)).catch_unwind();
         let reason = carried.await.unwrap_or_else(|_| {
             let conn = served.guard.conn();
             log::error!(entrypoint = conn.entrypoint.name(), peer:% = conn.peer(), id:% = conn.id;
-                "a bug ended this connection; the others go on; please report it");
+                "internal error; other connections are unaffected; please report it");
             CloseReason::Panic
         });
         let Served {
@@ -37,7 +39,9 @@ pub fn serve(guard: Guard, route: Rc<Route>, client: Stream) -> impl Future<Outp
     }
 }
 
-/// What a connection's task owns. Fields are dropped in their order: the socket is closed before the entry leaves the set.
+/// What a connection's task owns.
+///
+/// Fields drop in declaration order: the socket closes before the entry leaves the set.
 struct Served {
     client: Stream,
     route: Rc<Route>,
@@ -46,7 +50,7 @@ struct Served {
 
 async fn carry(served: &Served) -> CloseReason {
     served.route.conns.tell_serving(served.guard.conn());
-    // Boxed, because it is larger than the relay and gone when that begins.
+    // Boxed because it is larger than the relay and done before the relay starts.
     let (server, opening) = match Box::pin(connect(served)).await {
         Ok(connected) => connected,
         Err(reason) => return reason,
@@ -57,7 +61,9 @@ async fn carry(served: &Served) -> CloseReason {
     }
 }
 
-/// Dials while the client is there. The client's first bytes may have gone to the server by then, or are kept.
+/// Dials while the client is connected.
+///
+/// The client's first bytes are sent to the server or kept for it.
 async fn connect(served: &Served) -> Result<(Stream, net::Read), CloseReason> {
     let (conn, route) = (served.guard.conn(), &served.route);
     let opening = EarlyData::of(&served.client);
@@ -68,7 +74,9 @@ async fn connect(served: &Served) -> Result<(Stream, net::Read), CloseReason> {
     Ok((stream, opening.into_read()))
 }
 
-/// Waits until the client's connection fails. That the client has finished sending is no failure: it may wait for an answer.
+/// Waits until the client's connection fails.
+///
+/// A client that has finished sending has not failed: it may be waiting for an answer.
 async fn gone_while_dialling(client: &EarlyData<'_>) -> CloseReason {
     let error = std::future::poll_fn(|cx| client.poll_broken(cx)).await;
     if is_reset(&error) {
@@ -78,7 +86,9 @@ async fn gone_while_dialling(client: &EarlyData<'_>) -> CloseReason {
     }
 }
 
-/// A reset by the peer, as opposed to its silence or the network's failure. EPIPE is a reset of a half-closed connection.
+/// Returns true if the peer reset the connection, rather than going silent or the network failing.
+///
+/// EPIPE means that a half-closed connection was reset.
 fn is_reset(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
     matches!(
@@ -87,7 +97,7 @@ fn is_reset(error: &io::Error) -> bool {
     )
 }
 
-/// Counts what passes in the connection's entry.
+/// Counts transferred bytes in the connection's entry.
 impl Meter for Served {
     fn moved(&self, from: Side, bytes: usize) {
         let direction = match from {
@@ -110,7 +120,7 @@ fn reason_for(served: &Served, broken: &Broken) -> CloseReason {
     let conn = served.guard.conn();
     log::debug!(
         entrypoint = conn.entrypoint.name(), peer:% = conn.peer(), id:% = conn.id,
-        side:? = broken.side, error:% = broken.error; "broken");
+        side:? = broken.side, error:% = broken.error; "connection broken");
     match (broken.side, is_reset(&broken.error)) {
         (Side::Client, true) => CloseReason::ClientReset,
         (Side::Client, false) => CloseReason::ClientLost,

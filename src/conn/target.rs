@@ -1,4 +1,7 @@
-//! One server of a service, and whether it is one of this proxy's own listeners, which may lead back to where the connection came from.
+//! One server of a service.
+//!
+//! Detects whether it is one of this proxy's own listeners, which could lead a connection back to
+//! where it came from.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,30 +14,32 @@ use crate::config::{Address, Host};
 use crate::net::{self, FileId, Line, Name, Names};
 use crate::state::{EntrypointId, Server, ServerId};
 
-/// Where a server is, and who waits for it.
+/// Where a server is, and which connections wait for it.
 #[derive(Debug)]
 pub struct Target {
-    /// What is known of it.
+    /// The server's state and counters.
     pub server: Rc<Server>,
-    /// Its address.
+    /// The server's address.
     pub address: Address,
-    /// Its host's name, if it has one, which is looked up for as long as this lives.
+    /// The server's host name, if it has one. It is resolved for as long as this target lives.
     pub name: Option<Rc<Name>>,
-    /// The connections for which it has no room at the moment.
+    /// The connections that wait for the server to have room.
     pub line: Line,
 }
 
-/// Which servers are listeners of this proxy, and where these lead. It changes with the configuration.
+/// Which servers are listeners of this proxy, and where these lead.
+///
+/// Changes with the configuration.
 #[derive(Debug, Default)]
 pub struct Topology {
-    /// Of each server those of our own listeners that it could be. Nearly always none are.
+    /// For each server, the listeners of our own that it could be. Almost always empty.
     own: BTreeMap<ServerId, Vec<OwnListener>>,
     /// The servers of each entrypoint.
     onward: BTreeMap<EntrypointId, Rc<[Rc<Target>]>>,
 }
 
 impl Topology {
-    /// Of these entrypoints with their servers, and these listeners.
+    /// Creates a topology of these entrypoints with their servers, and these listeners.
     #[must_use]
     pub fn new(
         onward: BTreeMap<EntrypointId, Rc<[Rc<Target>]>>,
@@ -51,12 +56,12 @@ impl Topology {
         Self { own, onward }
     }
 
-    /// Those of our own listeners that this server could be.
+    /// Returns the listeners of our own that this server could be.
     pub(super) fn own(&self, server: &Server) -> &[OwnListener] {
         self.own.get(&server.id()).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether entrypoint `from` is among those that a connection to entrypoint `to` can lead to.
+    /// Returns true if a connection to entrypoint `to` can lead to entrypoint `from`.
     pub(super) fn leads_back(&self, names: &Names, from: EntrypointId, to: EntrypointId) -> bool {
         let mut seen = Vec::new();
         let mut ends = vec![to];
@@ -77,48 +82,48 @@ impl Topology {
     }
 }
 
-/// The topology of the configuration in force.
+/// The topology of the active configuration.
 #[derive(Debug, Default)]
 pub struct CurrentTopology(RefCell<Rc<Topology>>);
 
 impl CurrentTopology {
-    /// The one in force.
+    /// Returns the active topology.
     #[must_use]
     pub fn get(&self) -> Rc<Topology> {
         self.0.borrow().clone()
     }
 
-    /// Another one comes into force.
+    /// Activates another topology.
     pub fn replace(&self, topology: Topology) {
         let old = self.0.replace(Rc::new(topology));
         drop(old);
     }
 }
 
-/// One of this proxy's own listeners, seen as a place where a connection may lead.
+/// One of this proxy's own listeners, as a possible destination of connections.
 #[derive(Clone, Debug)]
 pub struct OwnListener {
     /// The entrypoint that it belongs to.
     pub entrypoint: EntrypointId,
-    /// The name of that entrypoint.
+    /// The entrypoint's name.
     pub name: String,
-    /// Where it listens.
+    /// The address or path that it listens on.
     pub at: At,
 }
 
-/// Where a listener listens.
+/// The address or path of a listener.
 #[derive(Clone, Debug)]
 pub enum At {
-    /// At an address, perhaps that of all interfaces, with the port that the kernel chose.
+    /// A TCP address, possibly the wildcard address, with the port that the kernel chose.
     Tcp {
         /// The address.
         address: SocketAddr,
-        /// For `[::]`: whether IPv4 is left to others.
+        /// For `[::]`: true if it does not accept IPv4.
         v6only: bool,
     },
-    /// At a path.
+    /// A Unix socket.
     Unix {
-        /// The path.
+        /// The socket's path.
         path: PathBuf,
         /// The socket's file.
         file: FileId,
@@ -136,8 +141,11 @@ impl fmt::Display for OwnListener {
 }
 
 impl OwnListener {
-    /// Whether a connection to `server` could end here: it has the same port, or perhaps the same file. Decided once, so that all other
-    /// servers cost nothing when they are dialled.
+    /// Returns true if a connection to `server` could end here: it has the same port or possibly
+    /// the same file.
+    ///
+    /// This is decided once per configuration, so that dialling any other server costs nothing
+    /// extra.
     #[must_use]
     pub fn may_be(&self, server: &Address) -> bool {
         match (&self.at, server) {
@@ -151,7 +159,7 @@ impl OwnListener {
         }
     }
 
-    /// Whether a connection to `to` ends here now.
+    /// Returns true if a connection to `to` currently ends here.
     pub(super) fn is_at(&self, to: SocketAddr) -> bool {
         match &self.at {
             At::Tcp { address, v6only } => takes(*address, *v6only, to, || net::is_here(to)),
@@ -159,7 +167,7 @@ impl OwnListener {
         }
     }
 
-    /// Whether a connection to the socket at `server` ends here now.
+    /// Returns true if a connection to the socket at `server` currently ends here.
     pub(super) fn is_path(&self, server: &Path) -> bool {
         match &self.at {
             At::Unix { file, .. } => FileId::of_socket(server).is_ok_and(|found| found == *file),
@@ -168,7 +176,7 @@ impl OwnListener {
     }
 }
 
-/// Whether a connection to this server ends at this listener, as far as is known.
+/// Returns true if a connection to this server currently ends at this listener, as far as is known.
 fn is_now(server: &Target, own: &OwnListener, names: &Names) -> bool {
     match &server.address {
         Address::Unix(path) => own.is_path(path),
@@ -186,11 +194,13 @@ fn is_now(server: &Target, own: &OwnListener, names: &Names) -> bool {
     }
 }
 
-/// Whether a listener at `own` takes what is sent to `to`. Whether that is an address of this machine is asked only if all depends on it.
+/// Returns true if a listener at `own` accepts connections to `to`.
+///
+/// Calls `is_here`, which costs system calls, only if the answer depends on it.
 fn takes(own: SocketAddr, v6only: bool, to: SocketAddr, is_here: impl FnOnce() -> bool) -> bool {
     let (ip, to_ip) = (own.ip().to_canonical(), to.ip().to_canonical());
     let is_same_family = ip.is_ipv4() == to_ip.is_ipv4();
-    // Connecting to the unspecified address leads to loopback.
+    // Connecting to the unspecified address connects to loopback.
     let is_of_all = ip.is_unspecified() && (is_same_family || (ip.is_ipv6() && !v6only));
     own.port() == to.port() && (ip == to_ip || (is_of_all && is_here()))
 }
@@ -205,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_address_is_ours_and_its_neighbours_are_not() {
+    fn exact_address_matches_only_itself() {
         assert!(takes_from("127.0.0.1:80", false, "127.0.0.1:80", true));
         assert!(takes_from(
             "127.0.0.1:80",
@@ -219,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_takes_what_is_here_in_the_families_it_serves() {
+    fn wildcard_matches_local_addresses_of_its_families() {
         for (own, v6only, to, expected) in [
             ("0.0.0.0:80", false, "192.168.1.5:80", true),
             ("0.0.0.0:80", false, "[::1]:80", false),
@@ -234,9 +244,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_about_another_port() {
+    fn other_port_needs_no_address_check() {
         let own = "0.0.0.0:80".parse().expect("an address");
         let to = "192.168.1.5:81".parse().expect("an address");
-        assert!(!takes(own, false, to, || unreachable!("it costs calls")));
+        assert!(!takes(own, false, to, || unreachable!("no call needed")));
     }
 }

@@ -1,9 +1,10 @@
 //! Asynchronous I/O without policy: readiness, streams, listeners, dialling, names and the relay.
 //!
-//! Everything above speaks of [`Stream`], [`Listener`], [`Names`], [`dial_tcp`] and [`relay()`]; how readiness is learnt, and how bytes
-//! get from one socket to the other, is known only here.
+//! Code above this module uses [`Stream`], [`Listener`], [`Names`], [`dial_tcp`] and [`relay()`].
+//! Only this module knows how readiness is detected and how bytes get from one socket to the other.
 //!
-//! It has floors, and imports point down there too: `relay` and `dial` stand on `socket`, that on `reactor`, that on `buffers`.
+//! Inside, imports also point down only: `relay` and `dial` use `socket`, which uses `reactor`,
+//! which uses `buffers`.
 
 mod buffers;
 mod dial;

@@ -1,20 +1,22 @@
-//! How much memory the control groups of this process leave it.
+//! The memory limit of this process's control groups.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A limit in cgroup v1 that is no limit: the kernel writes the largest number of whole pages that it can count, on 32-bit machines
-/// about 8 TiB.
+/// A limit in cgroup v1 that means no limit. The kernel writes the largest number of whole pages
+/// that it can count, which is about 8 TiB on 32-bit machines.
 const UNLIMITED_BYTES: u64 = 1 << 42;
 
-/// The smallest memory limit, in bytes, of this process's control group and those above it: `memory.max` and `memory.high` of cgroup v2,
-/// `memory.limit_in_bytes` of v1. `None` if nothing limits it, or if no file says so.
+/// Returns the smallest memory limit, in bytes, of this process's control group and its ancestors.
+///
+/// Reads `memory.max` and `memory.high` of cgroup v2 and `memory.limit_in_bytes` of v1. Returns
+/// `None` if there is no limit or no file to read it from.
 #[must_use]
 pub fn memory_limit() -> Option<u64> {
     memory_limit_below(Path::new("/"))
 }
 
-/// The same, with `root` in place of `/`.
+/// Does the same with `root` in place of `/`.
 fn memory_limit_below(root: &Path) -> Option<u64> {
     let read = |name: &str| fs::read_to_string(root.join(name)).unwrap_or_default();
     let groups = groups(&read("proc/self/cgroup"), &read("proc/self/mountinfo"));
@@ -22,7 +24,7 @@ fn memory_limit_below(root: &Path) -> Option<u64> {
     limits.min()
 }
 
-/// A control group of this process, as a directory at or below the mount point of its hierarchy.
+/// A control group of this process: a directory at or below the mount point of its hierarchy.
 #[derive(Debug, PartialEq, Eq)]
 struct Group {
     mount_point: PathBuf,
@@ -31,7 +33,7 @@ struct Group {
 }
 
 impl Group {
-    /// The limits that are set here and in every group above.
+    /// Returns the limits set on this group and its ancestors.
     fn limits(&self, root: &Path) -> Vec<u64> {
         let files: &[&str] = match self.is_v2 {
             true => &["memory.max", "memory.high"],
@@ -42,7 +44,7 @@ impl Group {
         let paths = visible.flat_map(|directory| files.iter().map(|file| directory.join(file)));
         let read = |path: PathBuf| {
             let path = root.join(path.strip_prefix("/").unwrap_or(&path));
-            // A file that is not there, as in the topmost group, sets no limit, and neither does the word "max".
+            // A missing file, as in the root group, sets no limit, and neither does the word "max".
             let bytes = fs::read_to_string(path).ok()?.trim().parse().ok()?;
             (bytes < UNLIMITED_BYTES).then_some(bytes)
         };
@@ -50,7 +52,9 @@ impl Group {
     }
 }
 
-/// Finds the groups that can limit memory: `memberships` is `/proc/self/cgroup` (cgroups(7)), `mounts` is `/proc/self/mountinfo`
+/// Returns the groups that can limit memory.
+///
+/// `memberships` is `/proc/self/cgroup` (cgroups(7)), `mounts` is `/proc/self/mountinfo`
 /// (proc_pid_mountinfo(5)).
 fn groups(memberships: &str, mounts: &str) -> Vec<Group> {
     let found = memberships.lines().filter_map(|line| {
@@ -62,7 +66,8 @@ fn groups(memberships: &str, mounts: &str) -> Vec<Group> {
         }
         let mount = mounts.lines().filter_map(Mount::parse);
         let mount = mount.into_iter().find(|mount| mount.holds(is_v2))?;
-        // A group outside of what is mounted here, as in some containers: only the mount's own limit can be seen.
+        // The group can be outside of what is mounted here, as in some containers. Then only the
+        // mount's own limit is visible.
         let below = Path::new(path).strip_prefix(&mount.root);
         let below = below.ok().filter(|below| !below.starts_with(".."));
         Some(Group {
@@ -74,7 +79,7 @@ fn groups(memberships: &str, mounts: &str) -> Vec<Group> {
     found.collect()
 }
 
-/// A row of `/proc/self/mountinfo`, as far as it matters here.
+/// The relevant fields of a `/proc/self/mountinfo` row.
 struct Mount<'a> {
     root: PathBuf,
     point: PathBuf,
@@ -95,7 +100,7 @@ impl<'a> Mount<'a> {
         })
     }
 
-    /// True if this hierarchy can limit memory.
+    /// Returns true if this hierarchy can limit memory.
     fn holds(&self, is_v2: bool) -> bool {
         match is_v2 {
             true => self.kind == "cgroup2",
@@ -104,7 +109,7 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// A path of mountinfo, in which a space, for instance, is `\040`.
+/// Decodes a path in mountinfo, where a space, for example, is `\040`.
 fn unescaped(path: &str) -> PathBuf {
     let mut parts = path.split('\\');
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -133,7 +138,7 @@ mod tests {
         35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
         41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
 
-    /// A root directory with these files.
+    /// Creates a root directory with these files.
     fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -149,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_limit_of_all_groups_above_counts() {
+    fn smallest_ancestor_limit_wins() {
         let unit = "sys/fs/cgroup/system.slice/coracle.service/memory.max";
         let files = [
             ("proc/self/cgroup", "0::/system.slice/coracle.service\n"),
@@ -188,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_hierarchy_of_v1_is_found_among_the_others() {
+    fn v1_memory_hierarchy_is_found() {
         let files = [
             (
                 "proc/self/cgroup",
@@ -206,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_sees_its_own_group_as_the_mount() {
+    fn container_limit_is_read_from_the_mount() {
         let mount = "9 8 0:2 /docker/f00 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
         let file = "sys/fs/cgroup/memory/memory.limit_in_bytes";
         for path in ["/docker/f00", "/elsewhere", "/../up"] {
@@ -221,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_point_may_contain_a_space() {
+    fn mount_point_may_contain_a_space() {
         let mount = "9 8 0:2 / /cgroup\\040two rw - cgroup2 none rw\n";
         let files = [
             ("proc/self/cgroup", "0::/a:b\n"),

@@ -1,10 +1,11 @@
-//! How many descriptors the process has and may have.
+//! The number of descriptors that the process has and may have.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one, as far as allowed, and returns how many descriptors the process may have.
+/// Raises the soft limit to the hard limit, if allowed, and returns how many descriptors the
+/// process may have.
 #[must_use]
 pub fn raise_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
@@ -12,18 +13,18 @@ pub fn raise_limit() -> u64 {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // Where it is refused, the old limit holds, and that is what is read below.
+    // If this fails, the old limit still applies and is read below.
     let _ = setrlimit(Resource::Nofile, wanted);
-    // No limit at all is written as none; the kernel's own (fs.nr_open) is about a million.
+    // `None` means unlimited. The kernel's own limit (fs.nr_open) is about a million.
     getrlimit(Resource::Nofile).current.unwrap_or(1 << 20)
 }
 
-/// How many descriptors the process has open.
+/// Returns how many descriptors the process has open.
 ///
 /// # Errors
-/// When /proc is not mounted.
+/// If /proc is not mounted.
 pub fn open_now() -> io::Result<usize> {
-    // One less: the directory itself is open while it is read.
+    // Do not count the directory itself, which is open while it is read.
     Ok(std::fs::read_dir("/proc/self/fd")?
         .count()
         .saturating_sub(1))

@@ -1,14 +1,15 @@
-//! Groups of users by their names.
+//! Looks up user groups by name.
 
 use std::fs;
 
-/// The number of the group `name`, which may be a number itself; `None` if `/etc/group` has no such group.
+/// Returns the number of the group `name`, which may itself be a number, or `None` if `/etc/group`
+/// has no such group.
 #[must_use]
 pub fn id(name: &str) -> Option<u32> {
     if let Ok(number) = name.parse() {
         return Some(number);
     }
-    // Not as text: one odd line must not hide the others.
+    // Read as bytes, so that one line with invalid UTF-8 does not hide the others.
     let groups = fs::read("/etc/group").ok()?;
     let of_name = |line: &[u8]| {
         // NAME:PASSWORD:NUMBER:MEMBERS, group(5).
@@ -25,7 +26,7 @@ mod tests {
     use super::id;
 
     #[test]
-    fn a_group_has_its_number_by_name_and_by_number() {
+    fn group_is_found_by_name_and_number() {
         assert_eq!(id("root"), Some(0));
         assert_eq!(id("4242"), Some(4242));
         assert_eq!(id("there-is-no-such-group"), None);

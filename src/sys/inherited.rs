@@ -1,24 +1,26 @@
-//! The descriptors that a service manager hands to this process at its start (sd_listen_fds(3)).
+//! The descriptors that a service manager passes to this process at startup (sd_listen_fds(3)).
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The first of them: SD_LISTEN_FDS_START.
+/// The first descriptor: SD_LISTEN_FDS_START.
 const FIRST: RawFd = 3;
-/// More than any manager hands over.
+/// More than any manager passes.
 const AT_MOST: RawFd = 4096;
 
-/// One of them, and the manager's name for it; empty if it has none.
+/// A passed descriptor and the manager's name for it, which may be empty.
 #[derive(Debug)]
 pub struct Descriptor {
-    /// The descriptor, which is closed when the process becomes another one.
+    /// The descriptor. Closed on exec.
     pub fd: OwnedFd,
-    /// The name.
+    /// The manager's name for it.
     pub name: String,
 }
 
-/// Takes them; nothing if there are none, and nothing the second time. Call it before anything else is opened: it believes
-/// `LISTEN_FDS` that the descriptors from 3 on are those.
+/// Takes the passed descriptors.
+///
+/// Returns nothing if there are none, or on a second call. Call this before opening anything else:
+/// it trusts `LISTEN_FDS` that the descriptors from 3 on are the passed ones.
 #[must_use]
 pub fn take() -> Vec<Descriptor> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -42,13 +44,15 @@ pub fn take() -> Vec<Descriptor> {
         .collect()
 }
 
-/// Takes one of them over; `None` if it is not open.
+/// Takes ownership of one descriptor, or returns `None` if it is not open.
 fn own(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: fcntl with F_SETFD touches no memory. It fails with EBADF for a number that is not open.
+    // SAFETY: fcntl with F_SETFD touches no memory. It fails with EBADF for a number that is not
+    // open.
     #[allow(unsafe_code)]
     let is_open = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
-    // SAFETY: the descriptor is open, and the manager has made it for this very process (LISTEN_PID), whose only user of it is
-    // this one: `take` does this once, before anything else is opened.
+    // SAFETY: the descriptor is open, and the manager made it for exactly this process
+    // (LISTEN_PID). Nothing else in the process uses it, because `take` does this once, before
+    // anything else is opened.
     #[allow(unsafe_code)]
     is_open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -1,6 +1,6 @@
-//! The machine's memory, and giving back what was freed.
+//! The machine's memory, and returning freed memory to it.
 
-/// The machine's memory in bytes, as `/proc/meminfo` has it.
+/// Returns the machine's memory in bytes, from `/proc/meminfo`.
 #[must_use]
 pub fn total() -> Option<u64> {
     parse_total(&std::fs::read_to_string("/proc/meminfo").ok()?)
@@ -14,8 +14,10 @@ fn parse_total(meminfo: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Has the allocator give back what it keeps. glibc keeps what was freed below something that is still in use; musl has no such call
-/// and unmaps a group of blocks once all of them are free.
+/// Makes the allocator return unused memory to the system.
+///
+/// glibc keeps freed memory below anything still in use. musl has no such call, and unmaps a group
+/// of blocks once all of them are free.
 pub fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim(3) takes no pointer and may be called at any time, by any thread.
@@ -30,7 +32,7 @@ mod tests {
     use super::{parse_total, total};
 
     #[test]
-    fn the_total_is_found_among_the_other_lines() {
+    fn total_is_found() {
         let text = "MemTotal:         443284 kB\nMemFree:          31492 kB\n";
         assert_eq!(parse_total(text), Some(443_284 * 1024));
         assert_eq!(parse_total("MemFree: 1 kB\n"), None);

@@ -1,4 +1,6 @@
-//! The operating system's raw edges; the only place for unsafe code.
+//! Direct access to the operating system.
+//!
+//! The only place for unsafe code.
 
 pub mod cgroup;
 pub mod descriptors;
@@ -13,8 +15,8 @@ pub mod signals;
 pub mod sockets;
 pub mod thread;
 
-/// What the program is built for: the architecture, the system and the C library, such as `aarch64-linux-musl` or
-/// `arm-linux-musleabihf`.
+/// Returns the platform that the program was built for: architecture, system and C library, such as
+/// `aarch64-linux-musl` or `arm-linux-musleabihf`.
 #[must_use]
 pub fn target() -> String {
     let library = match () {

@@ -1,29 +1,29 @@
-//! Who is at the other end of a Unix socket.
+//! Identifies the process at the other end of a Unix socket.
 
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-/// The user and groups that a process had when it connected.
+/// The user and groups of a process when it connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its effective user.
+    /// The effective user.
     pub uid: u32,
     gid: u32,
     supplementary: Vec<u32>,
 }
 
 impl Peer {
-    /// Asks the kernel who has connected to `socket` (SO_PEERCRED, SO_PEERGROUPS: unix(7)).
+    /// Returns the process that connected to `socket` (SO_PEERCRED, SO_PEERGROUPS: unix(7)).
     ///
-    /// Before Linux 4.13 the supplementary groups are unknown, and the peer counts as a member of none.
+    /// Before Linux 4.13 the supplementary groups are unknown and treated as empty.
     ///
     /// # Errors
-    /// When `socket` is not a connected Unix socket.
+    /// If `socket` is not a connected Unix socket.
     pub fn of(socket: impl AsFd) -> io::Result<Self> {
         let socket = socket.as_fd();
-        // A `struct ucred`: process, user, group. Not through a type whose process number cannot be 0, which it is for a
-        // process of another PID namespace.
+        // A `struct ucred`: process, user, group. Not read as a type with a nonzero process number,
+        // because the number is 0 for a process of another PID namespace.
         let [_, uid, gid] = words(socket, libc::SO_PEERCRED, 3)?[..] else {
             return Err(io::ErrorKind::InvalidData.into());
         };
@@ -34,7 +34,7 @@ impl Peer {
         })
     }
 
-    /// Whether it is a member of this group.
+    /// Returns true if the process is a member of this group.
     #[must_use]
     pub fn is_in(&self, group: u32) -> bool {
         self.gid == group || self.supplementary.contains(&group)
@@ -42,7 +42,7 @@ impl Peer {
 }
 
 fn groups(socket: BorrowedFd<'_>) -> Vec<u32> {
-    /// More than most users are in.
+    /// More groups than most users have.
     const MOST: usize = 64;
     /// NGROUPS_MAX: getgroups(2).
     const LIMIT: usize = 65_536;
@@ -55,12 +55,13 @@ fn groups(socket: BorrowedFd<'_>) -> Vec<u32> {
     groups.unwrap_or_default()
 }
 
-/// A socket option whose value is at most `most` words of 32 bits.
+/// Reads a socket option whose value is at most `most` 32-bit words.
 fn words(socket: BorrowedFd<'_>, option: c_int, most: usize) -> io::Result<Vec<u32>> {
     let mut words = vec![0_u32; most];
     let mut length = size_of_val(&words[..]) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes to `words`, which is that long and may hold any bits, and the number of
-    // bytes written to `length`. Both outlive the call, and the descriptor is borrowed for it.
+    // SAFETY: the kernel writes at most `length` bytes to `words`, which is that long and valid for
+    // any bits, and the number of bytes written to `length`. Both outlive the call, and the
+    // descriptor is borrowed for it.
     #[allow(unsafe_code)]
     let answer = unsafe {
         libc::getsockopt(
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_pair_has_this_process_at_both_ends() {
+    fn peer_of_socket_pair_is_this_process() {
         let (socket, _other) = UnixStream::pair().expect("a pair");
         let peer = Peer::of(&socket).expect("its peer");
         assert_eq!(peer.uid, geteuid().as_raw());
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_unix_socket_has_no_peer() {
+    fn non_socket_has_no_peer() {
         let file = std::fs::File::open("/dev/null").expect("a file");
         assert!(Peer::of(&file).is_err());
     }

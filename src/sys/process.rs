@@ -1,6 +1,7 @@
-//! What the kernel says of this process, read through descriptors that are opened once and kept.
+//! What the kernel reports about this process, read through descriptors that are opened once and
+//! kept.
 //!
-//! A reading needs no new descriptor, so that it still works when descriptors have run out: the moment at which it
+//! Reading opens no descriptor, so it still works when descriptors have run out, which is when it
 //! matters most.
 
 use std::ffi::CStr;
@@ -14,7 +15,9 @@ use rustix::fs::{RawDir, SeekFrom};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The sources, open while this value lives. A source that cannot be opened (no `/proc`) leaves its readings out.
+/// The open sources.
+///
+/// If a source cannot be opened (no `/proc`), its values are missing.
 #[derive(Debug)]
 pub struct Process {
     stat: Option<File>,
@@ -24,10 +27,12 @@ pub struct Process {
     page_bytes: u64,
 }
 
-/// One reading. What could not be read is `None`, never a made-up number.
+/// One reading.
+///
+/// A value that could not be read is `None`, never an invented number.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// Processor time spent in user and kernel mode, by all threads.
+    /// CPU time of all threads, in user and kernel mode.
     pub cpu: Option<Duration>,
     /// Resident memory in bytes.
     pub resident_bytes: Option<u64>,
@@ -35,11 +40,12 @@ pub struct Usage {
     pub virtual_bytes: Option<u64>,
     /// When the process started, since the Unix epoch.
     pub started: Option<Duration>,
-    /// Threads.
+    /// The number of threads.
     pub threads: Option<u64>,
-    /// Open descriptors, those of [`Process`] among them: they are open too.
+    /// The number of open descriptors, including those of [`Process`].
     pub open_descriptors: Option<u64>,
-    /// The most descriptors that may be open: the soft limit RLIMIT_NOFILE. `None` also where there is no limit.
+    /// The most descriptors that may be open: the soft limit RLIMIT_NOFILE. `None` if unlimited or
+    /// unknown.
     pub max_descriptors: Option<u64>,
 }
 
@@ -57,7 +63,9 @@ impl Process {
         }
     }
 
-    /// Reads everything anew. Opens nothing.
+    /// Reads all values again.
+    ///
+    /// Opens nothing.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let mut buf = [0; 1024];
@@ -85,7 +93,10 @@ impl Process {
     }
 }
 
-/// The size of `/proc/self/fd` is the number of open descriptors since Linux 6.2; before it is 0 and they are counted.
+/// Returns the number of open descriptors.
+///
+/// Since Linux 6.2 this is the size of `/proc/self/fd`. Earlier kernels report 0, so the entries
+/// are counted.
 fn open_descriptors(directory: &File) -> Option<u64> {
     match rustix::fs::fstat(directory).ok()?.st_size {
         0 => entries(directory),
@@ -93,7 +104,9 @@ fn open_descriptors(directory: &File) -> Option<u64> {
     }
 }
 
-/// Counts a directory's entries through the descriptor at hand; `rustix::fs::Dir` would open another one.
+/// Counts a directory's entries through the existing descriptor.
+///
+/// `rustix::fs::Dir` would open another one.
 fn entries(directory: impl AsFd) -> Option<u64> {
     rustix::fs::seek(&directory, SeekFrom::Start(0)).ok()?;
     let mut buf = [MaybeUninit::uninit(); 2048];
@@ -106,7 +119,7 @@ fn entries(directory: impl AsFd) -> Option<u64> {
     Some(n)
 }
 
-/// The fields of `/proc/self/stat` that are used here; proc_pid_stat(5) numbers them from 1.
+/// The used fields of `/proc/self/stat`. proc_pid_stat(5) numbers them from 1.
 struct Stat {
     cpu_ticks: u64,
     threads: u64,
@@ -117,7 +130,8 @@ struct Stat {
 
 impl Stat {
     fn parse(line: &[u8]) -> Option<Self> {
-        // The second field is the program's name in parentheses, and it may hold spaces and parentheses of its own.
+        // The second field is the program's name in parentheses. The name itself may contain spaces
+        // and parentheses.
         let after_name = line.iter().rposition(|byte| *byte == b')')? + 1;
         let line = std::str::from_utf8(&line[after_name..]).ok()?;
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -132,17 +146,19 @@ impl Stat {
     }
 }
 
-/// When the machine started, since the Unix epoch, out of `/proc/stat`.
+/// Returns when the machine started, since the Unix epoch, from `/proc/stat`.
 fn boot_time(stat: &str) -> Option<Duration> {
     let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
     seconds.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// The processor time that this thread has used. It stands still while the thread waits or the machine is busy with others.
+/// Returns the CPU time used by this thread.
+///
+/// It does not advance while the thread waits or is preempted.
 #[must_use]
 pub fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    // No thread has used a negative time, or more than a u64 of seconds.
+    // A thread's CPU time is never negative and fits a u64 of seconds.
     Duration::try_from(time).unwrap_or_default()
 }
 
@@ -153,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_name_with_spaces_and_parentheses_shifts_no_field() {
+    fn program_name_may_contain_spaces_and_parentheses() {
         let line = b"7 (a) b) (c) S 1 7 7 0 -1 4194560 90 0 0 0 11 4 0 0 20 0 3 0 5511 8192000 1024 18446744073709551615\n";
         let stat = Stat::parse(line).unwrap();
         assert_eq!((stat.cpu_ticks, stat.threads), (15, 3));
@@ -163,11 +179,11 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_counted_anew_each_time_and_without_the_dots() {
+    fn entries_are_recounted_without_dots() {
         let directory = tempfile::tempdir().unwrap();
         let held = File::open(directory.path()).unwrap();
         assert_eq!(entries(&held), Some(0));
-        // More than one buffer of them.
+        // More entries than fit one buffer.
         for n in 0..200 {
             File::create(directory.path().join(format!("{n:020}"))).unwrap();
         }
@@ -176,23 +192,24 @@ mod tests {
     }
 
     #[test]
-    fn counting_descriptors_agrees_with_the_kernels_own_number() {
+    fn descriptor_count_matches_the_kernel() {
         let held = File::open("/proc/self/fd").unwrap();
         let size = || rustix::fs::fstat(&held).unwrap().st_size as u64;
         if size() == 0 {
-            eprintln!("skipped: this kernel gives no number (it is older than 6.2)");
+            eprintln!("skipped: this kernel does not report the number (older than 6.2)");
             return;
         }
-        // Other tests of this process open and close descriptors meanwhile. They end, and then the two agree at the latest.
+        // Other tests in this process open and close descriptors meanwhile. The two agree once
+        // those have ended, at the latest.
         let deadline = std::time::Instant::now() + Duration::from_secs(180);
         while entries(&held) != Some(size()) {
-            assert!(std::time::Instant::now() < deadline, "they never agree");
+            assert!(std::time::Instant::now() < deadline, "counts disagree");
             std::thread::yield_now();
         }
     }
 
     #[test]
-    fn a_threads_time_goes_on_with_its_work_and_stands_still_while_it_waits() {
+    fn thread_cpu_time_advances_only_while_working() {
         let begun = thread_cpu_time();
         while thread_cpu_time() == begun {}
         let before = thread_cpu_time();
@@ -202,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn boot_time_is_found_among_the_other_lines() {
+    fn boot_time_is_found() {
         let stat = "cpu 1 2 3\nintr 5\nbtime 1700000000\nprocesses 9\n";
         assert_eq!(boot_time(stat), Some(Duration::from_secs(1_700_000_000)));
         assert_eq!(boot_time("cpu 1\n"), None);

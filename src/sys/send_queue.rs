@@ -1,17 +1,18 @@
-//! How much a TCP peer has yet to acknowledge.
+//! The bytes that a TCP peer has yet to acknowledge.
 
 use std::ffi::c_int;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// The bytes that were written to a TCP socket and that its peer has not acknowledged (SIOCOUTQ, tcp(7)). An end that is under way
-/// counts as one.
+/// Returns the bytes written to a TCP socket that its peer has not acknowledged (SIOCOUTQ, tcp(7)).
 ///
-/// `None` where the kernel does not tell, for instance for what is no socket.
+/// A FIN in flight counts as one byte. Returns `None` if the kernel does not report it, for example
+/// because this is not a socket.
 #[must_use]
 pub fn unacknowledged(socket: impl AsFd) -> Option<usize> {
     let mut bytes: c_int = 0;
-    // SAFETY: TIOCOUTQ, which is SIOCOUTQ's other name, has the kernel write one `int` to the address given, which is that of one
-    // and outlives the call. The descriptor is borrowed for it.
+    // SAFETY: TIOCOUTQ, another name for SIOCOUTQ, makes the kernel write one `int` to the given
+    // address. The address is that of an `int` that outlives the call. The descriptor is borrowed
+    // for the call.
     #[allow(unsafe_code)]
     let answer = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
     match answer {
@@ -27,7 +28,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn what_the_peer_has_no_room_for_is_not_acknowledged() {
+    fn bytes_beyond_the_peers_buffer_are_unacknowledged() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("its address");
         let mut sender = TcpStream::connect(address).expect("a connection");

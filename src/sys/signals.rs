@@ -1,11 +1,11 @@
-//! What becomes of the signals that no part of the program waits for.
+//! Dispositions of the signals that no other part of the program handles.
 
 use std::ffi::c_int;
 use std::ptr;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Those that end a process by default, and mean nothing to this one.
+/// Signals that end a process by default but mean nothing to this program.
 const MEANINGLESS: [c_int; 9] = [
     libc::SIGUSR1,
     libc::SIGUSR2,
@@ -15,12 +15,14 @@ const MEANINGLESS: [c_int; 9] = [
     libc::SIGIO,
     libc::SIGPWR,
     libc::SIGSTKFLT,
-    // A log file that may not grow is no reason to end.
+    // A log file that has reached its size limit is no reason to exit.
     libc::SIGXFSZ,
 ];
 
-/// Those that say that the program has a bug, that somebody takes it for hanging, or that it meets a limit. SIGSEGV and SIGBUS
-/// are not among them: the standard library has handlers of its own, which know an overflow of the stack.
+/// Signals that indicate a bug, an outside belief that the program hangs, or a limit.
+///
+/// SIGSEGV and SIGBUS are not included: the standard library has its own handlers, which recognise
+/// a stack overflow.
 const FATAL: [(c_int, &str); 6] = [
     (libc::SIGABRT, "coracle: killed by SIGABRT\n"),
     (libc::SIGFPE, "coracle: killed by SIGFPE\n"),
@@ -32,25 +34,27 @@ const FATAL: [(c_int, &str); 6] = [
     (libc::SIGTRAP, "coracle: killed by SIGTRAP\n"),
     (
         libc::SIGXCPU,
-        "coracle: killed by SIGXCPU: the limit of CPU time is reached (ulimit -t)\n",
+        "coracle: killed by SIGXCPU: CPU time limit reached (ulimit -t)\n",
     ),
 ];
 
-/// Ignores the signals that mean nothing to this program, the real-time ones among them, and has the fatal ones say so on stderr
-/// before they kill.
+/// Ignores meaningless signals, including the real-time ones, and makes fatal signals print a
+/// message on stderr before they kill the process.
 #[allow(unsafe_code)]
 pub fn settle() {
     for signal in MEANINGLESS
         .into_iter()
         .chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
     {
-        // SAFETY: SIG_IGN runs no code of ours, and no other part of the program handles these.
+        // SAFETY: SIG_IGN runs no code of ours, and no other part of the program handles these
+        // signals.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
     for (signal, _) in FATAL {
-        // SAFETY: all bits 0 are a valid sigaction with an empty mask. The handler calls nothing but what is safe in one
-        // (signal-safety(7)): it reads a constant, and calls poll(2), write(2) and raise(3). The kernel resets the disposition before the
-        // handler runs, so what it raises kills.
+        // SAFETY: all bits 0 are a valid sigaction with an empty mask. The handler calls only
+        // functions that are safe in a handler (signal-safety(7)): it reads a constant and calls
+        // poll(2), write(2) and raise(3). The kernel resets the disposition before the handler
+        // runs, so the raised signal kills.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = last_words as extern "C" fn(c_int) as libc::sighandler_t;
@@ -63,14 +67,14 @@ pub fn settle() {
 extern "C" fn last_words(signal: c_int) {
     let stderr = rustix::stdio::stderr();
     let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
-    // A stderr that takes nothing must not keep the process from dying.
+    // A blocked stderr must not keep the process from dying.
     let at_once = Timespec::default();
     if let Some((_, words)) = FATAL.iter().find(|(fatal, _)| *fatal == signal)
         && poll(&mut fds, Some(&at_once)) == Ok(1)
     {
         let _ = rustix::io::write(stderr, words.as_bytes());
     }
-    // SAFETY: raise(3) takes any signal, and may be called in a handler.
+    // SAFETY: raise(3) takes any signal and may be called in a handler.
     #[allow(unsafe_code)]
     unsafe {
         libc::raise(signal)

@@ -1,7 +1,10 @@
-//! Threads that are started once and kept: each has a name and a small stack, and a failed start is an error, never a panic.
+//! Threads that are started once and kept.
 //!
-//! `std::thread` allocates a stack for signal handlers inside the new thread, and panics there if it cannot: one failed `mmap` then
-//! aborts the process. These threads have no such stack, so everything that can fail does so before [`spawn`] returns.
+//! Each has a name and a small stack. A failed start is an error, never a panic.
+//!
+//! `std::thread` allocates a stack for signal handlers inside the new thread and panics there on
+//! failure, so one failed `mmap` aborts the process. These threads have no such stack, so
+//! everything that can fail does so before [`spawn`] returns.
 
 use std::ffi::{CString, c_void};
 use std::io;
@@ -11,11 +14,13 @@ use std::ptr;
 
 type Body = Box<dyn FnOnce() + Send>;
 
-/// Starts a detached thread that runs `body`. The kernel shows the first 15 bytes of `name`. The stack has `stack_bytes`, or as many as the
-/// C library requires. A panic in `body` ends the thread alone.
+/// Starts a detached thread that runs `body`.
+///
+/// The kernel shows the first 15 bytes of `name`. The stack has `stack_bytes`, or the C library's
+/// minimum if that is more. A panic in `body` ends only the thread.
 ///
 /// # Errors
-/// When the kernel has no memory or no process number for it.
+/// If the kernel has no memory or no process number for the thread.
 pub fn spawn(
     name: &str,
     stack_bytes: usize,
@@ -29,17 +34,18 @@ pub fn spawn(
     let argument = Box::into_raw(Box::new(named));
     let started = create(stack_bytes, argument.cast());
     if started.is_err() {
-        // SAFETY: no thread was created, so the pointer that `Box::into_raw` has just returned is still ours alone.
+        // SAFETY: no thread was created, so the pointer that `Box::into_raw` just returned is still
+        // exclusively ours.
         #[allow(unsafe_code)]
         drop(unsafe { Box::from_raw(argument) });
     }
     started
 }
 
-/// Starts a thread that does nothing, and waits for its end.
+/// Starts a thread that does nothing and waits for its end.
 ///
 /// # Errors
-/// When the kernel has no memory or no process number for it.
+/// If the kernel has no memory or no process number for the thread.
 pub fn try_one() -> io::Result<()> {
     let tried = std::thread::Builder::new().spawn(|| ())?;
     // It does nothing, so it cannot panic.
@@ -47,12 +53,15 @@ pub fn try_one() -> io::Result<()> {
     Ok(())
 }
 
-/// `argument` points to a boxed [`Body`], which the thread takes over if it is created.
+/// Creates a thread.
+///
+/// `argument` points to a boxed [`Body`], which the thread owns if it is created.
 fn create(stack_bytes: usize, argument: *mut c_void) -> io::Result<()> {
     let mut attributes = MaybeUninit::uninit();
     let mut thread = MaybeUninit::uninit();
-    // SAFETY: the attributes are initialised by the first call, used between it and the last, and outlive both. `run` takes what
-    // `argument` points to, and the caller gives it up where this succeeds. The thread is detached, so that its number is not needed.
+    // SAFETY: the first call initialises the attributes. They are used between that call and the
+    // last, and outlive both. `run` takes what `argument` points to, and the caller gives it up if
+    // this succeeds. The thread is detached, so its number is not needed.
     #[allow(unsafe_code)]
     unsafe {
         check(libc::pthread_attr_init(attributes.as_mut_ptr()))?;
@@ -75,19 +84,19 @@ fn create(stack_bytes: usize, argument: *mut c_void) -> io::Result<()> {
 }
 
 extern "C" fn run(argument: *mut c_void) -> *mut c_void {
-    // SAFETY: `spawn` has made this pointer from a boxed `Body` and given it up to this thread.
+    // SAFETY: `spawn` made this pointer from a boxed `Body` and gave it up to this thread.
     #[allow(unsafe_code)]
     let body = unsafe { Box::from_raw(argument.cast::<Body>()) };
-    // The panic hook has logged it. Unwinding out of here would abort the process.
+    // The panic hook has logged the panic. Unwinding out of here would abort the process.
     let _ = catch_unwind(AssertUnwindSafe(*body));
     ptr::null_mut()
 }
 
 fn set_name(name: &CString) {
-    // More than that is refused.
+    // The kernel refuses longer names.
     let name = &name.as_bytes()[..name.as_bytes().len().min(15)];
     if let Ok(name) = CString::new(name) {
-        // Only `ps` and debuggers would miss it.
+        // Not fatal: only `ps` and debuggers show the name.
         let _ = rustix::thread::set_name(&name);
     }
 }
@@ -104,32 +113,32 @@ mod tests {
     use super::spawn;
     use std::sync::mpsc::channel;
 
-    /// A panic prints its backtrace on it.
+    /// Enough for printing the backtrace of a panic.
     const STACK_BYTES: usize = 512 * 1024;
 
     #[test]
-    fn it_runs_under_its_name_and_its_panic_stays_its_own() {
+    fn thread_has_its_name_and_contains_its_panic() {
         let (tell, told) = channel();
         spawn("a name that is too long", STACK_BYTES, move || {
             let name = std::fs::read_to_string("/proc/thread-self/comm");
             tell.send(name.expect("the name of this thread"))
-                .expect("somebody listens");
+                .expect("the receiver exists");
             panic!("on purpose");
         })
         .expect("a thread");
         assert_eq!(told.recv().expect("it ran"), "a name that is \n");
-        // The sender is dropped while the panic unwinds, after which the process goes on.
+        // The sender is dropped while the panic unwinds, and the process continues.
         told.recv().expect_err("it ended");
     }
 
     #[test]
-    fn a_stack_that_cannot_be_had_is_an_error() {
+    fn impossible_stack_size_is_an_error() {
         let error = spawn("huge", usize::MAX / 4, || unreachable!()).expect_err("no such stack");
         assert!(error.raw_os_error().is_some(), "{error}");
     }
 
     #[test]
-    fn a_name_with_a_zero_in_it_is_an_error() {
+    fn name_with_nul_is_an_error() {
         spawn("\0", STACK_BYTES, || unreachable!()).expect_err("no such name");
     }
 }

@@ -45,7 +45,7 @@ fn an_address_or_a_name_of_this_machine_behind_a_wildcard_listener_is_refused() 
         let client = TcpStream::connect("127.0.0.1:80").unwrap();
         client.set_read_timeout(Some(support::DEADLINE)).unwrap();
         assert_reset(client);
-        assert_refused(&coracle, "of entrypoint `e`; it would forward to itself");
+        assert_refused(&coracle, "of entrypoint `e`, which would forward to itself");
         let opened = scrape(coracle.admin).sum("coracle_connections_opened_total");
         assert_eq!(opened, 1.0, "none came back");
     }
@@ -74,7 +74,7 @@ fn a_circle_of_two_entrypoints_is_refused_and_a_chain_is_served() {
     assert_reset(client);
     assert_refused(
         &coracle,
-        "of entrypoint `b`; it leads back to entrypoint `a`",
+        "of entrypoint `b`, which leads back to entrypoint `a`",
     );
 }
 
@@ -92,7 +92,7 @@ fn a_link_to_the_own_unix_socket_is_refused() {
     client.set_read_timeout(Some(support::DEADLINE)).unwrap();
     // Unix sockets have no reset for one that has sent nothing.
     assert_eq!(client.read_to_end(&mut Vec::new()).unwrap(), 0);
-    assert_refused(&coracle, "of entrypoint `e`; it would forward to itself");
+    assert_refused(&coracle, "of entrypoint `e`, which would forward to itself");
 }
 
 #[test]

@@ -190,8 +190,8 @@ fn dial_timeout_ends_the_dialling_of_one_connection_however_many_servers_there_a
         second.contains("no answer within 3s (dial_timeout)"),
         "{second}"
     );
-    let end = coracle.logged("no server within 3s (dial_timeout)");
-    assert!(end.contains("3 of 5 were not tried"), "{end}");
+    let end = coracle.logged("no server reached within 3s (dial_timeout)");
+    assert!(end.contains("3 of 5 not tried"), "{end}");
     assert_eq!(connect_errors(&coracle, "timeout"), 2.0);
     let metrics = scrape(coracle.admin);
     assert_eq!(metrics.sum("coracle_open_connections"), 0.0);

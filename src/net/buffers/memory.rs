@@ -1,4 +1,5 @@
-//! The memory that blocked receivers take: the sum of what is held for them, and how much a new socket may buffer.
+//! Memory used for blocked receivers: the total held for them, and how much a new socket may
+//! buffer.
 
 use std::cell::Cell;
 use std::os::fd::AsFd;
@@ -8,13 +9,13 @@ use socket2::SockRef;
 
 use crate::state::Held;
 
-/// What all connections together may take beyond what idle ones do.
+/// Limits on the memory that all connections together use beyond what idle ones need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryLimits {
-    /// Bytes that are held in the process or in pipes for receivers that are blocked.
+    /// Bytes that may be held, in the process or in pipes, for blocked receivers.
     pub held_bytes: usize,
-    /// Bytes that the kernel may buffer in sockets beyond [`MemoryLimits::STALLED_BYTES`] for each connection. `None`: as many as it
-    /// likes.
+    /// Bytes that the kernel may buffer in sockets beyond [`MemoryLimits::STALLED_BYTES`] per
+    /// connection. `None` means no limit.
     pub spare_bytes: Option<usize>,
 }
 
@@ -25,29 +26,37 @@ impl MemoryLimits {
         spare_bytes: None,
     };
 
-    /// What a connection with a blocked receiver takes of the kernel's memory when its sockets have the smallest buffers: half of it for
-    /// the receiver, half from the sender. Measured on Linux 6.18: four pages.
+    /// Kernel memory used by a connection with a blocked receiver when its sockets have the
+    /// smallest buffers: half for the receiver, half from the sender. Measured on Linux 6.18: four
+    /// pages.
     pub const STALLED_BYTES: usize = 16 * 1024;
 
-    /// A connection that may take this much is left to the kernel: at the kernel's defaults, one that is blocked from its start takes
-    /// 131 KiB from the sender and up to 128 KiB for the receiver.
+    /// A connection that may use this much or more keeps the kernel's default buffers. With these,
+    /// one that is blocked from the start takes 131 KiB from the sender and up to 128 KiB for the
+    /// receiver.
     pub const DEFAULT_BYTES: usize = 256 * 1024;
 
-    /// The n-th connection gets one `SHARES * n`th of the spare bytes. The sum of that over the first
-    /// `n` connections is `spare * (1 + ln(n / m)) / SHARES`, where `m` connections get [`MemoryLimits::DEFAULT_BYTES`], and less than
-    /// `spare` for all capacities that memory allows. Connections that come and go change nothing: of those that are there, the
-    /// k-th oldest came when k - 1 others at least were there.
+    /// The n-th connection gets one `SHARES * n`th of the spare bytes.
+    ///
+    /// Over the first `n` connections these shares add up to `spare * (1 + ln(n / m)) / SHARES`,
+    /// where `m` connections get [`MemoryLimits::DEFAULT_BYTES`]. That is less than `spare` for
+    /// every capacity that memory allows. Connections that come and go do not change this: when the
+    /// k-th oldest open connection arrived, at least k - 1 others were open.
     const SHARES: usize = 8;
 
-    /// How much the sockets of a connection may buffer that comes when `open` others are there. `None`: at first they are left to the
-    /// kernel.
+    /// Returns how much the sockets of a new connection may buffer while `open` others exist.
+    ///
+    /// `None` means that they start with the kernel's defaults.
     #[must_use]
     pub fn allowance(self, open: usize) -> Option<Allowance> {
         let allowance = self.lasting_allowance(open);
         allowance.filter(|allowance| allowance.bytes() < Self::DEFAULT_BYTES)
     }
 
-    /// The same for a connection that has passed so much that the kernel would let its buffers grow. `None`: it may.
+    /// Returns the same limit for a connection that has transferred so much that the kernel would
+    /// grow its buffers.
+    ///
+    /// `None` means that the kernel may.
     pub(in crate::net) fn lasting_allowance(self, open: usize) -> Option<Allowance> {
         let share = self.spare_bytes? / (Self::SHARES * (open + 1));
         let allowance = Allowance(share.saturating_add(Self::STALLED_BYTES));
@@ -60,37 +69,44 @@ impl MemoryLimits {
 pub struct Allowance(usize);
 
 impl Allowance {
-    /// The most that a connection gets: more than the kernel's defaults let it take.
+    /// The most that a connection gets: more than the kernel's defaults allow.
     pub(in crate::net) const MOST: Self = Self(16 << 20);
 
-    /// In bytes.
+    /// Returns the allowance in bytes.
     #[must_use]
     pub fn bytes(self) -> usize {
         self.0
     }
 
-    /// Limits what waits to be read to half of it. Those who are accepted inherit this from their listener. Where it fails, the kernel's
-    /// own limit holds.
+    /// Limits the receive buffer to half of the allowance.
+    ///
+    /// Accepted sockets inherit this from their listener. If the call fails, the kernel's own limit
+    /// applies.
     pub(in crate::net) fn limit_received(self, socket: impl AsFd) {
-        // The kernel doubles it.
+        // The kernel doubles this value.
         let _ = SockRef::from(&socket).set_recv_buffer_size(self.quarter());
     }
 
-    /// Limits what waits to be sent to half of it: the mark, one piece that may exceed it, and what the kernel adds. What is under way
-    /// does not count, so that distant receivers get it as fast as ever (TCP_NOTSENT_LOWAT, since Linux 3.12). This is inherited, too.
+    /// Limits unsent bytes to half of the allowance: the mark, one piece that may exceed it, and
+    /// the kernel's overhead.
+    ///
+    /// Bytes in flight do not count, so distant receivers are as fast as before (TCP_NOTSENT_LOWAT,
+    /// since Linux 3.12). Accepted sockets inherit this, too.
     pub(in crate::net) fn limit_unsent(self, socket: impl AsFd) {
         let mark = u32::try_from(self.quarter() / 2).unwrap_or(u32::MAX);
         let _ = SockRef::from(&socket).set_tcp_notsent_lowat(mark);
     }
 
-    /// A quarter, in steps of half a page: the kernel counts whole ones, so that a byte more would be a page more.
+    /// Returns a quarter, in steps of half a page.
+    ///
+    /// The kernel counts whole pages, so one byte more would cost a page.
     fn quarter(self) -> usize {
         const STEP_BYTES: usize = 2048;
         self.0 / 4 / STEP_BYTES * STEP_BYTES
     }
 }
 
-/// What is held, and what may be.
+/// How much is held, and how much may be.
 #[derive(Debug)]
 pub(in crate::net) struct Memory {
     held: Rc<Held>,
@@ -117,14 +133,15 @@ impl Memory {
         &self.held
     }
 
-    /// How many more bytes may be held.
+    /// Returns how many more bytes may be held.
     pub(in crate::net) fn left(&self) -> usize {
         let most = self.limits.get().held_bytes;
         most.saturating_sub(self.held.sum())
     }
 
-    /// In which pieces to pass bytes on with `open` connections. `None`: as large as they come, which is so while few receivers are
-    /// blocked.
+    /// Returns the piece size for passing bytes on while `open` connections exist.
+    ///
+    /// `None` means no limit, which applies while few receivers are blocked.
     pub(in crate::net) fn piece(&self, open: usize) -> Option<usize> {
         let limits = self.limits.get();
         let allowance = limits.allowance(open)?;
@@ -138,7 +155,7 @@ mod tests {
     use crate::state::HeldIn;
 
     #[test]
-    fn more_than_may_be_held_is_counted_and_leaves_nothing() {
+    fn holding_more_than_the_limit_leaves_zero() {
         let memory = Memory::new();
         memory.limit(MemoryLimits {
             held_bytes: 100_000,
@@ -153,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_small_only_while_many_sockets_are_open_and_much_is_held() {
+    fn pieces_are_limited_only_with_many_connections_and_much_held() {
         let memory = Memory::new();
         memory.limit(MemoryLimits {
             held_bytes: 800_000,
             spare_bytes: Some(80_000_000),
         });
         let held = memory.held().reserve(HeldIn::Spill, 100_000);
-        assert_eq!(memory.piece(1000), None, "an eighth of it is little");
+        assert_eq!(memory.piece(1000), None, "no more than an eighth is held");
         let more = memory.held().reserve(HeldIn::Spill, 1);
         assert_eq!(memory.piece(999), Some(3072), "about an eighth of 26,384");
         assert_eq!(memory.piece(10), None);

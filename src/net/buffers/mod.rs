@@ -1,4 +1,4 @@
-//! What is held for blocked receivers, in memory and in pipes, and how much of it there may be.
+//! What is held for blocked receivers, in memory and in pipes, and the limits on it.
 
 mod memory;
 mod pipes;

@@ -1,4 +1,5 @@
-//! The pipes through which long streams are spliced: few, shared by all streams, and lent only while bytes are in them.
+//! The pipes for splicing long streams: few, shared by all streams, and lent only while they
+//! contain bytes.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -11,23 +12,26 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with}
 
 use crate::state::{Held, HeldIn, Reservation};
 
-/// The size asked for. Splicing 1 GiB cost 0.54 s of CPU time with the kernel's default of 64 KiB, 0.46 s with 256 KiB and 0.37 s with
-/// this (x86-64, medians of five interleaved rounds). All pipes together take an eighth of what an unprivileged user may
-/// have (pipe-user-pages-soft, 16,384 pages).
+/// The requested size.
+///
+/// Splicing 1 GiB cost 0.54 s of CPU time with the kernel's default of 64 KiB, 0.46 s with 256 KiB
+/// and 0.37 s with this size (x86-64, medians of five interleaved rounds). All pipes together use
+/// an eighth of what an unprivileged user may have (pipe-user-pages-soft, 16,384 pages).
 const PIPE_BYTES: usize = 1 << 20;
 
-/// A pipe smaller than this is not worth it: what the kernel gives to a user who has had his share of pages.
+/// A smaller pipe is not worth using. The kernel gives one to a user who has reached the page
+/// limit.
 const PIPE_BYTES_MIN: u32 = 64 * 1024;
 
-/// After the kernel has refused a pipe, streams are copied for so long before it is asked again.
+/// How long streams are copied after the kernel refuses a pipe, before asking again.
 const REFUSED: Duration = Duration::from_secs(1);
 
-/// The pool.
+/// The pool of pipes.
 #[derive(Debug)]
 pub(in crate::net) struct Pipes {
-    /// Open and empty.
+    /// Open and empty pipes.
     idle: RefCell<Vec<Pipe>>,
-    /// Idle ones that nobody has needed since the last [`Pipes::shrink`].
+    /// Idle pipes that have not been needed since the last [`Pipes::shrink`].
     unused: Cell<usize>,
     lent: Cell<usize>,
     at_most: Cell<usize>,
@@ -39,12 +43,13 @@ pub(in crate::net) struct Pipes {
 struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
-    /// In bytes. 32 bits, as each connection has room for two of these; the kernel's own type is no larger.
+    /// In bytes. 32 bits because each connection has room for two of these; the kernel's own type
+    /// is no larger.
     capacity: u32,
 }
 
 impl Pipes {
-    /// At most this many, lent and idle ones together, unless [`Pipes::limit`] says otherwise.
+    /// The most pipes, lent and idle together, unless [`Pipes::limit`] changes it.
     pub(in crate::net) const AT_MOST: usize = 8;
 
     pub(in crate::net) fn new(bytes: &Rc<Held>) -> Rc<Self> {
@@ -58,12 +63,14 @@ impl Pipes {
         })
     }
 
-    /// Sets how many there may be.
+    /// Sets the largest number of pipes.
     pub(in crate::net) fn limit(&self, at_most: usize) {
         self.at_most.set(at_most);
     }
 
-    /// Lends an empty pipe; none, if all are in use or the kernel refuses: then the stream is copied.
+    /// Lends an empty pipe.
+    ///
+    /// Returns `None` if all are in use or the kernel refuses one; the stream is then copied.
     pub(in crate::net) fn lend(self: &Rc<Self>, now: Instant) -> Option<LentPipe> {
         let idle = self.idle.borrow_mut().pop();
         let left = self.idle.borrow().len();
@@ -90,7 +97,9 @@ impl Pipes {
         pipe.ok()
     }
 
-    /// Closes what nobody has needed since the last call. True while there are open ones.
+    /// Closes the pipes that have not been needed since the last call.
+    ///
+    /// Returns true if any remain open.
     pub(in crate::net) fn shrink(&self) -> bool {
         let mut idle = self.idle.borrow_mut();
         let needed = idle.len() - self.unused.get();
@@ -103,7 +112,7 @@ impl Pipes {
 impl Pipe {
     fn open() -> Result<Self, Errno> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // EPERM says that the user has had his share of pages; the pipe keeps its size.
+        // EPERM means that the user has reached the page limit; the pipe keeps its size.
         let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
         let capacity = fcntl_getpipe_size(&write)? as u32;
         if capacity < PIPE_BYTES_MIN {
@@ -117,10 +126,13 @@ impl Pipe {
     }
 }
 
-/// A pipe in use. It goes back to the pool if it is empty, and is closed otherwise: it must not carry one stream's bytes into another.
+/// A pipe in use.
+///
+/// It returns to the pool if it is empty. Otherwise it is closed, because it must not carry one
+/// stream's bytes into another.
 #[derive(Debug)]
 pub(in crate::net) struct LentPipe {
-    /// Always there; taken by the drop.
+    /// `None` only during drop.
     pipe: Option<Pipe>,
     held: u32,
     reservation: Reservation,
@@ -129,42 +141,42 @@ pub(in crate::net) struct LentPipe {
 
 impl LentPipe {
     fn pipe(&self) -> &Pipe {
-        self.pipe.as_ref().expect("taken only by the drop")
+        self.pipe.as_ref().expect("taken only during drop")
     }
 
-    /// How many bytes it may hold.
+    /// Returns how many bytes the pipe can hold.
     pub(in crate::net) fn capacity(&self) -> usize {
         self.pipe().capacity as usize
     }
 
-    /// How many bytes are in it.
+    /// Returns how many bytes are in the pipe.
     pub(in crate::net) fn held(&self) -> usize {
         self.held as usize
     }
 
-    /// Where bytes come out.
+    /// Returns the end to read from.
     pub(in crate::net) fn read_end(&self) -> BorrowedFd<'_> {
         self.pipe().read.as_fd()
     }
 
-    /// Where bytes go in.
+    /// Returns the end to write to.
     pub(in crate::net) fn write_end(&self) -> BorrowedFd<'_> {
         self.pipe().write.as_fd()
     }
 
-    /// `n` bytes have gone in.
+    /// Records that `n` bytes were written to the pipe.
     pub(in crate::net) fn filled(&mut self, n: usize) {
         self.held += n as u32;
         self.reservation.resize(self.held());
     }
 
-    /// `n` bytes have come out.
+    /// Records that `n` bytes were read from the pipe.
     pub(in crate::net) fn drained(&mut self, n: usize) {
         self.held -= n as u32;
         self.reservation.resize(self.held());
     }
 
-    /// Takes the bytes out by copying, for a receiver that cannot splice.
+    /// Copies the bytes out, for a receiver that cannot splice.
     pub(in crate::net) fn into_bytes(mut self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.held()];
         while self.held > 0 {

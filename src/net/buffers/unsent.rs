@@ -1,11 +1,13 @@
-//! Bytes that wait for a receiver that would not take them.
+//! Bytes that a receiver has not accepted yet.
 
 use std::io;
 use std::rc::Rc;
 
 use crate::state::{Held, HeldIn, Reservation};
 
-/// Bytes that were read and not yet taken. Empty, it has no memory.
+/// Bytes that were read but not accepted yet.
+///
+/// Owns no memory while empty.
 #[derive(Debug, Default)]
 pub(in crate::net) struct Unsent {
     bytes: Box<[u8]>,
@@ -17,7 +19,7 @@ impl Unsent {
     /// Keeps a copy of `bytes`.
     ///
     /// # Errors
-    /// When there is no memory for it. That ends one connection; the others need none.
+    /// If there is no memory for the copy. Only this connection ends; the others do not need it.
     pub(in crate::net) fn new(bytes: &[u8], held: &Rc<Held>) -> io::Result<Self> {
         let mut copy = Vec::new();
         copy.try_reserve_exact(bytes.len())
@@ -38,7 +40,7 @@ impl Unsent {
         &self.bytes[self.start..]
     }
 
-    /// Forgets the first `n` bytes.
+    /// Drops the first `n` bytes.
     pub(in crate::net) fn consume(&mut self, n: usize) {
         self.start += n;
         if self.is_empty() {

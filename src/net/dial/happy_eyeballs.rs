@@ -1,4 +1,5 @@
-//! Connecting to a server: each of its addresses once, by Happy Eyeballs (RFC 8305), until one answers or the deadline passes.
+//! Connects to a server: tries each address once, by Happy Eyeballs (RFC 8305), until one answers
+//! or the deadline passes.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -13,7 +14,7 @@ use super::origin;
 use crate::net::reactor::{Reactor, Sleep};
 use crate::net::socket::{EarlyData, Keepalive, Stream};
 
-/// The head start of one address before the next is tried beside it (RFC 8305, section 5).
+/// How long an address is tried alone before the next one starts (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// How to dial.
@@ -21,16 +22,19 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub struct Dial {
     /// When to give up.
     pub deadline: Instant,
-    /// The keep-alive of the connection made.
+    /// The keep-alive setting of the new connection.
     pub keepalive: Option<Keepalive>,
 }
 
-/// Connects to the first of `ips` that answers on `port`. The families alternate, beginning with the first address's; each
-/// address has a short head start before the next is tried beside it. What is in `early_data` is sent where that can be done at once.
+/// Connects to the first of `ips` that answers on `port`.
+///
+/// Address families alternate, starting with that of the first address. Each address gets a short
+/// head start before the next one is tried in parallel. What is in `early_data` is sent together
+/// with the connection attempt if possible.
 ///
 /// # Errors
-/// When all have failed, a lack of room ([`Lack::of`]) if there was one, because trying again later can help, and else
-/// the last error; `TimedOut` at the deadline.
+/// If all attempts fail: an error that means a lack of room ([`Lack::of`]) if there was one,
+/// because a later retry can succeed; otherwise the last error. `TimedOut` at the deadline.
 pub async fn dial_tcp(
     reactor: &Rc<Reactor>,
     ips: &[IpAddr],
@@ -57,15 +61,15 @@ struct Race<'a> {
     reactor: &'a Rc<Reactor>,
     dial: Dial,
     early_data: &'a EarlyData<'a>,
-    /// One that has taken the early data.
+    /// The attempt that has accepted the early data.
     winner: Option<Stream>,
     waiting: VecDeque<SocketAddr>,
     running: Vec<(SocketAddr, Stream)>,
-    /// The last lack of room.
+    /// The last error that means a lack of room.
     lack: Option<io::Error>,
     /// The last other error.
     error: Option<io::Error>,
-    /// Ends at the next thing to do: another address, or giving up.
+    /// Fires when the next address is due or it is time to give up.
     timer: Sleep,
 }
 
@@ -95,7 +99,9 @@ impl Race<'_> {
         }
     }
 
-    /// The first attempt that has succeeded. Those that have failed are taken out.
+    /// Returns the first successful attempt.
+    ///
+    /// Removes failed ones.
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Option<Stream> {
         let mut i = 0;
         while let Some((_, stream)) = self.running.get(i) {
@@ -113,7 +119,7 @@ impl Race<'_> {
         None
     }
 
-    /// Starts with the next address with which that is possible.
+    /// Starts to connect to the next address for which that is possible.
     fn start_next(&mut self) {
         while let Some(address) = self.waiting.pop_front() {
             match self.start(address) {
@@ -130,7 +136,7 @@ impl Race<'_> {
 
     fn start(&mut self, address: SocketAddr) -> io::Result<()> {
         let start = || Stream::start_tcp(self.reactor, address, self.dial.keepalive);
-        // Elsewhere the answer would still be under way.
+        // Only a loopback connection is established by the time connect(2) returns.
         let started = match address.ip().is_loopback() {
             true => self.early_data.offer(start)?,
             false => Some((start()?, false)),
@@ -138,7 +144,8 @@ impl Race<'_> {
         match started {
             Some((stream, true)) => self.winner = Some(stream),
             Some((stream, false)) => self.running.push((address, stream)),
-            // The client is gone, which whoever dials for it is told in the same iteration of the loop.
+            // The client is gone. The code that dials for it learns this in the same loop
+            // iteration.
             None => {}
         }
         Ok(())
@@ -147,8 +154,8 @@ impl Race<'_> {
     fn failed(&mut self, address: SocketAddr, error: io::Error) {
         if is_without_source(address, &error) {
             let text = match address {
-                SocketAddr::V4(_) => "this machine has no IPv4 address to reach it from",
-                SocketAddr::V6(_) => "this machine has no IPv6 address to reach it from",
+                SocketAddr::V4(_) => "this machine has no IPv4 address to reach the server from",
+                SocketAddr::V6(_) => "this machine has no IPv6 address to reach the server from",
             };
             self.error = Some(io::Error::new(io::ErrorKind::NetworkUnreachable, text));
         } else if Lack::of(&error).is_some() {
@@ -165,17 +172,19 @@ impl Race<'_> {
     }
 }
 
-/// What keeps a connection from being started, and passes when something else lets go.
+/// Why a connection cannot start now.
+///
+/// The shortage ends when something else frees the resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lack {
-    /// Descriptors, which every connection needs.
+    /// File descriptors, which every connection needs.
     Descriptors,
     /// A Unix listener's backlog, local ports towards a server, or memory.
     Room,
 }
 
 impl Lack {
-    /// What this error says is lacking, if it says so.
+    /// Returns what is lacking according to this error, if anything.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<Self> {
         use rustix::io::Errno;
@@ -187,14 +196,18 @@ impl Lack {
     }
 }
 
-/// EADDRNOTAVAIL says that all local ports are taken, which passes, or that there is no address to begin with, as for `[::1]` where IPv6
-/// is switched off. Datagrams have ports of their own, so they meet the second alone.
+/// Returns true if this machine has no source address at all for `address`.
+///
+/// EADDRNOTAVAIL means either that all local ports are taken, which is temporary, or that there is
+/// no such address, as for `[::1]` where IPv6 is disabled. Datagram sockets have their own ports,
+/// so only the second case affects them.
 fn is_without_source(address: SocketAddr, error: &io::Error) -> bool {
     let is_not_available = |error: &io::Error| error.kind() == io::ErrorKind::AddrNotAvailable;
     is_not_available(error) && origin::towards(address).is_err_and(|error| is_not_available(&error))
 }
 
-/// The addresses with their families alternating, each family in its own order (RFC 8305, section 4).
+/// Returns the addresses with alternating families, each family in its original order (RFC 8305,
+/// section 4).
 fn interleaved(ips: &[IpAddr], port: u16) -> VecDeque<SocketAddr> {
     let first_is_v4 = ips.first().is_some_and(IpAddr::is_ipv4);
     let mut first = ips.iter().filter(|ip| ip.is_ipv4() == first_is_v4);
@@ -216,7 +229,7 @@ mod tests {
     use std::net::IpAddr;
 
     #[test]
-    fn families_alternate_beginning_with_the_first() {
+    fn families_alternate_from_the_first() {
         let ips =
             ["::1", "::2", "::3", "10.0.0.1"].map(|ip| ip.parse::<IpAddr>().expect("an address"));
         let order: Vec<_> = interleaved(&ips, 1)

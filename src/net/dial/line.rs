@@ -1,4 +1,6 @@
-//! The line of connections that wait for room at one server, such as in a full backlog: only the first in it tries again.
+//! The line of connections that wait for room at one server, for example in a full backlog.
+//!
+//! Only the first in line retries.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -11,18 +13,21 @@ use super::happy_eyeballs::Lack;
 use crate::net::reactor::{Reactor, Sleep};
 use crate::state::{Backoff, Waiters, Waiting};
 
-/// The first pause. The kernel does not report that a Unix socket's backlog or a port has room again, so somebody has to try.
+/// The first pause. The kernel does not report when a Unix socket's backlog or the local ports have
+/// room again, so this is polled.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// The longest pause: room is noticed within it.
+/// The longest pause: room is noticed within this time.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
-/// One server's line. However many wait, there is one attempt per pause and one timer for it. The line is as long as there are
-/// connections, and each of them waits until its own deadline.
+/// One server's line.
+///
+/// However many connections wait, there is one attempt per pause and one timer. The line has no
+/// length limit; each connection waits until its own deadline.
 #[derive(Debug)]
 pub struct Line {
     waiting: Waiters,
     pauses: RefCell<Backoff>,
-    /// When the first in line may try. It outlives who has set it.
+    /// When the first in line may try. Kept when the connection that set it leaves.
     next_try: Cell<Option<Instant>>,
     /// What the last attempt lacked.
     lack: Cell<Option<Lack>>,
@@ -40,14 +45,20 @@ impl Default for Line {
 }
 
 impl Line {
-    /// True if somebody waits: whoever comes now joins the line instead of trying.
+    /// Returns true if no connection waits.
+    ///
+    /// If any does, new connections join the line instead of trying.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// For a connection that has found this `lack` of room at `now`, or `None` if it has found a line and not asked. It is behind all
-    /// others from its first poll on.
+    /// Returns a place in the line for a new connection.
+    ///
+    /// From its first poll on, it is behind all others.
+    ///
+    /// `lack` is what the connection lacked when it tried at `now`. It is `None` if the connection
+    /// found a line and did not try.
     pub fn join(&self, lack: Option<Lack>, now: Instant) -> Turn<'_> {
         if let Some(lack) = lack
             && self.is_empty()
@@ -74,17 +85,19 @@ impl Line {
     }
 }
 
-/// A place in a line. Dropping it gives it up.
+/// A place in a line.
+///
+/// Dropping it leaves the line.
 #[derive(Debug)]
 pub struct Turn<'a> {
     line: &'a Line,
     waiting: Waiting<'a>,
-    /// Armed while it is the first: the one timer of the line.
+    /// The line's only timer. Armed while this is the first in line.
     timer: Option<Sleep>,
 }
 
 impl Turn<'_> {
-    /// Ready when it is this connection's turn to try.
+    /// Waits until it is this connection's turn to try.
     pub fn poll(&mut self, reactor: &Rc<Reactor>, cx: &mut Context<'_>) -> Poll<()> {
         self.waiting.wait(cx.waker());
         if !self.waiting.is_first() {
@@ -99,13 +112,13 @@ impl Turn<'_> {
         Pin::new(timer).poll(cx)
     }
 
-    /// What the first in line lacked when it last tried.
+    /// Returns what the first in line lacked when it last tried.
     #[must_use]
     pub fn lack(&self) -> Option<Lack> {
         self.line.lack.get()
     }
 
-    /// Ends the pause: something has been let go.
+    /// Ends the pause, because a resource was freed.
     pub fn hurry(&self) {
         self.line.next_try.set(None);
         if !self.waiting.is_first() {
@@ -113,13 +126,17 @@ impl Turn<'_> {
         }
     }
 
-    /// Notes that there is still no room: it keeps its place and may try again after a pause.
+    /// Records that there is still no room.
+    ///
+    /// The connection keeps its place and may retry after a pause.
     pub fn found_none(&mut self, lack: Lack, now: Instant) {
         self.line.pause(lack, now);
         self.timer = None;
     }
 
-    /// Notes that there was room, and leaves: the next in line tries at once.
+    /// Records that there was room and leaves the line.
+    ///
+    /// The next in line tries at once.
     pub fn found_room(self) {
         self.line.go_on();
     }
@@ -132,7 +149,7 @@ impl Drop for Turn<'_> {
         if was_first {
             self.line.waiting.wake_first();
         }
-        // Whoever comes next finds out whether there is room.
+        // The next connection to arrive finds out whether there is room.
         if self.line.is_empty() {
             self.line.go_on();
         }

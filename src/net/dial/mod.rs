@@ -1,4 +1,5 @@
-//! From a server's name to a stream: its addresses, the attempts to reach them, and the line of those that wait for room.
+//! From a server's name to a stream: its addresses, the attempts to reach them, and the line of
+//! connections that wait for room.
 
 mod happy_eyeballs;
 mod line;

@@ -1,4 +1,5 @@
-//! What the servers' names resolve to, looked up by threads beside the loop and kept fresh, never in a connection's way.
+//! Resolves the servers' names on background threads and keeps the results fresh, so that
+//! connections do not wait for look-ups.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,19 +18,24 @@ use crate::net::reactor::Reactor;
 use crate::state::{Lookups, Waiters};
 use crate::sys::thread;
 
-/// The most look-ups at the same time, each on a thread that is started with the table and kept.
+/// The most simultaneous look-ups. Each has its own thread, started when needed and then kept.
 const THREADS: usize = 4;
-/// Enough for getaddrinfo with the modules that glibc loads for it (`nsswitch.conf`). Only what is used of it takes memory.
+/// Enough for getaddrinfo with the modules that glibc loads for it (`nsswitch.conf`). Only the part
+/// that is used takes memory.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Asks for a name's addresses, and blocks while it does.
+/// Resolves a name to its addresses.
+///
+/// Blocks until the answer arrives.
 pub type Resolver = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 
-/// The table of names. [`Names::keep_fresh`] fills it.
+/// The table of names.
+///
+/// [`Names::keep_fresh`] fills it.
 pub struct Names {
     table: RefCell<BTreeMap<usize, Rc<Name>>>,
     lookups: RefCell<Lookups>,
-    /// [`Names::keep_fresh`], while it waits for somebody to ask.
+    /// Wakes [`Names::keep_fresh`] when a name is requested.
     wanted: Waiters,
     resolver: Resolver,
     threads: Cell<usize>,
@@ -44,14 +50,15 @@ struct Job {
 
 type Found = (usize, io::Result<Vec<IpAddr>>);
 
-/// A name that is looked up for as long as somebody holds it.
+/// A name that is resolved for as long as it is held.
 #[derive(Debug)]
 pub struct Name {
     name: String,
     number: usize,
-    /// The last good answer, used until there is a newer one; or why there has been none; `None` before the first look-up.
+    /// The last good answer, used until a newer one arrives, or why there is none. `None` before
+    /// the first look-up ends.
     answer: RefCell<Option<Answer>>,
-    /// Whether the last look-up failed: that is logged once.
+    /// True if the last look-up failed. A failure is logged once.
     is_failing: Cell<bool>,
     waiting: Waiters,
 }
@@ -73,7 +80,7 @@ impl Default for Names {
 }
 
 impl Names {
-    /// A table without a name, and with another resolver than the system's.
+    /// Creates an empty table that uses `resolver` instead of the system's.
     #[must_use]
     pub fn resolved_by(resolver: Resolver) -> Self {
         Self {
@@ -87,10 +94,12 @@ impl Names {
         }
     }
 
-    /// A name, to be looked up from now on and until nobody holds it. The first names have threads started for them.
+    /// Returns a name that is resolved from now on until it is no longer held.
+    ///
+    /// The first names start threads.
     ///
     /// # Errors
-    /// When a thread cannot be started.
+    /// If a thread cannot be started.
     pub fn hold(&self, name: &str) -> io::Result<Rc<Name>> {
         let found = self
             .table
@@ -112,7 +121,7 @@ impl Names {
         Ok(name)
     }
 
-    /// True if there is no name to be looked up.
+    /// Returns true if the table has no names.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.table.borrow().is_empty()
@@ -122,7 +131,7 @@ impl Names {
         let n = self.threads.get() + 1;
         let resolver = self.resolver.clone();
         let (to_do, done) = (self.jobs.1.clone(), self.answers.0.clone());
-        // It ends with the table.
+        // The thread ends with the table.
         thread::spawn(&format!("look-up {n}"), STACK_BYTES, move || {
             while let Ok(Job { number, name }) = to_do.recv_blocking() {
                 let _ = done.send_blocking((number, resolver(&name)));
@@ -139,10 +148,12 @@ impl Names {
         table.retain(|number, name| Rc::strong_count(name) > 1 || !lookups.remove(*number));
     }
 
-    /// The addresses of a name, at once unless its first look-up is still under way.
+    /// Returns the addresses of a name.
+    ///
+    /// Waits only until its first look-up ends.
     ///
     /// # Errors
-    /// Why the name could not be resolved, when it never could.
+    /// Why the name could not be resolved, if it never could.
     pub async fn addresses(&self, name: &Name) -> Result<Rc<[IpAddr]>, Rc<str>> {
         let mut waiting = name.waiting.waiting();
         poll_fn(|cx| {
@@ -158,13 +169,15 @@ impl Names {
         .await
     }
 
-    /// The addresses of a name, as far as they are known.
+    /// Returns the addresses of a name, if they are known.
     #[must_use]
     pub fn known(&self, name: &Name) -> Option<Rc<[IpAddr]>> {
         name.answer.borrow().clone()?.ok()
     }
 
-    /// Looks up all names again and again, for ever.
+    /// Looks up all names repeatedly.
+    ///
+    /// Runs until cancelled.
     pub async fn keep_fresh(self: Rc<Self>, reactor: Rc<Reactor>) {
         loop {
             let now = reactor.now();
@@ -179,7 +192,7 @@ impl Names {
             while let Some(number) = self.begin(now) {
                 let name = self.find(number).map(|it| it.name.clone());
                 let name = name.unwrap_or_default();
-                // Its threads last as long as the table.
+                // Sending cannot fail: the threads live as long as the table.
                 let _ = self.jobs.0.try_send(Job { number, name });
             }
             let next_event = self.lookups.borrow().next_event();
@@ -209,7 +222,7 @@ impl Names {
         self.lookups.borrow_mut().begin(now)
     }
 
-    /// Waits until a name is wanted that was not before.
+    /// Waits until another name is wanted.
     async fn somebody_asks(&self) {
         let mut waiting = self.wanted.waiting();
         let mut asked = false;
@@ -232,7 +245,7 @@ impl Names {
             return;
         };
         match answer {
-            Ok(ips) if ips.is_empty() => name.failed("it has no address"),
+            Ok(ips) if ips.is_empty() => name.failed("the name has no address"),
             Ok(ips) => name.resolved(ips),
             Err(error) => name.failed(&error.to_string()),
         }
@@ -260,11 +273,13 @@ impl Name {
         self.waiting.wake_all();
     }
 
-    /// A failure does not take away what was known.
+    /// Records a failed look-up.
+    ///
+    /// Keeps a known answer.
     fn failed(&self, why: &str) {
         if !self.is_failing.replace(true) {
             log::warn!(name = self.name.as_str(), error = why;
-                "cannot resolve the name; trying again until it can be");
+                "cannot resolve the name; retrying");
         }
         let mut answer = self.answer.borrow_mut();
         if !matches!(*answer, Some(Ok(_))) {

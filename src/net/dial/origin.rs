@@ -1,14 +1,17 @@
-//! Which of this machine's addresses the kernel would talk from to another one. It is asked by a datagram socket, which sends nothing.
+//! Finds the local address that the kernel would use to reach another address.
+//!
+//! Asks through a datagram socket, which sends nothing.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
-/// The address from which the kernel would reach `to`.
+/// Returns the local address from which the kernel would reach `to`.
 ///
 /// # Errors
-/// The kernel's: `AddrNotAvailable` where this machine has no address that fits, `NetworkUnreachable` where there is no way.
+/// The kernel's: `AddrNotAvailable` if this machine has no suitable address, `NetworkUnreachable`
+/// if there is no route.
 pub(super) fn towards(to: SocketAddr) -> io::Result<IpAddr> {
     let family = match to {
         SocketAddr::V4(_) => AddressFamily::INET,
@@ -21,7 +24,9 @@ pub(super) fn towards(to: SocketAddr) -> io::Result<IpAddr> {
     Ok(own.ip())
 }
 
-/// Whether a connection to `to` stays on this machine: an address is reached from itself where it is one of our own.
+/// Returns true if a connection to `to` stays on this machine.
+///
+/// The kernel reaches each of its own addresses from that address itself.
 #[must_use]
 pub fn is_here(to: SocketAddr) -> bool {
     let ip = to.ip().to_canonical();
@@ -34,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_and_unspecified_are_here_and_the_world_is_not() {
+    fn loopback_is_local_and_remote_addresses_are_not() {
         let here = [
             "127.0.0.1:1",
             "127.9.9.9:1",
@@ -46,15 +51,15 @@ mod tests {
         for to in here {
             assert!(is_here(to.parse().expect("an address")), "{to}");
         }
-        // Documentation's addresses (RFC 5737, RFC 3849) are nobody's.
+        // Documentation addresses (RFC 5737, RFC 3849) belong to no machine.
         for to in ["192.0.2.1:1", "[2001:db8::1]:1"] {
             assert!(!is_here(to.parse().expect("an address")), "{to}");
         }
     }
 
     #[test]
-    fn an_address_of_an_interface_is_here() {
-        // The address that this machine would talk to the world from, if it has one, is its own.
+    fn interface_address_is_local() {
+        // The source address for outside destinations, if there is one, is this machine's own.
         let world = "192.0.2.1:9".parse().expect("an address");
         if let Ok(own) = towards(world) {
             assert!(is_here(SocketAddr::new(own, 9)), "{own}");

@@ -1,7 +1,8 @@
-//! The readiness loop: one epoll, driven between the polls of one future.
+//! The readiness loop: one epoll instance, driven between the polls of one future.
 //!
-//! A descriptor is registered once. What epoll reports is remembered per source until the kernel says EAGAIN (or a short
-//! read says as much), so that no event is lost and none has to be asked for again.
+//! A descriptor is registered once. The loop remembers what epoll reports for each source until the
+//! kernel returns EAGAIN or a short read implies it. So no event is lost, and none has to be
+//! requested again.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -26,24 +27,32 @@ use crate::net::buffers::{LentPipe, Memory, MemoryLimits, Pipes};
 use crate::state::Held;
 use crate::sys;
 
-/// Events taken from the kernel at once. More wait for the next iteration, after the tasks that these have woken.
+/// The most events taken from the kernel at once. Further events wait for the next iteration,
+/// behind the tasks that these wake.
 const EVENTS_PER_TURN: usize = 256;
 
-/// The bytes lent to one read, and so the most that is copied aside for a blocked receiver, which is why it is not larger. The CPU time
-/// of copying 1 GiB was 0.98 s with 16 KiB, 0.81 s with 32, 0.74 s with 64, 0.63 s with 128 and 0.44 s with 1 MiB (x86-64, medians of
-/// five interleaved rounds); long streams are spliced all the same.
+/// The size of the buffer lent to each read.
+///
+/// This is also the most that is copied aside for a blocked receiver, which is why it is not
+/// larger. The CPU time of copying 1 GiB was 0.98 s with 16 KiB, 0.81 s with 32, 0.74 s with 64,
+/// 0.63 s with 128 and 0.44 s with 1 MiB (x86-64, medians of five interleaved rounds), but long
+/// streams are spliced anyway.
 pub(in crate::net) const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// Bytes that all streams together may move in one iteration beyond their least share: new events are then looked at.
+/// Bytes that all streams together may move in one iteration, beyond each stream's guaranteed
+/// minimum. New events are handled after that.
 const TURN_BYTES: usize = 4 << 20;
 
-/// The event that means "look at what other threads have woken".
+/// The event that means that another thread woke the loop.
 const WAKE_EVENT: u64 = u64::MAX;
 
-/// The coarse tick of what need not be exact. There is none while nothing waits for it.
+/// The interval of the coarse timer for work that need not be punctual. It runs only while there is
+/// such work.
 const TICK: Duration = Duration::from_secs(5);
 
-/// One thread's readiness loop. Sources hold it by `Rc`; it drives one future with [`Reactor::block_on`].
+/// A single-threaded readiness loop.
+///
+/// Each source holds an `Rc` of it. [`Reactor::block_on`] drives one future.
 pub struct Reactor {
     epoll: OwnedFd,
     wake: Arc<WakeUp>,
@@ -53,14 +62,14 @@ pub struct Reactor {
     now: Cell<Instant>,
     scratch: RefCell<Box<[u8]>>,
     events: RefCell<Vec<epoll::Event>>,
-    /// Tasks that have more to do, but let the others go first.
+    /// Tasks that have more to do but let the others run first.
     next_turn: RefCell<Vec<Waker>>,
     iterations: Cell<u32>,
-    /// What is left of [`TURN_BYTES`].
+    /// The rest of [`TURN_BYTES`] in this iteration.
     turn_bytes: Cell<usize>,
     pipes: Rc<Pipes>,
     memory: Memory,
-    /// Sources that are to be told when they have aged.
+    /// The number of sources to notify once they have aged.
     young: Cell<usize>,
     tick: Cell<Option<Instant>>,
 }
@@ -72,18 +81,19 @@ impl std::fmt::Debug for Reactor {
 }
 
 impl Reactor {
-    /// Pipes for long streams at most, of two descriptors each, unless [`Reactor::limit_pipes`] says otherwise.
+    /// The most pipes for long streams, of two descriptors each, unless [`Reactor::limit_pipes`]
+    /// changes it.
     pub const PIPES: usize = Pipes::AT_MOST;
 
-    /// A loop with no sources.
+    /// Creates a loop without sources.
     ///
     /// # Errors
-    /// When the kernel has no descriptors or memory left.
+    /// If the kernel is out of descriptors or memory.
     pub fn new() -> io::Result<Rc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = WakeUp::new()?;
         let memory = Memory::new();
-        // Edge-triggered: each write is an edge, so the number in the eventfd never has to be read.
+        // Edge-triggered: each write is an edge, so the eventfd's counter never has to be read.
         let flags = EventFlags::IN | EventFlags::ET;
         epoll::add(&epoll, &*wake, EventData::new_u64(WAKE_EVENT), flags)?;
         Ok(Rc::new(Self {
@@ -105,17 +115,21 @@ impl Reactor {
         }))
     }
 
-    /// The time at which this iteration of the loop began: one clock reading serves all that happens in it.
+    /// Returns the time when this iteration of the loop began.
+    ///
+    /// All code in the iteration shares this one clock reading.
     pub fn now(&self) -> Instant {
         self.now.get()
     }
 
-    /// Lets long streams have at most this many pipes, of two descriptors each. Without one they are copied.
+    /// Limits the pipes for long streams, of two descriptors each.
+    ///
+    /// Streams without a pipe are copied.
     pub fn limit_pipes(&self, at_most: usize) {
         self.pipes.limit(at_most);
     }
 
-    /// Limits what blocked receivers may take of the memory.
+    /// Limits the memory used for blocked receivers.
     pub fn limit_memory(&self, limits: MemoryLimits) {
         self.memory.limit(limits);
     }
@@ -124,19 +138,19 @@ impl Reactor {
         &self.memory
     }
 
-    /// What is held for blocked receivers, in all connections.
+    /// Returns the bytes held for blocked receivers, across all connections.
     #[must_use]
     pub fn held(&self) -> &Rc<Held> {
         self.memory.held()
     }
 
-    /// Drives `future`, and with it the executor that it runs, to its end.
+    /// Drives `future`, and the executor that it runs, to completion.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         let waker = Waker::from(self.wake.clone());
         let mut cx = Context::from_waker(&waker);
         let mut future = pin!(future);
         self.now.set(Instant::now());
-        // A future is polled once before anybody can wake it.
+        // Nothing wakes a future before its first poll.
         self.wake.notify();
         loop {
             if self.wake.take()
@@ -148,7 +162,9 @@ impl Reactor {
         }
     }
 
-    /// Waits for events, not at all if somebody has been woken meanwhile, and wakes the tasks that they concern.
+    /// Waits for events and wakes the tasks that they concern.
+    ///
+    /// Does not wait if anything was woken in the meantime.
     fn iterate(&self) {
         let sleeps = self.next_turn.borrow().is_empty() && self.wake.sleep();
         let timeout = if sleeps {
@@ -170,9 +186,10 @@ impl Reactor {
         self.turn_bytes.set(TURN_BYTES);
         let has_looked = match waited {
             Ok(_) => true,
-            // A signal has come first, such as the one that ends a pause of the program: what has happened meanwhile is not known yet.
+            // A signal interrupted the wait, such as SIGCONT after a stop. Events since then are
+            // still unknown.
             Err(Errno::INTR) => false,
-            // EBADF, EFAULT and EINVAL would each be a bug here, and going on would spin.
+            // EBADF, EFAULT and EINVAL are bugs here, and continuing would spin.
             Err(error) => panic!("epoll_wait: {error}"),
         };
         for event in &events {
@@ -185,7 +202,7 @@ impl Reactor {
         if self.tick.get().is_some_and(|tick| tick <= now) {
             self.tick(now);
         }
-        // After those whom events have woken: they have had their share.
+        // After the tasks woken by events, because these tasks have had their share.
         let next_turn = self.next_turn.take();
         next_turn.into_iter().for_each(Waker::wake);
     }
@@ -195,9 +212,10 @@ impl Reactor {
             return;
         }
         let key = SourceKey::unpack(data);
-        // Another generation: the source was dropped, and its place taken, after the kernel had reported this.
+        // A different generation means that the source was dropped and its slot reused after the
+        // kernel reported this event.
         let registration = self.registrations.borrow().get(key.index as usize).cloned();
-        // Outside the borrow: a waker may do anything, such as drop a source.
+        // Outside the borrow, because a waker may do anything, such as drop a source.
         if let Some(registration) = registration.filter(|registration| registration.key() == key) {
             registration.report(Ready::from_epoll(flags));
         }
@@ -209,7 +227,9 @@ impl Reactor {
         Some(next.saturating_duration_since(Instant::now()))
     }
 
-    /// Does what is due by the coarse tick, and goes on ticking only for what is left.
+    /// Does the work of the coarse timer.
+    ///
+    /// Rearms it only if work remains.
     fn tick(&self, now: Instant) {
         let mut aged = Vec::new();
         if self.young.get() > 0 {
@@ -243,7 +263,9 @@ impl Reactor {
         }
     }
 
-    /// How many iterations there have been; it wraps.
+    /// Returns the number of iterations so far.
+    ///
+    /// Wraps around.
     pub(in crate::net) fn iterations(&self) -> u32 {
         self.iterations.get()
     }
@@ -252,40 +274,48 @@ impl Reactor {
         &self.timers
     }
 
-    /// Lends the shared buffer. `f` must not lend it again.
+    /// Lends the shared buffer.
+    ///
+    /// `f` must not borrow it again.
     pub(in crate::net) fn with_scratch<T>(&self, f: impl FnOnce(&mut [u8]) -> T) -> T {
         f(&mut self.scratch.borrow_mut())
     }
 
-    /// How many connections there are, of two sources each. Listeners among them do not matter.
+    /// Returns the number of connections, at two sources each.
+    ///
+    /// Listeners are too few to matter.
     pub(in crate::net) fn connections(&self) -> usize {
         self.registrations.borrow().len() / 2
     }
 
-    /// Lends a pipe, if there is one.
+    /// Lends a pipe, if one is available.
     pub(in crate::net) fn lend_pipe(&self) -> Option<LentPipe> {
         let pipe = self.pipes.lend(self.now())?;
         self.start_ticking();
         Some(pipe)
     }
 
-    /// How many of these bytes a stream may move in this iteration. In a busy iteration it is one buffer's worth.
+    /// Returns how many of these bytes a stream may move in this iteration.
+    ///
+    /// In a busy iteration that is one buffer.
     pub(in crate::net) fn grant(&self, bytes: usize) -> usize {
         bytes.min(self.turn_bytes.get().max(SCRATCH_BYTES))
     }
 
-    /// Takes bytes that were moved off this iteration's.
+    /// Deducts moved bytes from this iteration's total.
     pub(in crate::net) fn spend(&self, bytes: usize) {
         let left = self.turn_bytes.get().saturating_sub(bytes);
         self.turn_bytes.set(left);
     }
 
-    /// Has `waker` woken in the next iteration, after new events.
+    /// Wakes `waker` in the next iteration, after new events.
     pub(in crate::net) fn wake_next_iteration(&self, waker: &Waker) {
         self.next_turn.borrow_mut().push(waker.clone());
     }
 
-    /// Registers a source. Nothing is reported of it before [`Reactor::watch`].
+    /// Registers a source.
+    ///
+    /// Nothing is reported for it before [`Reactor::watch`].
     pub(super) fn insert(&self, ready: Ready) -> Rc<Registration> {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
@@ -298,7 +328,9 @@ impl Reactor {
         registration
     }
 
-    /// Has the kernel report a source. What is the case already is reported, too.
+    /// Starts reporting events for a source.
+    ///
+    /// Conditions that already hold are reported immediately.
     pub(super) fn watch(
         &self,
         fd: impl AsFd,
@@ -309,7 +341,9 @@ impl Reactor {
         Ok(epoll::add(&self.epoll, fd, data, interest)?)
     }
 
-    /// Changes what is reported of a source. What is the case already is reported again.
+    /// Changes which events are reported for a source.
+    ///
+    /// Conditions that already hold are reported again.
     pub(super) fn modify(
         &self,
         fd: impl AsFd,
@@ -320,13 +354,15 @@ impl Reactor {
         Ok(epoll::modify(&self.epoll, fd, data, interest)?)
     }
 
-    /// Has the kernel report a source no more.
+    /// Stops reporting events for a source.
     pub(super) fn unwatch(&self, fd: impl AsFd) {
-        // It can only fail for what is not watched.
+        // This fails only for a source that is not watched.
         let _ = epoll::delete(&self.epoll, fd);
     }
 
-    /// Forgets a source. Its descriptor is about to be closed, which takes it out of the epoll set.
+    /// Forgets a source.
+    ///
+    /// Its descriptor is about to be closed, which removes it from the epoll set.
     pub(super) fn remove(&self, registration: &Registration) {
         let removed = self
             .registrations
@@ -338,7 +374,8 @@ impl Reactor {
         }
     }
 
-    /// Makes the source [`Ready::AGED`] after one tick at least and two at most, or sooner if it has been waiting for that already.
+    /// Marks the source [`Ready::AGED`] after one to two ticks, or sooner if it was already waiting
+    /// for that.
     pub(super) fn tell_when_aged(&self, registration: &Registration) {
         if registration.age() == Age::Untold {
             registration.set_age(Age::Young);
@@ -348,8 +385,10 @@ impl Reactor {
     }
 }
 
-/// Whole milliseconds, rounded up, so that a timer is due when the wait for it ends. At most a day: more than 24 of them would be
-/// asked of epoll_pwait2, which Linux has since 5.11. Whoever waits for longer is looked at once a day.
+/// Rounds up to whole milliseconds, so that a timer is due when the wait for it ends.
+///
+/// The result is at most a day. A wait of more than 24 days would need epoll_pwait2, which Linux
+/// has since 5.11. Longer waits are split into days.
 fn whole_millis(timeout: Duration) -> Timespec {
     const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
     let timeout = timeout.min(LONGEST);

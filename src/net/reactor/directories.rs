@@ -1,4 +1,4 @@
-//! Waiting for something to change in directories (inotify).
+//! Waits for changes in directories (inotify).
 
 use std::future::poll_fn;
 use std::io;
@@ -13,15 +13,16 @@ use super::core::Reactor;
 use super::ready::Ready;
 use super::source::Source;
 
-/// Some directories, watched for as long as this lives.
+/// A set of directories, watched for as long as this value lives.
 #[derive(Debug)]
 pub struct Directories(Source);
 
 impl Directories {
-    /// Watches these directories: what is created, written, renamed or removed in them.
+    /// Watches these directories for entries that are created, written, renamed or removed.
     ///
     /// # Errors
-    /// The kernel's: no such directory, or no more descriptors or watches (`fs.inotify.max_user_watches`).
+    /// The kernel's: no such directory, or out of descriptors or watches
+    /// (`fs.inotify.max_user_watches`).
     pub fn watch<P: AsRef<Path>>(
         reactor: &Rc<Reactor>,
         directories: impl IntoIterator<Item = P>,
@@ -42,7 +43,7 @@ impl Directories {
         Ok(Self(Source::stream(reactor, inotify, Ready::NONE)))
     }
 
-    /// Waits until something has changed since the last call.
+    /// Waits until something changes, or has changed since the last call.
     ///
     /// # Errors
     /// The kernel's.
@@ -52,7 +53,7 @@ impl Directories {
             let mut has_changed = false;
             loop {
                 ready!(source.poll_ready(cx, Ready::READ))?;
-                // What it was does not matter. An event is at most 272 bytes long (inotify(7)).
+                // The content does not matter. An event is at most 272 bytes long (inotify(7)).
                 match rustix::io::read(source, &mut [0; 4096]) {
                     Ok(_) => has_changed = true,
                     Err(Errno::INTR) => {}

@@ -1,4 +1,4 @@
-//! The loop: what descriptors are ready for, which times have come, and whom to wake.
+//! The readiness loop: which descriptors are ready, which timers are due, and which tasks to wake.
 
 mod core;
 mod directories;

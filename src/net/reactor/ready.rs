@@ -2,27 +2,30 @@
 
 use rustix::event::epoll::EventFlags;
 
-/// What a descriptor is known to be ready for, until EAGAIN says otherwise.
+/// What a descriptor is known to be ready for, until EAGAIN shows otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::net) struct Ready(u8);
 
 impl Ready {
     pub(in crate::net) const NONE: Self = Self(0);
-    /// Reading would not block.
+    /// Reading does not block.
     pub(in crate::net) const READ: Self = Self(1);
-    /// Writing would not block.
+    /// Writing does not block.
     pub(in crate::net) const WRITE: Self = Self(2);
-    /// The peer has finished sending. Kept once seen: after a short read, the end of the stream is next.
+    /// The peer has finished sending. Never cleared: after a short read, the end of the stream is
+    /// next.
     pub(in crate::net) const READ_CLOSED: Self = Self(4);
     /// The descriptor has a pending error.
     pub(in crate::net) const ERROR: Self = Self(8);
-    /// Urgent data (TCP's) has been seen. Kept: a read stops short of it although there is more behind it.
+    /// TCP urgent data has arrived. Never cleared: a read stops before it even if more data
+    /// follows.
     pub(in crate::net) const URGENT: Self = Self(16);
-    /// All was read, and the peer has finished: only the end can come.
+    /// The peer has finished and everything was read, so only the end of the stream is left.
     pub(in crate::net) const END: Self = Self(32);
-    /// The source has been there for a while.
+    /// The source has existed for a while.
     pub(in crate::net) const AGED: Self = Self(64);
-    /// The peer has reset it right after it was connected. Kept: the kernel tells that once.
+    /// The peer reset the connection right after it was established. Never cleared, because the
+    /// kernel reports it once.
     pub(in crate::net) const RESET: Self = Self(128);
 
     pub(super) fn from_epoll(flags: EventFlags) -> Self {

@@ -1,4 +1,6 @@
-//! What the loop knows of one descriptor: what it is ready for, and whom to wake. Loop and source share it.
+//! The loop's knowledge of one descriptor: what it is ready for and which task to wake.
+//!
+//! Shared by the loop and the source.
 
 use std::cell::Cell;
 use std::fmt;
@@ -6,12 +8,14 @@ use std::task::Waker;
 
 use super::ready::Ready;
 
-/// A source's registration with the loop. It has one waker, since a stream belongs to one task.
+/// A source's registration with the loop.
+///
+/// One waker is enough because a stream belongs to one task.
 pub(super) struct Registration {
     key: SourceKey,
     ready: Cell<Ready>,
     age: Cell<Age>,
-    /// Stays after an event: the same task nearly always waits again.
+    /// Kept after an event, because the same task almost always waits again.
     waker: Cell<Option<Waker>>,
 }
 
@@ -25,14 +29,14 @@ impl fmt::Debug for Registration {
     }
 }
 
-/// How long a source has been there that wants to be told.
+/// How long a source that asked to be notified has existed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Age {
-    /// It does not want to be told, or was.
+    /// It has not asked to be notified, or was notified.
     Untold,
-    /// It came after the last tick.
+    /// It asked after the last tick.
     Young,
-    /// It has seen a tick.
+    /// It has lived through one tick.
     Seen,
 }
 
@@ -70,7 +74,7 @@ impl Registration {
         self.age.set(age);
     }
 
-    /// Has `waker` woken at the next event.
+    /// Registers `waker` for the next event.
     pub(super) fn wait(&self, waker: &Waker) {
         let waker = match self.waker.take() {
             Some(same) if same.will_wake(waker) => same,
@@ -79,7 +83,7 @@ impl Registration {
         self.waker.set(Some(waker));
     }
 
-    /// Notes what has happened, and wakes who waits for it.
+    /// Records an event and wakes the waiting task.
     pub(super) fn report(&self, ready: Ready) {
         self.set(ready);
         if let Some(waker) = self.waker.take() {
@@ -89,7 +93,9 @@ impl Registration {
     }
 }
 
-/// A source's place in the loop's slab, with the generation that tells it from an earlier user of the place.
+/// A source's slot in the loop's slab.
+///
+/// The generation distinguishes it from earlier users of the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SourceKey {
     pub(super) index: u32,

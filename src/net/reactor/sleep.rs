@@ -1,4 +1,4 @@
-//! Waiting for a time.
+//! Waits for a point in time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use super::core::Reactor;
 use super::timers::TimerKey;
 
-/// The future of [`Reactor::sleep_until`]. Dropping it disarms the timer.
+/// The future of [`Reactor::sleep_until`].
+///
+/// Dropping it disarms the timer.
 #[derive(Debug)]
 pub struct Sleep {
     reactor: Rc<Reactor>,
@@ -18,7 +20,7 @@ pub struct Sleep {
 }
 
 impl Reactor {
-    /// A future that ends at `deadline`.
+    /// Returns a future that completes at `deadline`.
     pub fn sleep_until(self: &Rc<Self>, deadline: Instant) -> Sleep {
         Sleep {
             reactor: self.clone(),
@@ -27,14 +29,14 @@ impl Reactor {
         }
     }
 
-    /// A future that ends after `duration`.
+    /// Returns a future that completes after `duration`.
     pub fn sleep(self: &Rc<Self>, duration: Duration) -> Sleep {
         self.sleep_until(self.now() + duration)
     }
 }
 
 impl Sleep {
-    /// Moves the deadline.
+    /// Changes the deadline.
     pub fn reset(&mut self, deadline: Instant) {
         self.disarm();
         self.deadline = deadline;

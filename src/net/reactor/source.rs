@@ -1,4 +1,5 @@
-//! One descriptor with its registration in the loop: what is known of its readiness, and who waits for it.
+//! A descriptor and its registration in the loop: its known readiness and the task that waits for
+//! it.
 
 use std::cell::Cell;
 use std::io;
@@ -12,7 +13,9 @@ use super::core::Reactor;
 use super::ready::Ready;
 use super::registration::Registration;
 
-/// A non-blocking descriptor with its registration in the loop. It is used by one task at a time.
+/// A non-blocking descriptor registered in the loop.
+///
+/// Used by one task at a time.
 #[derive(Debug)]
 pub(in crate::net) struct Source {
     fd: OwnedFd,
@@ -21,15 +24,17 @@ pub(in crate::net) struct Source {
     reactor: Rc<Reactor>,
 }
 
-/// What the kernel reports of a source. It only grows.
+/// What the kernel reports for a source.
+///
+/// Only ever grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Watched {
-    /// Nobody has had to wait so far.
+    /// No task has had to wait so far.
     Nothing,
-    /// Arriving bytes, the end and failure.
+    /// Incoming bytes, end of stream and errors.
     Reading,
-    /// Room for more bytes, too. Most streams never fill the kernel's buffer, and a new socket has room, so asking at once would
-    /// bring one useless event for each.
+    /// The above, and room for more bytes. Not requested from the start: most streams never fill
+    /// the kernel's buffer, and a new socket has room, so each would get one useless event.
     Both,
 }
 
@@ -45,7 +50,9 @@ impl Watched {
 }
 
 impl Source {
-    /// A stream, reported edge-triggered from its first wait on. `ready` is what may be tried before the first event.
+    /// Creates a source for a stream, reported edge-triggered from its first wait on.
+    ///
+    /// `ready` is what to try before the first event.
     pub(in crate::net) fn stream(reactor: &Rc<Reactor>, fd: OwnedFd, ready: Ready) -> Self {
         Self {
             fd,
@@ -55,7 +62,8 @@ impl Source {
         }
     }
 
-    /// A listener, level-triggered: it is reported in every iteration until nobody waits to be accepted.
+    /// Creates a source for a listener, which is level-triggered: every iteration reports it while
+    /// clients wait to be accepted.
     pub(in crate::net) fn listener(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
         let source = Self::stream(reactor, fd, Ready::NONE);
         reactor.watch(&source.fd, &source.registration, EventFlags::IN)?;
@@ -67,7 +75,7 @@ impl Source {
         &self.reactor
     }
 
-    /// Stops reporting a listener's events, or goes on.
+    /// Stops or resumes reporting a listener's events.
     pub(in crate::net) fn set_muted(&self, muted: bool) -> io::Result<()> {
         let interest = if muted {
             self.clear(Ready::READ);
@@ -78,7 +86,10 @@ impl Source {
         self.reactor.modify(&self.fd, &self.registration, interest)
     }
 
-    /// Takes it out of the epoll set, for a descriptor whose closing does not: somebody else has the same socket.
+    /// Removes the descriptor from the epoll set.
+    ///
+    /// Needed if another process has the same socket, because closing the descriptor then does not
+    /// remove it.
     pub(in crate::net) fn unwatch(&self) {
         self.reactor.unwatch(&self.fd);
     }
@@ -99,12 +110,14 @@ impl Source {
         self.registration.clear(ready);
     }
 
-    /// Makes it [`Ready::AGED`] and wakes its task, once, some seconds from now.
+    /// Marks the source [`Ready::AGED`] and wakes its task once, some seconds from now.
     pub(in crate::net) fn tell_when_aged(&self) {
         self.reactor.tell_when_aged(&self.registration);
     }
 
-    /// Ready when the source is; otherwise its next event wakes the task. An error is the kernel's lack of memory for it.
+    /// Waits until the source is ready for `ready`.
+    ///
+    /// Fails only if the kernel has no memory to watch it.
     pub(in crate::net) fn poll_ready(
         &self,
         cx: &mut Context<'_>,
@@ -119,10 +132,11 @@ impl Source {
         }
     }
 
-    /// Has the task woken by the next event: by bytes, the end and failure, and where `room` is asked for by that, too.
+    /// Registers the task to be woken by the next event: incoming bytes, end of stream, errors, and
+    /// room to write if `room` is true.
     ///
     /// # Errors
-    /// When the kernel has no memory for it.
+    /// If the kernel has no memory to watch it.
     pub(in crate::net) fn wait(&self, cx: &mut Context<'_>, room: bool) -> io::Result<()> {
         self.registration.wait(cx.waker());
         self.watch(match room {

@@ -1,18 +1,22 @@
-//! The loop's timers: an ordered map from deadlines to those who wait for them.
+//! The loop's timers: an ordered map from deadlines to wakers.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::task::Waker;
 use std::time::Instant;
 
-/// Armed timers. Only short phases and background tasks have one; an idle connection has none.
+/// The armed timers.
+///
+/// Only short phases and background tasks have one; an idle connection has none.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     armed: RefCell<BTreeMap<TimerKey, Waker>>,
     last_id: Cell<u64>,
 }
 
-/// One timer: timers of one deadline fire in the order in which they were armed.
+/// Identifies a timer.
+///
+/// Timers with the same deadline fire in the order in which they were created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TimerKey {
     deadline: Instant,
@@ -26,10 +30,10 @@ impl Timers {
         TimerKey { deadline, id }
     }
 
-    /// Arms a timer, or gives it another waker.
+    /// Arms a timer, or replaces its waker.
     pub(super) fn arm(&self, key: TimerKey, waker: &Waker) {
         let old = self.armed.borrow_mut().insert(key, waker.clone());
-        // Outside the borrow: a waker's drop may drop a task, and with it a timer.
+        // Outside the borrow, because dropping a waker may drop a task and with it a timer.
         drop(old);
     }
 
@@ -38,13 +42,13 @@ impl Timers {
         drop(old);
     }
 
-    /// The deadline of the timer that is due next.
+    /// Returns the earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
         let armed = self.armed.borrow();
         armed.first_key_value().map(|(key, _)| key.deadline)
     }
 
-    /// Wakes those who are due.
+    /// Wakes the tasks of all timers that are due.
     pub(super) fn fire(&self, now: Instant) {
         loop {
             let due = {

@@ -1,4 +1,6 @@
-//! Ends the loop's sleep from any thread; only a sleeping loop costs a system call.
+//! Wakes the loop from any thread.
+//!
+//! Only waking a sleeping loop costs a system call.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,14 +10,14 @@ use std::task::Wake;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// The loop is polling its future, and will look again before it sleeps.
+/// The loop is polling its future and checks again before it sleeps.
 const RUNNING: u8 = 0;
-/// The loop sleeps in the kernel.
+/// The loop is asleep in the kernel.
 const SLEEPING: u8 = 1;
-/// The future is to be polled.
+/// The future must be polled.
 const NOTIFIED: u8 = 2;
 
-/// The waker behind the loop's future.
+/// The waker of the loop's future.
 #[derive(Debug)]
 pub(super) struct WakeUp {
     state: AtomicU8,
@@ -30,17 +32,19 @@ impl WakeUp {
         }))
     }
 
-    /// Has the future polled although nobody has woken it.
+    /// Forces the next poll of the future.
     pub(super) fn notify(&self) {
         self.state.store(NOTIFIED, Ordering::Release);
     }
 
-    /// Whether the future is to be polled. From here on the loop counts as running.
+    /// Returns true if the future must be polled, and marks the loop as running.
     pub(super) fn take(&self) -> bool {
         self.state.swap(RUNNING, Ordering::AcqRel) == NOTIFIED
     }
 
-    /// Notes that the loop is about to sleep; false if somebody has woken it since [`WakeUp::take`].
+    /// Marks the loop as about to sleep.
+    ///
+    /// Returns false if it was woken since [`WakeUp::take`].
     pub(super) fn sleep(&self) -> bool {
         let (order, failure) = (Ordering::AcqRel, Ordering::Acquire);
         let slept = self
@@ -49,7 +53,9 @@ impl WakeUp {
         slept.is_ok()
     }
 
-    /// Notes that the sleep is over. Whoever has notified us meanwhile stays noted.
+    /// Marks the loop as awake.
+    ///
+    /// Keeps notifications that arrived in the meantime.
     pub(super) fn awake(&self) {
         let (order, failure) = (Ordering::AcqRel, Ordering::Acquire);
         let _ = self
@@ -71,7 +77,7 @@ impl Wake for WakeUp {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if self.state.swap(NOTIFIED, Ordering::AcqRel) == SLEEPING {
-            // It cannot fail but when the number is full, and then the edge is already there.
+            // This fails only if the counter is full, and then there already is an edge.
             let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
         }
     }

@@ -1,7 +1,10 @@
-//! Passing bytes both ways between two streams until both have finished, or one breaks. An idle relay holds nothing.
+//! Passes bytes both ways between two streams until both have finished or one breaks.
 //!
-//! A relay *passes* while both sides are whole: two flows, one for each direction. Once a side has broken it *lingers*: the flow
-//! towards that side is given up, and the other goes on until what the side had sent has arrived. See [`Linger`].
+//! An idle relay holds no buffers.
+//!
+//! A relay *passes* bytes while both sides work: two flows, one for each direction. Once a side has
+//! broken, the relay *lingers*: it gives up the flow towards that side and continues the other
+//! until everything that the side had sent has arrived. See [`Linger`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,8 +16,10 @@ use super::flow::{Broken, Flow, Meter, Pumped, Side};
 use super::linger::Linger;
 use crate::net::socket::{Read, Stream};
 
-/// Passes bytes both ways until both sides have finished sending. A side that has finished still receives for as long as the other
-/// sends. The streams are then marked finished; otherwise dropping them resets both. `early_data` is what has happened to the
+/// Passes bytes both ways until both sides have finished sending.
+///
+/// A side that has finished still receives for as long as the other sends. On success both streams
+/// are marked finished; otherwise dropping them resets both. `early_data` is what happened to the
 /// client's first bytes.
 pub fn relay<'a, M: Meter>(
     client: &'a Stream,
@@ -43,15 +48,17 @@ pub fn relay<'a, M: Meter>(
     relay
 }
 
-/// The future of [`relay`]. It is most of what an idle connection is made of, hence a struct: an async function keeps its arguments
-/// twice.
+/// The future of [`relay`].
+///
+/// It makes up most of an idle connection's memory. It is a struct because an async function stores
+/// its arguments twice.
 pub struct Relay<'a, M> {
     client: &'a Stream,
     server: &'a Stream,
     meter: &'a M,
     upload: Flow,
     download: Flow,
-    /// What is left to do once a side has broken. Boxed, since few relays get there.
+    /// The remaining work once a side has broken. Boxed because few relays get there.
     linger: Option<Box<Linger>>,
 }
 
@@ -62,7 +69,7 @@ impl<M> std::fmt::Debug for Relay<'_, M> {
 }
 
 impl<M: Meter> Future for Relay<'_, M> {
-    /// An error says which side broke first, and how.
+    /// An error reports which side broke first, and how.
     type Output = Result<(), Broken>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -79,11 +86,13 @@ impl<M: Meter> Future for Relay<'_, M> {
 }
 
 impl<M: Meter> Relay<'_, M> {
-    /// Moves what can be moved at this moment, in both directions. Ready when both sides have finished.
+    /// Moves what can be moved now, in both directions.
+    ///
+    /// Completes when both sides have finished.
     fn pass(&mut self, cx: &mut Context<'_>, has_aged: bool) -> Result<Poll<()>, Broken> {
         let (client, server) = (self.client, self.server);
         let (upload, download) = (&mut self.upload, &mut self.download);
-        // Where a direction is the last one to end, closing says the same as telling the receiver.
+        // If this direction ends last, closing the socket tells the receiver what a shutdown would.
         let up = upload.pump(client, server, !download.is_done(), self.meter)?;
         let down = download.pump(server, client, !upload.is_done(), self.meter)?;
         if upload.is_done() && download.is_done() {
@@ -102,7 +111,7 @@ impl<M: Meter> Relay<'_, M> {
             (Side::Server, server, up == Pumped::Full),
         ];
         for (side, stream, waits_for_room) in sides {
-            // A failure shows even where nobody reads or writes at this moment.
+            // An error must show even if nothing is being read or written.
             if let Some(error) = stream.failure() {
                 let error = error.into();
                 return Err(Broken { side, error });
@@ -116,7 +125,7 @@ impl<M: Meter> Relay<'_, M> {
         Ok(Poll::Pending)
     }
 
-    /// A side has broken: gives up the flow towards it and begins to linger.
+    /// Gives up the flow towards the broken side and starts to linger.
     fn linger_for(&mut self, broken: Broken) {
         let (source, from, to) = match broken.side {
             Side::Client => (self.client, &self.upload, &mut self.download),

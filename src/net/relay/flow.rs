@@ -1,8 +1,8 @@
 //! One direction of a relay.
 //!
-//! Short messages are copied through the loop's one buffer; a stream that keeps moving much is spliced through a lent pipe. What
-//! one side does not take is not read from the other: at most 64 KiB are held, in memory or in a pipe, and only while the
-//! receiver is blocked.
+//! Short messages are copied through the loop's shared buffer. A stream that keeps moving a lot is
+//! spliced through a lent pipe. Bytes that one side does not accept are not read from the other: at
+//! most 64 KiB are held, in memory or in a pipe, and only while the receiver is blocked.
 
 use std::io;
 
@@ -11,24 +11,25 @@ use rustix::io::Errno;
 use crate::net::buffers::{LentPipe, Unsent};
 use crate::net::socket::Stream;
 
-/// Bytes that one direction may move before the other tasks get their turn.
+/// Bytes that one direction may move before other tasks run.
 const BUDGET_BYTES: usize = 1 << 20;
 
-/// KiB after which a direction is spliced: less is moved before a pipe has paid for itself.
+/// KiB after which a direction is spliced. With less, a pipe does not pay off.
 const SPLICE_AFTER_KIB: u16 = 256;
 
-/// Less than this at once is a message, for which copying is cheaper. It ends a long stream, too.
+/// Smaller pieces count as messages, for which copying is cheaper. One of them also ends a long
+/// stream.
 const SMALL_BYTES: usize = 4 * 1024;
 
-/// The most that is held in a pipe for a receiver that stops.
+/// The most bytes held in a pipe for a receiver that stops reading.
 const HELD_BYTES: usize = 64 * 1024;
 
 /// One of the two ends of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Who connected to us.
+    /// The end that connected to us.
     Client,
-    /// Whom we connected to.
+    /// The end that we connected to.
     Server,
 }
 
@@ -41,38 +42,39 @@ impl Side {
     }
 }
 
-/// A relay that ended before both sides had finished.
+/// Why a relay ended before both sides had finished.
 #[derive(Debug)]
 pub struct Broken {
     /// The side that failed.
     pub side: Side,
-    /// How.
+    /// The error on that side.
     pub error: io::Error,
 }
 
-/// Is told what passes.
+/// Receives reports of the bytes that pass.
 pub trait Meter {
-    /// `bytes` from side `from` were taken by the other side.
+    /// Called after the other side has accepted `bytes` from side `from`.
     fn moved(&self, from: Side, bytes: usize);
 
-    /// Side `from` has finished sending, and the other has been told.
+    /// Called after side `from` has finished sending and the other side was told.
     fn finished(&self, from: Side);
 }
 
-/// One direction.
+/// One direction of a relay.
 pub(super) struct Flow {
     from: Side,
     /// The sender has finished.
     ended: bool,
-    /// The receiver has been told so.
+    /// The receiver was told that the sender has finished.
     done: bool,
     /// The kernel cannot splice these streams.
     copies_only: bool,
-    /// The last piece filled all that it might: the sender is ahead.
+    /// The last piece was as large as allowed, so the sender is ahead.
     is_ahead: bool,
-    /// KiB passed since the last small message, as far as it matters.
+    /// KiB passed since the last small message, capped at [`SPLICE_AFTER_KIB`].
     streak: u16,
-    /// What was read, but not yet taken by the receiver. Boxed, since an idle flow has nothing.
+    /// What was read but not yet accepted by the receiver. Boxed because an idle flow holds
+    /// nothing.
     held: Option<Box<Held>>,
 }
 
@@ -86,7 +88,9 @@ impl Held {
         matches!(self, Self::Pipe(_))
     }
 
-    /// Forgets `n` bytes that the receiver has taken. True if they were the last.
+    /// Drops `n` bytes that the receiver has accepted.
+    ///
+    /// Returns true if they were the last.
     fn taken(&mut self, n: usize) -> bool {
         match self {
             Self::Unsent(unsent) => {
@@ -104,11 +108,11 @@ impl Held {
 /// Why a flow has stopped for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pumped {
-    /// The sender has nothing more at this moment, or for ever.
+    /// The sender has nothing more, now or ever.
     Dry,
-    /// The receiver has no room at this moment.
+    /// The receiver has no room now.
     Full,
-    /// There may be more to do; others come first.
+    /// There may be more to do, but other tasks run first.
     Budget,
 }
 
@@ -125,7 +129,9 @@ impl Flow {
         }
     }
 
-    /// One of which something was read already: `held` is what the receiver has yet to take.
+    /// Creates a flow that was already read from.
+    ///
+    /// `held` is what the receiver has yet to accept.
     pub(super) fn resumed(from: Side, held: Unsent, ended: bool) -> Self {
         let mut flow = Self::new(from);
         flow.ended = ended;
@@ -135,22 +141,24 @@ impl Flow {
         flow
     }
 
-    /// True when the sender has finished and the receiver has been told.
+    /// Returns true if the sender has finished and the receiver was told.
     pub(super) fn is_done(&self) -> bool {
         self.done
     }
 
-    /// True when the sender has finished.
+    /// Returns true if the sender has finished.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Drops what is held: the receiver takes no more.
+    /// Drops what is held, because the receiver accepts no more.
     pub(super) fn give_up(&mut self) {
         self.held = None;
     }
 
-    /// Moves what can be moved at this moment, within the budget. `tells_end` is whether the receiver is told of the sender's end.
+    /// Moves what can be moved now, within the budget.
+    ///
+    /// If `tells_end` is true, the receiver is told when the sender finishes.
     pub(super) fn pump(
         &mut self,
         source: &Stream,
@@ -175,7 +183,7 @@ impl Flow {
             } else if !source.is_readable() {
                 return Ok(Pumped::Dry);
             } else if !sink.is_writable() {
-                // As long as the receiver has no room, nothing is taken from the sender.
+                // Read nothing from the sender while the receiver has no room.
                 return Ok(Pumped::Full);
             } else if budget < SMALL_BYTES {
                 // A smaller piece would look like a message.
@@ -191,7 +199,9 @@ impl Flow {
         Ok(Pumped::Dry)
     }
 
-    /// Offers what is held to the receiver. False if it takes nothing.
+    /// Offers the held bytes to the receiver.
+    ///
+    /// Returns false if it accepts none.
     fn release(&mut self, sink: &Stream, meter: &impl Meter) -> Result<bool, Broken> {
         let Some(held) = &mut self.held else {
             return Ok(true);
@@ -218,7 +228,8 @@ impl Flow {
         Ok(true)
     }
 
-    /// Gives a lent pipe back whose receiver stays blocked: after `sink` has been told to have aged, its bytes are held in memory.
+    /// Returns the pipe to the pool if the receiver stays blocked: once `sink` has aged, moves the
+    /// bytes into memory.
     pub(super) fn rest(&mut self, sink: &Stream, has_aged: bool) -> Result<(), Broken> {
         if !self.held.as_ref().is_some_and(|held| held.is_in_pipe()) {
             return Ok(());
@@ -245,7 +256,9 @@ impl Flow {
         Ok(())
     }
 
-    /// Reads once, and passes on at once what the receiver takes. The number of bytes read; `None` if none are there.
+    /// Reads once and passes on what the receiver accepts immediately.
+    ///
+    /// Returns the number of bytes read, or `None` if there are none.
     fn take_in(
         &mut self,
         source: &Stream,
@@ -274,7 +287,8 @@ impl Flow {
     ) -> Result<Option<usize>, Broken> {
         let reactor = source.reactor();
         reactor.with_scratch(|scratch| {
-            // Where no more may be held, what the receiver does not take stays in the sender's kernel buffer.
+            // If no more may be held, bytes that the receiver does not accept stay in the sender's
+            // kernel buffer.
             let may_hold = reactor.may_hold();
             let received = match may_hold {
                 true => source.try_recv(scratch),
@@ -298,7 +312,9 @@ impl Flow {
         })
     }
 
-    /// Offers what was just read to the receiver, and returns how many bytes it has taken. No bytes are the end.
+    /// Offers newly read bytes to the receiver and returns how many it accepts.
+    ///
+    /// No bytes mean the end of the stream.
     fn pass(&mut self, sink: &Stream, bytes: &[u8], meter: &impl Meter) -> Result<usize, Broken> {
         if bytes.is_empty() {
             self.ended = true;
@@ -312,7 +328,9 @@ impl Flow {
         Ok(n)
     }
 
-    /// Fills a pipe, which [`Flow::release`] then empties. The pipe goes back at once if nothing was there.
+    /// Fills a pipe for [`Flow::release`] to empty.
+    ///
+    /// Returns the pipe to the pool if there was nothing to read.
     fn splice(
         &mut self,
         source: &Stream,
@@ -330,7 +348,7 @@ impl Flow {
                     pipe.filled(n);
                     self.hold(Held::Pipe(pipe));
                 }
-                // None at all is the end or urgent data; which it is, the next read says.
+                // 0 bytes mean the end or urgent data. The next read tells which.
                 Ok(Some(n))
             }
             Err(error) if cannot_splice(error) => {
@@ -341,8 +359,10 @@ impl Flow {
         }
     }
 
-    /// How much to put into a pipe: what may be held in it for a receiver that stops, or what the receiver has room for, if that
-    /// is more and the sender has as much.
+    /// Returns how much to put into a pipe.
+    ///
+    /// That is what may be held for a receiver that stops reading, or the room that the receiver
+    /// has, if that is more and the sender is ahead.
     fn piece(&self, sink: &Stream) -> usize {
         let room = match self.is_ahead {
             true => sink.room().unwrap_or(0),
@@ -351,7 +371,9 @@ impl Flow {
         room.max(HELD_BYTES)
     }
 
-    /// Notes how much came at once. Small pieces end a long stream.
+    /// Records the size of a piece.
+    ///
+    /// Small pieces end a long stream.
     fn took_in(&mut self, n: usize) {
         self.streak = if n < SMALL_BYTES {
             0
@@ -376,7 +398,7 @@ impl Flow {
     }
 }
 
-/// True for errors that say something of splice(2), not of the stream.
+/// Returns true for errors that concern splice(2) rather than the stream.
 fn cannot_splice(error: Errno) -> bool {
     matches!(
         error,

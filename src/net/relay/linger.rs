@@ -1,8 +1,11 @@
-//! What is left of a relay of which one side has broken: what that side had sent still reaches the other, and then its reset does.
+//! The end of a relay after one side has broken: what that side had sent still reaches the other
+//! side, followed by a reset.
 //!
-//! That a peer cannot be sent to says nothing of what it had sent before, which the kernel keeps to be read. And resetting a connection
-//! discards what its kernel has not acknowledged. So this *delivers* until the broken side, the source, has nothing left to read,
-//! and then *waits* until the other, the sink, has acknowledged it. The reset itself is the drop of the streams.
+//! A failure to send to a peer says nothing about what the peer had sent before, which the kernel
+//! keeps to be read. And resetting a connection discards what its peer's kernel has not
+//! acknowledged. So this *delivers* until the broken side, the source, has nothing left to read,
+//! and then *waits* until the other side, the sink, has acknowledged it. Dropping the streams sends
+//! the reset.
 
 use std::future::Future;
 use std::io;
@@ -16,56 +19,61 @@ use super::flow::{Broken, Flow, Meter, Pumped, Side};
 use crate::net::reactor::Sleep;
 use crate::net::socket::Stream;
 
-/// The first pause before the next look at what the sink has acknowledged, of which the kernel reports no event. It doubles.
+/// The first pause before checking again what the sink has acknowledged. The kernel reports no
+/// event for that. Pauses double.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// The longest time for which the sink may take nothing, and then the longest wait for its acknowledgement of the rest; and the longest
-/// silence of a source that could go on. By default keep-alive gives a vanished peer as long.
+/// How long to wait: for a sink that accepts nothing, then for its acknowledgement of the rest, and
+/// for a source that is silent but could continue. Keep-alive gives a vanished peer the same time
+/// by default.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What is left to do.
+/// The state of a lingering relay.
 pub(super) struct Linger {
     broken: Broken,
-    /// An end that is read from the source is its own.
+    /// True if an end of stream that is read from the source was sent by the peer.
     ends: bool,
-    /// The source only receives no more. When it ends is up to it, but it may also wait for what it can no longer be sent: a silence of
-    /// [`PATIENCE`] is taken for that.
+    /// True if the source only stopped receiving. It may still send and finish, or it may wait for
+    /// bytes that can no longer be sent to it. A silence of [`PATIENCE`] is taken to mean the
+    /// latter.
     waits_for_end: bool,
-    /// When the source was last heard of.
+    /// When the source was last readable.
     heard: Instant,
-    /// The sink's kernel has all of it.
+    /// True once the sink's kernel buffer has accepted everything.
     delivered: bool,
-    /// When the sink last took something, or when the last of it was delivered.
+    /// When the sink last accepted something, or when delivery ended.
     since: Instant,
-    /// The bytes that the sink had not acknowledged at the last look.
+    /// The bytes that the sink had not acknowledged at the last check.
     queued: usize,
     next_look: Sleep,
     pause: Duration,
 }
 
-/// How far the delivery has come.
+/// The progress of the delivery.
 #[derive(PartialEq, Eq)]
 enum Step {
-    /// Bytes are left, or may still come. Their task will be woken.
+    /// Bytes are left or may still arrive. The task will be woken for them.
     More,
-    /// The sink has no room for them at this moment.
+    /// The sink has no room now.
     Blocked,
-    /// All of it is delivered.
+    /// Everything is delivered.
     Delivered,
-    /// The sink has broken too.
+    /// The sink has broken, too.
     Failed,
 }
 
 impl Linger {
-    /// Begins after `source` has broken. `flow` is the one from it.
+    /// Starts after `source` has broken.
+    ///
+    /// `flow` is the direction from it.
     pub(super) fn after(broken: Broken, source: &Stream, flow: &Flow) -> Self {
         source.look_again();
         let now = source.reactor().now();
         Self {
             ends: flow.has_ended() || leaves_the_end_to_read(&broken.error),
-            // One that could not be told of an end may wait for it for ever.
+            // A peer that could not be told of the end may wait for it forever.
             waits_for_end: is(&broken.error, Errno::PIPE) && source.breaks_one_way(),
             broken,
             heard: now,
@@ -77,7 +85,7 @@ impl Linger {
         }
     }
 
-    /// The source.
+    /// Returns the source's side.
     pub(super) fn side(&self) -> Side {
         self.broken.side
     }
@@ -86,7 +94,7 @@ impl Linger {
         self.broken
     }
 
-    /// Ready when nothing more can be done for the sink.
+    /// Completes when nothing more can be done for the sink.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -124,7 +132,7 @@ impl Linger {
         self.poll_taken(cx, sink, now)
     }
 
-    /// Ready when the source has been silent for too long.
+    /// Completes when the source has been silent for too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         if !self.waits_for_end {
             return Poll::Pending;
@@ -163,7 +171,8 @@ impl Linger {
         }
     }
 
-    /// Ready when the sink has acknowledged all that was delivered, or has taken nothing for too long.
+    /// Completes when the sink has acknowledged everything delivered, or has accepted nothing for
+    /// too long.
     fn poll_taken(&mut self, cx: &mut Context<'_>, sink: &Stream, now: Instant) -> Poll<()> {
         loop {
             ready!(Pin::new(&mut self.next_look).poll(cx));
@@ -184,8 +193,10 @@ impl Linger {
     }
 }
 
-/// True for errors of sending that leave it to reading to tell whether the peer had finished before: a TCP peer that has is why it
-/// is EPIPE, and a Unix peer's reset is still to be read. Other errors have been taken from the socket, which then reads as ended.
+/// Returns true for send errors after which only reading can tell whether the peer had finished.
+///
+/// With EPIPE, a TCP peer had finished before, and a Unix peer's reset is still to be read. Other
+/// errors were removed from the socket by reporting them, and it then reads as ended.
 fn leaves_the_end_to_read(error: &io::Error) -> bool {
     is(error, Errno::PIPE) || is(error, Errno::NOTCONN)
 }

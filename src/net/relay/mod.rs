@@ -1,4 +1,4 @@
-//! Passing bytes both ways between two streams until both have finished, or one breaks.
+//! Passes bytes both ways between two streams until both have finished or one breaks.
 
 mod duplex;
 mod flow;

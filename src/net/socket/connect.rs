@@ -1,4 +1,4 @@
-//! How a stream to a server comes about.
+//! Opens connections to servers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,11 +17,14 @@ use crate::net::reactor::{Reactor, Ready};
 const NEW_SOCKET: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 impl Stream {
-    /// Starts to connect to `address`. [`Stream::poll_connected`] says how it ends. Keep-alive of 15 s or more is set some seconds
-    /// later, if the connection still lives: it costs four calls, and most are short.
+    /// Starts to connect to `address`.
+    ///
+    /// [`Stream::poll_connected`] reports the outcome. Keep-alive of 15 s or more is set some
+    /// seconds later, if the connection still lives: setting it costs four system calls, and most
+    /// connections are short.
     ///
     /// # Errors
-    /// The kernel's, where it knows at once.
+    /// The kernel's, if it fails immediately.
     pub fn start_tcp(
         reactor: &Rc<Reactor>,
         address: SocketAddr,
@@ -34,7 +37,7 @@ impl Stream {
         };
         let fd = net::socket_with(family, SocketType::STREAM, NEW_SOCKET, None)?;
         if let Some(allowance) = reactor.allowance() {
-            // Before it connects: a window that was offered is not taken back.
+            // Before connecting, because an advertised window is never taken back.
             allowance.limit_received(&fd);
             allowance.limit_unsent(&fd);
         }
@@ -48,7 +51,7 @@ impl Stream {
             Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        // Nothing is ready until the kernel says that it is connected.
+        // Nothing is ready until the kernel reports that it is connected.
         let stream = Self::new(reactor, fd, Kind::Tcp, Ready::NONE, Delay::Unsent);
         if let Some(keepalive) = later {
             stream.keep_alive_when_aged(keepalive);
@@ -56,23 +59,26 @@ impl Stream {
         Ok(stream)
     }
 
-    /// Connects to the Unix socket at `path`, which the kernel does at once or not at all.
+    /// Connects to the Unix socket at `path`.
+    ///
+    /// The kernel connects immediately or fails.
     ///
     /// # Errors
-    /// The kernel's: `WouldBlock` when the listener's backlog is full.
+    /// The kernel's. `WouldBlock` if the listener's backlog is full.
     pub fn connect_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
         let fd = connect_unix(path)?;
         let ready = Ready::READ | Ready::WRITE;
         Ok(Self::new(reactor, fd, Kind::Unix, ready, Delay::Off))
     }
 
-    /// Ready when the connection that [`Stream::start_tcp`] began stands or has failed.
+    /// Waits until the connection started by [`Stream::start_tcp`] is established or has failed.
     pub fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.source().poll_ready(cx, Ready::WRITE))?;
         let failed = Ready::ERROR | Ready::READ_CLOSED;
         let error = match self.source().ready().intersects(failed) {
             true => self.take_error(),
-            // A failed connection is reported with EPOLLERR and EPOLLHUP: there is nothing to ask for.
+            // A failed connection reports EPOLLERR and EPOLLHUP. Without them there is no error to
+            // fetch.
             false => None,
         };
         match error {
@@ -81,7 +87,8 @@ impl Stream {
         }
     }
 
-    /// Whether a first send shows that it is connected: because the peer's kernel has taken bytes, or because it has reset it.
+    /// Returns true if the first send proves a connection: the peer's kernel accepted bytes or
+    /// reset the connection.
     pub(super) fn is_connected_by(
         &self,
         sent: Result<Option<usize>, Errno>,
@@ -92,7 +99,10 @@ impl Stream {
         }
     }
 
-    /// A refusal is ECONNREFUSED. Only what has been connected is reset, and may have been sent something before.
+    /// Accepts an error that proves that the connection existed.
+    ///
+    /// A refusal is ECONNREFUSED. Only an established connection is reset, and bytes may have been
+    /// sent before that.
     fn connected_if_reset(&self, error: Errno) -> Result<(), Errno> {
         match error {
             Errno::CONNRESET | Errno::PIPE => {

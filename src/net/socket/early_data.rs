@@ -1,4 +1,4 @@
-//! What a client sends before a server has been found: read once, and kept until one takes it.
+//! What a client sends before a server is found: read once and kept until a server accepts it.
 
 use std::cell::RefCell;
 use std::io;
@@ -7,29 +7,32 @@ use std::task::{Context, Poll};
 use super::stream::Stream;
 use crate::net::buffers::Unsent;
 
-/// The client's first bytes. Over loopback a server stands before connect(2) returns, so that they can be sent at once and need no
-/// wait for the news; a server that refuses them leaves them for the next.
+/// The client's first bytes.
+///
+/// Over loopback a connection is established before connect(2) returns, so these bytes can be sent
+/// without waiting for the event. If the server refuses the connection, they are kept for the next
+/// one.
 #[derive(Debug)]
 pub struct EarlyData<'a> {
     client: Option<&'a Stream>,
     read: RefCell<Read>,
 }
 
-/// What has become of the client's first bytes.
+/// What happened to the client's first bytes.
 #[derive(Debug, Default)]
 pub struct Read {
-    /// Read, and not yet taken by a server.
+    /// Bytes that were read and not yet accepted by a server.
     pub(in crate::net) held: Unsent,
-    /// How many bytes the server has taken.
+    /// How many bytes the server has accepted.
     pub(in crate::net) taken: usize,
     /// The client has finished sending.
     pub(in crate::net) ended: bool,
-    /// Reading has failed, and the kernel tells that only once.
+    /// Reading failed. Kept because the kernel reports an error only once.
     pub(in crate::net) error: Option<io::Error>,
 }
 
 impl<'a> EarlyData<'a> {
-    /// Of this client, from whom nothing has been read yet.
+    /// Creates the early data of a client that has not been read from yet.
     #[must_use]
     pub fn of(client: &'a Stream) -> Self {
         Self {
@@ -38,7 +41,7 @@ impl<'a> EarlyData<'a> {
         }
     }
 
-    /// Of nobody: a server is dialled for its own sake.
+    /// Creates early data without a client, for dialling a server on its own.
     #[must_use]
     pub fn none() -> Self {
         Self {
@@ -47,8 +50,11 @@ impl<'a> EarlyData<'a> {
         }
     }
 
-    /// Starts a connection by `start` and sends at once what the client has sent so far. With the server comes true if it has taken
-    /// some: then it is connected. Nothing is started for a client that has reset, which [`EarlyData::is_broken`] then says.
+    /// Starts a connection with `start` and immediately sends what the client has sent so far.
+    ///
+    /// Returns the server and true if it has accepted some bytes, which proves that it is
+    /// connected. Returns `None` without starting anything if the client has reset;
+    /// [`EarlyData::is_broken`] is then true.
     pub(in crate::net) fn offer(
         &self,
         start: impl FnOnce() -> io::Result<Stream>,
@@ -102,12 +108,14 @@ impl<'a> EarlyData<'a> {
         })
     }
 
-    /// True if the client's connection is known to have failed.
+    /// Returns true if the client's connection is known to have failed.
     pub(in crate::net) fn is_broken(&self) -> bool {
         self.read.borrow().error.is_some()
     }
 
-    /// Ready when the client's connection has failed. That it has finished sending is no failure.
+    /// Waits until the client's connection fails.
+    ///
+    /// A client that has finished sending has not failed.
     pub fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if let Some(error) = self.read.borrow_mut().error.take() {
             return Poll::Ready(error);
@@ -118,7 +126,7 @@ impl<'a> EarlyData<'a> {
         }
     }
 
-    /// What has become of it, for [`relay`](crate::net::relay()) to go on from.
+    /// Returns what happened to the bytes, for [`relay`](crate::net::relay()) to continue.
     #[must_use]
     pub fn into_read(self) -> Read {
         self.read.into_inner()

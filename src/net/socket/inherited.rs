@@ -1,4 +1,4 @@
-//! Listening sockets that an earlier process or the service manager has opened: which of them fits which address.
+//! Listening sockets opened by an earlier process or the service manager, matched to addresses.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -11,37 +11,39 @@ use rustix::net::{SocketAddrUnix, SocketType, getsockname, ipproto, sockopt};
 use super::listener::TcpOptions;
 use crate::sys::inherited::{self, Descriptor};
 
-/// The sockets that this process was started with and that nobody has taken yet.
+/// The sockets that this process was started with and has not used yet.
 #[derive(Debug, Default)]
 pub struct Inherited {
     sockets: Vec<Descriptor>,
 }
 
 impl Inherited {
-    /// Those of this process, which are handed over once. Call it before anything else is opened.
+    /// Takes the sockets of this process.
+    ///
+    /// They can be taken once. Call this before opening anything else.
     #[must_use]
     pub fn take() -> Self {
         let sockets = inherited::take();
         Self { sockets }
     }
 
-    /// Whether there are none.
+    /// Returns true if no sockets are left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sockets.is_empty()
     }
 
-    /// Takes the one that listens on this TCP address in this way.
+    /// Takes the socket that listens on this TCP address with these options.
     pub fn tcp(&mut self, address: SocketAddr, options: TcpOptions) -> Option<Descriptor> {
         self.first(|fd| is_tcp(fd, address, options).unwrap_or(false))
     }
 
-    /// Takes the Unix stream socket that is bound to `path`.
+    /// Takes the Unix stream socket bound to `path`.
     pub fn unix(&mut self, path: &Path) -> Option<Descriptor> {
         self.first(|fd| is_unix(fd, path).unwrap_or(false))
     }
 
-    /// Closes those that are left, and returns the address of each with the manager's name for it.
+    /// Closes the remaining sockets and returns each one's address and the manager's name for it.
     pub fn close(&mut self) -> Vec<(String, String)> {
         let left = self.sockets.drain(..);
         left.map(|it| (address(&it.fd), it.name)).collect()
@@ -53,7 +55,7 @@ impl Inherited {
     }
 }
 
-/// `None` where the kernel does not tell: it is something else.
+/// Returns `None` if the kernel does not answer, because it is another kind of socket.
 fn is_tcp(fd: &OwnedFd, wanted: SocketAddr, options: TcpOptions) -> Option<bool> {
     let bound = SocketAddr::try_from(getsockname(fd).ok()?).ok()?;
     let is_wildcard = bound.is_ipv6() && bound.ip().is_unspecified();
@@ -71,13 +73,13 @@ fn is_unix(fd: &OwnedFd, wanted: &Path) -> Option<bool> {
     Some(is_stream && path(fd)? == wanted)
 }
 
-/// The path that a Unix socket is bound to.
+/// Returns the path that a Unix socket is bound to.
 fn path(fd: &OwnedFd) -> Option<PathBuf> {
     let bound = SocketAddrUnix::try_from(getsockname(fd).ok()?).ok()?;
     Some(OsStr::from_bytes(bound.path_bytes()?).into())
 }
 
-/// The address of a socket, to be told.
+/// Returns a socket's address for display.
 fn address(fd: &OwnedFd) -> String {
     if let Some(path) = path(fd) {
         return format!("unix:{}", path.display());

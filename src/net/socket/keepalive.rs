@@ -1,4 +1,4 @@
-//! How the kernel finds out that a silent peer has vanished.
+//! Detects peers that have vanished without closing.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -6,21 +6,23 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
-/// After a time of silence come [`Keepalive::PROBES`] probes, one every [`Keepalive::INTERVAL`].
+/// Keep-alive settings: after some idle time the kernel sends [`Keepalive::PROBES`] probes, one
+/// every [`Keepalive::INTERVAL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
     idle_seconds: u16,
 }
 
 impl Keepalive {
-    /// Unanswered probes after which the peer is given up.
+    /// Unanswered probes after which the connection fails.
     pub const PROBES: u32 = 4;
-    /// The time from one probe to the next.
+    /// The time between probes.
     pub const INTERVAL: Duration = Duration::from_secs(15);
-    /// From this time of silence on it may wait until a connection has proved to last.
+    /// From this idle time on, the setting may wait until a connection turns out to last.
     const LATER: Duration = Duration::from_secs(15);
 
-    /// Probes begin after `idle`, which counts in whole seconds, from 1 to 32,767 of them (tcp(7)).
+    /// Creates settings that send probes after `idle`, which is cut to whole seconds from 1 to
+    /// 32,767 (tcp(7)).
     #[must_use]
     pub fn after(idle: Duration) -> Self {
         let seconds = idle.as_secs().clamp(1, 32_767);

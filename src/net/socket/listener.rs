@@ -1,4 +1,5 @@
-//! A listening socket: how it is bound, and one accepted stream per iteration of the loop, or two.
+//! A listening socket: binds it and accepts one stream per iteration of the loop, or two under
+//! load.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -17,46 +18,52 @@ use super::unix_socket::{FileId, UnixPath, UnixSocket};
 use crate::net::buffers::{Allowance, MemoryLimits};
 use crate::net::reactor::{Reactor, Ready, Source};
 
-/// Connections that the kernel completes before they are accepted; it caps this at `net.core.somaxconn`.
+/// Connections that the kernel completes before they are accepted. The kernel caps this at
+/// `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 
-/// After so many iterations in a row in which somebody waited, two are accepted in one.
+/// Consecutive busy iterations after which two connections are accepted in one.
 const BUSY: u32 = 8;
 
 /// How to listen on a TCP address.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TcpOptions {
-    /// For `[::]`: whether IPv4 clients are left to another listener of the same port.
+    /// For `[::]`: if true, IPv4 clients are left to another listener on the same port.
     pub v6only: bool,
-    /// Whether other listeners of the same user may have the same address (SO_REUSEPORT). All of them need it.
+    /// If true, other listeners of the same user may share the address (SO_REUSEPORT). All of them
+    /// must set it.
     pub reuse_port: bool,
-    /// The keep-alive of what is accepted; `None`: no probes.
+    /// The keep-alive setting of accepted connections. `None` means no probes.
     pub keepalive: Option<Keepalive>,
 }
 
-/// A listening socket. What it accepts inherits TCP_NODELAY and keep-alive from it, which saves a call each.
+/// A listening socket.
+///
+/// Accepted sockets inherit TCP_NODELAY and keep-alive from it, which saves system calls.
 #[derive(Debug)]
 pub struct Listener {
     source: Source,
     kind: Kind,
     address: Option<SocketAddr>,
-    /// The last iteration in which somebody waited here.
+    /// The last iteration in which a client was waiting here.
     iteration: Cell<u32>,
-    /// Iterations in a row in which somebody did.
+    /// Consecutive iterations in which a client was waiting.
     busy: Cell<u32>,
-    /// What those who are accepted may buffer of what they send.
+    /// The receive buffer allowance that accepted sockets inherit.
     allowance: Cell<Option<Allowance>>,
-    /// Those who wait may have come before that was so.
+    /// How many clients in the backlog may have arrived before the allowance was set.
     may_be_older: Cell<i32>,
     path: Option<UnixPath>,
 }
 
 impl Listener {
-    /// Listens on a TCP address. An address that this machine does not have yet is taken all the same (IP_FREEBIND), and
-    /// `[::]` takes IPv4 clients too, unless `v6only`.
+    /// Listens on a TCP address.
     ///
-    /// Where several listeners share the address, the kernel hands each new client to one of them by a hash of the addresses.
-    /// What waits in the backlog of one that closes is reset.
+    /// The address may be one that this machine does not have yet (IP_FREEBIND). `[::]` also
+    /// accepts IPv4 clients unless `v6only` is set.
+    ///
+    /// If several listeners share the address, the kernel assigns each new client to one of them by
+    /// a hash of the addresses. When one of them closes, clients in its backlog are reset.
     ///
     /// # Errors
     /// The kernel's, such as `AddrInUse` and `PermissionDenied`.
@@ -75,10 +82,10 @@ impl Listener {
         if let Some(keepalive) = options.keepalive {
             keepalive.apply(&socket)?;
         }
-        // Where it is not allowed, binding an absent address fails below, and says so.
+        // If this is not permitted, binding an absent address fails below and reports it.
         let _ = match address {
             SocketAddr::V4(_) => socket.set_freebind_v4(true),
-            // IPV6_FREEBIND came with Linux 4.19; before it the option of IPv4 held for both.
+            // IPV6_FREEBIND came with Linux 4.19. Before that, the IPv4 option applied to both.
             SocketAddr::V6(_) => socket
                 .set_freebind_v6(true)
                 .or_else(|_| socket.set_freebind_v4(true)),
@@ -91,7 +98,8 @@ impl Listener {
         Self::listen(reactor, None, local, Kind::Tcp, socket)
     }
 
-    /// Takes over a TCP socket of [`Inherited`](super::Inherited), with the clients in its backlog.
+    /// Takes over a TCP socket of [`Inherited`](super::Inherited), including the clients in its
+    /// backlog.
     ///
     /// # Errors
     /// The kernel's.
@@ -111,7 +119,9 @@ impl Listener {
         Self::listen(reactor, None, address, Kind::Tcp, socket)
     }
 
-    /// Listens on a Unix socket. Its path is removed when the listener is dropped.
+    /// Listens on a Unix socket.
+    ///
+    /// Dropping the listener removes the path.
     ///
     /// # Errors
     /// The kernel's.
@@ -122,13 +132,13 @@ impl Listener {
 
     fn listen(
         reactor: &Rc<Reactor>,
-        // Dropped after the socket, the last of these, if this fails.
+        // On failure the parameters drop in reverse order, so the path drops after the socket.
         path: Option<UnixPath>,
         address: Option<SocketAddr>,
         kind: Kind,
         socket: Socket,
     ) -> io::Result<Self> {
-        // One that listens already may have a backlog of another's choice, and clients in it.
+        // A socket that already listens may have clients and a backlog of another size.
         if !net::sockopt::socket_acceptconn(&socket)? {
             check_accept4(&socket)?;
             socket.listen(BACKLOG)?;
@@ -145,13 +155,16 @@ impl Listener {
         })
     }
 
-    /// The address it listens on, with the port that the kernel chose; `None` for a Unix socket.
+    /// Returns the address it listens on, with the port that the kernel chose, or `None` for a Unix
+    /// socket.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// Sets the keep-alive of what is accepted from now on; `None`: no probes. Nothing on a Unix socket.
+    /// Sets the keep-alive of connections accepted from now on.
+    ///
+    /// `None` means no probes. Does nothing for a Unix socket.
     ///
     /// # Errors
     /// The kernel's.
@@ -163,19 +176,20 @@ impl Listener {
         }
     }
 
-    /// The path of a Unix socket, by which its mode and group are set; `None` for a TCP address.
+    /// Returns the path of a Unix socket, for setting its mode and group, or `None` for a TCP
+    /// address.
     #[must_use]
     pub fn path(&self) -> Option<&UnixPath> {
         self.path.as_ref()
     }
 
-    /// The file of a Unix socket; `None` for a TCP address.
+    /// Returns the file of a Unix socket, or `None` for a TCP address.
     #[must_use]
     pub fn file(&self) -> Option<FileId> {
         self.path.as_ref().map(UnixPath::file)
     }
 
-    /// Accepts one connection as soon as there is one: [`Listener::ready`], then [`Listener::try_accept`].
+    /// Waits for a connection and accepts it: [`Listener::ready`], then [`Listener::try_accept`].
     ///
     /// # Errors
     /// Those of the two.
@@ -188,19 +202,25 @@ impl Listener {
         }
     }
 
-    /// Waits until somebody waits to be accepted, as far as is known. At most two are accepted per iteration of the loop, so that a flood of
-    /// new connections does not starve the open ones.
+    /// Waits until a client may be waiting.
+    ///
+    /// At most two connections are accepted per iteration of the loop, so that a flood of new
+    /// connections does not starve the open ones.
     ///
     /// # Errors
-    /// When the kernel has no memory for it.
+    /// If the kernel has no memory to watch the socket.
     pub async fn ready(&self) -> io::Result<()> {
         poll_fn(|cx| self.source.poll_ready(cx, Ready::READ)).await
     }
 
-    /// Accepts one connection; `None` if nobody waits any more. With it comes the client's address; `None` for a Unix socket.
+    /// Accepts one connection, and returns it with the client's address, which is `None` for a Unix
+    /// socket.
+    ///
+    /// Returns `None` if no client is waiting any more.
     ///
     /// # Errors
-    /// Those of accept(2). The listener lives on: the caller decides when to try again, and mutes it until then.
+    /// Those of accept(2). The listener stays usable: the caller decides when to retry, and mutes
+    /// it until then.
     pub fn try_accept(&self) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
         let reactor = self.source.reactor();
         self.adapt(reactor.allowance());
@@ -214,7 +234,8 @@ impl Listener {
                 0
             });
         }
-        // Level-triggered: the next iteration reports it again if more are waiting. Under load another try now is cheaper.
+        // Level-triggered: if more clients wait, the next iteration reports it again. Under load it
+        // is cheaper to try again now.
         if is_second || self.busy.get() < BUSY {
             self.source.clear(Ready::READ);
         }
@@ -238,8 +259,11 @@ impl Listener {
         }
     }
 
-    /// Limits what the kernel keeps for receivers that do not read, if there may be up to `capacity` connections. What is accepted inherits it,
-    /// so that it costs no call per connection, and it holds for those who wait in the backlog, too.
+    /// Limits what the kernel buffers for receivers that do not read, given up to `capacity`
+    /// connections.
+    ///
+    /// Accepted sockets inherit the limit, so it costs no system call per connection. It also
+    /// applies to clients in the backlog.
     pub fn limit_unsent(&self, capacity: usize) {
         let limits = self.source.reactor().memory().limits();
         if let Some(least) = limits.allowance(capacity)
@@ -249,7 +273,7 @@ impl Listener {
         }
     }
 
-    /// Has those who come from now on inherit what they may buffer, if it has changed a good deal.
+    /// Updates the allowance that new connections inherit, if it has changed considerably.
     fn adapt(&self, allowance: Option<Allowance>) {
         let applied = self.allowance.get();
         let is_other = match (applied, allowance) {
@@ -263,13 +287,13 @@ impl Listener {
         if is_other && self.kind == Kind::Tcp {
             self.allowance.set(allowance);
             self.may_be_older.set(BACKLOG);
-            // The kernel does not adapt what was set once; it allows as much as net.core.rmem_max.
+            // The kernel never adapts an explicit size. It allows up to net.core.rmem_max.
             let most = Allowance::MOST;
             allowance.unwrap_or(most).limit_received(&self.source);
         }
     }
 
-    /// Limits one that may have come to wait before its listener was limited.
+    /// Limits a connection that may have entered the backlog before its listener was limited.
     fn limit_older(&self, accepted: &OwnedFd) {
         let more = self.may_be_older.get();
         if let Some(allowance) = self.allowance.get()
@@ -280,10 +304,10 @@ impl Listener {
         }
     }
 
-    /// Stops waking for new connections, which wait in the kernel's backlog, or goes on.
+    /// Stops or resumes waking for new connections, which meanwhile wait in the kernel's backlog.
     ///
     /// # Errors
-    /// Only if the kernel has no memory left.
+    /// Only if the kernel is out of memory.
     pub fn set_muted(&self, muted: bool) -> io::Result<()> {
         self.source.set_muted(muted)
     }
@@ -297,14 +321,17 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // A service manager may have the same socket: closing our descriptor would not take it out of the epoll set, and
-        // each client that waits there would wake the loop in every iteration.
+        // A service manager may have the same socket. Closing our descriptor would then not remove
+        // it from the epoll set, and each client that waits there would wake the loop in every
+        // iteration.
         self.source.unwatch();
     }
 }
 
-/// Fails where the kernel has no accept4 (before 2.6.28, on ARM 2.6.36) or a sandbox forbids it: such a listener would let clients in and never
-/// serve one. On a socket that does not listen yet the call cannot succeed.
+/// Fails if the kernel lacks accept4 (before 2.6.28, on ARM 2.6.36) or a sandbox forbids it.
+///
+/// Such a listener would let clients connect but never serve them. On a socket that does not listen
+/// yet, the call cannot succeed.
 fn check_accept4(socket: &Socket) -> io::Result<()> {
     match net::accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Err(error @ (Errno::NOSYS | Errno::PERM)) => {

@@ -1,4 +1,4 @@
-//! Sockets: how they are opened, listened on, read and written.
+//! Sockets: opening, listening, reading and writing.
 
 mod connect;
 mod early_data;

@@ -1,4 +1,4 @@
-//! How a stream keeps to its share of the memory: what it may hold, buffer, and pass on at once.
+//! Keeps each stream to its share of memory: what it may hold, buffer, and pass on at once.
 
 use std::io;
 
@@ -9,28 +9,35 @@ use super::stream::{Kind, Stream, retrying};
 use crate::net::buffers::{Allowance, Unsent};
 use crate::net::reactor::{Reactor, Ready, SCRATCH_BYTES};
 
-/// After so many KiB the kernel would let a socket's buffers grow. It has not done so before: they are as it made them.
+/// KiB after which the kernel would start to grow a socket's buffers. Until then they have their
+/// initial size.
 const SHORT_KIB: u8 = 64;
 
 impl Reactor {
-    /// How much the sockets of the next connection may buffer; `None`: as much as the kernel likes.
+    /// Returns how much the sockets of the next connection may buffer.
+    ///
+    /// `None` leaves it to the kernel.
     #[must_use]
     pub fn allowance(&self) -> Option<Allowance> {
         self.memory().limits().allowance(self.connections())
     }
 
-    /// The same for those that have passed so much that the kernel would let their buffers grow.
+    /// Returns the same limit for connections that have transferred so much that the kernel would
+    /// grow their buffers.
     pub(super) fn lasting_allowance(&self) -> Option<Allowance> {
         let limits = self.memory().limits();
         limits.lasting_allowance(self.connections())
     }
 
-    /// True if all of one read may be held. Otherwise a stream takes only what its receiver takes.
+    /// Returns true if a whole read may be held.
+    ///
+    /// Otherwise a stream reads only what its receiver accepts.
     pub(in crate::net) fn may_hold(&self) -> bool {
         self.memory().left() >= SCRATCH_BYTES
     }
 
-    /// How much may go into a pipe; nothing while bytes pass in small pieces, since a pipe's stay together.
+    /// Returns how much may go into a pipe: nothing while bytes pass in small pieces, because the
+    /// contents of a pipe stay together.
     pub(in crate::net) fn may_splice(&self) -> usize {
         match self.may_hold() && self.piece().is_none() {
             true => self.memory().left(),
@@ -38,10 +45,10 @@ impl Reactor {
         }
     }
 
-    /// Keeps a copy of bytes that a receiver does not take.
+    /// Keeps a copy of bytes that a receiver does not accept.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// If there is no memory for the copy.
     pub(in crate::net) fn keep_unsent(&self, bytes: &[u8]) -> io::Result<Unsent> {
         let unsent = Unsent::new(bytes, self.held())?;
         if self.held().may_be_worth_trimming() {
@@ -50,14 +57,18 @@ impl Reactor {
         Ok(unsent)
     }
 
-    /// In which pieces a stream passes bytes on; `None`: as large as they come.
+    /// Returns the piece size in which streams pass bytes on.
+    ///
+    /// `None` means no limit.
     pub(super) fn piece(&self) -> Option<usize> {
         self.memory().piece(self.connections())
     }
 }
 
 impl Stream {
-    /// Notes that bytes have passed. A socket through which many have does not buffer more than its share from then on.
+    /// Records passed bytes.
+    ///
+    /// A socket that has passed many buffers no more than its share from then on.
     pub(super) fn passed(&self, bytes: usize) {
         let before = self.passed_kib.get();
         if before == SHORT_KIB {
@@ -75,7 +86,8 @@ impl Stream {
         }
     }
 
-    /// Like [`Stream::try_recv`], but the bytes stay in the kernel until [`Stream::consume`] takes them.
+    /// Like [`Stream::try_recv`], but leaves the bytes in the kernel until [`Stream::consume`]
+    /// takes them.
     pub(in crate::net) fn try_peek(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
         if self.source().is(Ready::END) {
             return Ok(Some(0));
@@ -92,7 +104,9 @@ impl Stream {
         Ok(peeked.map(|(n, _)| n))
     }
 
-    /// Takes bytes that were peeked at. `buffer` is as long as they are; they are read into it again.
+    /// Reads peeked bytes again to consume them.
+    ///
+    /// `buffer` is exactly as long as they are.
     pub(in crate::net) fn consume(&self, mut buffer: &mut [u8]) -> io::Result<()> {
         while !buffer.is_empty() {
             match self.try_recv(buffer)? {
@@ -103,15 +117,17 @@ impl Stream {
         Ok(())
     }
 
-    /// How many of `bytes` may be read or sent at once.
+    /// Returns how many of `bytes` may be read or sent at once.
     pub(super) fn piece(&self, bytes: usize) -> usize {
         let piece = self.reactor().piece();
         piece.map_or(bytes, |piece| piece.min(bytes))
     }
 
-    /// While bytes pass in small pieces, each keeps its own place in the kernel's buffer (MSG_EOR, since Linux 4.7): the kernel looks
-    /// whether there is room only before it begins a new place, and would fill one with up to 64 KiB. Tiny pieces share one, as a
-    /// place costs about a kilobyte.
+    /// Returns the flags that keep small pieces apart in the kernel's buffer (MSG_EOR, since Linux
+    /// 4.7).
+    ///
+    /// The kernel checks for room only before it starts a new segment, and would fill one with up
+    /// to 64 KiB. Tiny pieces share a segment, because each costs about a kilobyte.
     pub(super) fn keeping_apart(&self, bytes: &[u8]) -> SendFlags {
         const TINY_BYTES: usize = 512;
         let apart = self.kind == Kind::Tcp && bytes.len() >= TINY_BYTES;

@@ -1,4 +1,4 @@
-//! A connected stream, TCP or Unix, that a task reads and writes, and that resets its peer unless it was finished.
+//! A connected TCP or Unix stream that resets its peer on drop unless it was finished.
 
 use std::cell::Cell;
 use std::io;
@@ -17,33 +17,37 @@ use super::keepalive::Keepalive;
 use crate::net::reactor::{Reactor, Ready, Source};
 use crate::sys;
 
-/// A stream socket. Until [`Stream::finish`] says that all was passed on, dropping it resets the connection, so that no cut
-/// looks like an end. (A Unix socket has no reset; its peer sees the end.)
+/// A stream socket.
+///
+/// Dropping it resets the connection unless [`Stream::finish`] was called, so that an interrupted
+/// transfer never looks complete. A Unix socket has no reset; its peer sees the end of the stream.
 #[derive(Debug)]
 pub struct Stream {
     source: Source,
     pub(super) kind: Kind,
     finished: Cell<bool>,
     delay: Cell<Delay>,
-    /// The keep-alive that it gets when it has aged.
+    /// The keep-alive setting to apply once the stream has aged.
     keepalive: Cell<Option<Keepalive>>,
-    /// KiB that have passed, as far as it matters ([`Stream::passed`]).
+    /// KiB passed so far, capped ([`Stream::passed`]).
     pub(super) passed_kib: Cell<u8>,
 }
 
-/// What is known of Nagle's algorithm on a socket. It holds back a small segment only behind another that is under way, so that a
-/// connection that sends once needs no TCP_NODELAY.
+/// The state of Nagle's algorithm on a socket.
+///
+/// It delays a small segment only if another is in flight, so a connection that sends once needs no
+/// TCP_NODELAY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delay {
-    /// Nothing has been sent.
+    /// Nothing was sent yet.
     Unsent,
-    /// The next bytes to send might be held back.
+    /// The next bytes could be delayed.
     Sent,
-    /// It is switched off.
+    /// Nagle's algorithm is disabled.
     Off,
 }
 
-/// The socket's family, as far as it matters here.
+/// The kind of socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Tcp,
@@ -51,9 +55,10 @@ pub(super) enum Kind {
 }
 
 impl Stream {
-    /// Takes over an accepted, non-blocking socket, which inherits TCP_NODELAY and keep-alive from its listener.
+    /// Takes over an accepted, non-blocking socket, which inherits TCP_NODELAY and keep-alive from
+    /// its listener.
     pub(super) fn accepted(reactor: &Rc<Reactor>, fd: OwnedFd, kind: Kind) -> Self {
-        // Trying costs no more than being told: most clients send at once.
+        // Trying a read costs no more than an event: most clients send immediately.
         Self::new(reactor, fd, kind, Ready::READ | Ready::WRITE, Delay::Off)
     }
 
@@ -87,30 +92,34 @@ impl Stream {
         self.source.tell_when_aged();
     }
 
-    /// True if the peer has reset it right after it was connected.
+    /// Returns true if the peer reset the connection right after it was established.
     pub(in crate::net) fn was_reset(&self) -> bool {
         self.source.is(Ready::RESET)
     }
 
-    /// Has its task woken once, some seconds from now, for [`Stream::upkeep`].
+    /// Wakes the stream's task once, some seconds from now, for [`Stream::upkeep`].
     pub(in crate::net) fn tell_when_aged(&self) {
         self.source.tell_when_aged();
     }
 
-    /// Does what waits until a connection has proved to last. True if its task was woken for that.
+    /// Does the work deferred until a connection turns out to last.
+    ///
+    /// Returns true if the task was woken for that.
     pub(in crate::net) fn upkeep(&self) -> bool {
         let has_aged = self.source.is(Ready::AGED);
         if has_aged {
             self.source.clear(Ready::AGED);
             if let Some(keepalive) = self.keepalive.take() {
-                // It fails only where the connection has failed, which shows elsewhere.
+                // This fails only if the connection has failed, which is reported elsewhere.
                 let _ = keepalive.apply(self);
             }
         }
         has_aged
     }
 
-    /// Reads into `buffer`. 0 is the end of the stream.
+    /// Reads into `buffer`.
+    ///
+    /// Returns 0 at the end of the stream.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.source.poll_ready(cx, Ready::READ))?;
@@ -120,7 +129,10 @@ impl Stream {
         }
     }
 
-    /// Reads what is there; `None` if nothing is, or was when last asked and no event has come since.
+    /// Reads what is available.
+    ///
+    /// Returns `None` if nothing is, or if nothing was at the last attempt and no event has arrived
+    /// since.
     pub(in crate::net) fn try_recv(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
         let ready = self.source.ready();
         if ready.contains(Ready::END) {
@@ -137,20 +149,22 @@ impl Stream {
             return Ok(None);
         };
         self.passed(n);
-        // A short read of a TCP stream has taken all there was, unless it stopped at urgent data. One of a Unix stream may have stopped
-        // behind a message that came with descriptors (unix(7)), so there only EAGAIN tells.
+        // A short TCP read means that the buffer is empty, unless it stopped at urgent data. A
+        // short Unix read may have stopped behind a message with descriptors (unix(7)), so only
+        // EAGAIN is reliable.
         if n < buffer.len() && self.kind == Kind::Tcp && !ready.contains(Ready::URGENT) {
             if !ready.contains(Ready::READ_CLOSED) {
                 self.source.clear(Ready::READ);
             } else if !ready.contains(Ready::ERROR) {
-                // The FIN had been there before, so that it comes next. (A reset closes, too, but is no end.)
+                // The FIN arrived before this read, so it comes next. A reset also closes the
+                // stream but is not an end.
                 self.source.set(Ready::END);
             }
         }
         Ok(Some(n))
     }
 
-    /// Writes as much of `bytes` as the kernel takes.
+    /// Writes as much of `bytes` as the kernel accepts.
     pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.source.poll_ready(cx, Ready::WRITE))?;
@@ -160,7 +174,10 @@ impl Stream {
         }
     }
 
-    /// Writes what the kernel takes at once; `None` if nothing, or if it was full and has told of no room since.
+    /// Writes what the kernel accepts immediately.
+    ///
+    /// Returns `None` if it accepts nothing, or if the buffer was full and no event has reported
+    /// room since.
     pub(in crate::net) fn try_send(&self, bytes: &[u8]) -> Result<Option<usize>, Errno> {
         match self.is_writable() {
             true => self.send_at_once(bytes),
@@ -168,14 +185,15 @@ impl Stream {
         }
     }
 
-    /// Like [`Stream::try_send`], but asks the kernel in any case, which has perhaps connected it already.
+    /// Like [`Stream::try_send`], but always asks the kernel, because the stream may already be
+    /// connected.
     pub(super) fn send_at_once(&self, bytes: &[u8]) -> Result<Option<usize>, Errno> {
         let bytes = &bytes[..self.piece(bytes.len())];
         self.before_sending();
         let flags = SendFlags::NOSIGNAL | self.keeping_apart(bytes);
         let sent = retrying(|| net::send(&self.source, bytes, flags))?;
         match sent {
-            // A short write has filled the buffer; room in it is the next edge (epoll(7)).
+            // A short write has filled the buffer; the next edge reports room (epoll(7)).
             Some(n) if n == bytes.len() => self.source.set(Ready::WRITE),
             _ => self.source.clear(Ready::WRITE),
         }
@@ -186,7 +204,9 @@ impl Stream {
         Ok(sent)
     }
 
-    /// Moves up to `n` bytes into an empty pipe; `None` if there are none. 0 is the end, or urgent data.
+    /// Moves up to `n` bytes into an empty pipe.
+    ///
+    /// Returns `None` if nothing is available, and 0 for the end or urgent data.
     pub(in crate::net) fn try_splice_out(
         &self,
         pipe: BorrowedFd<'_>,
@@ -195,7 +215,8 @@ impl Stream {
         if !self.source.is(Ready::READ) {
             return Ok(None);
         }
-        // The pipe is empty, so that EAGAIN can only come from the socket. A short count may mean that the pipe's slots are full.
+        // The pipe is empty, so EAGAIN can only come from the socket. A short count may mean that
+        // the pipe's slots are full.
         let spliced = retrying(|| splice(&self.source, None, pipe, None, n, SPLICE))?;
         match spliced {
             Some(n) => self.passed(n),
@@ -204,9 +225,11 @@ impl Stream {
         Ok(spliced)
     }
 
-    /// Moves `n` bytes, which are all that is in it, out of a pipe, as far as the kernel takes them; `None` if it takes none.
+    /// Moves the `n` bytes in a pipe, which are all that it holds, to the socket, as far as the
+    /// kernel accepts them.
     ///
-    /// Splicing into a broken connection raises SIGPIPE, which Rust's runtime ignores.
+    /// Returns `None` if it accepts none. Splicing into a broken connection raises SIGPIPE, which
+    /// Rust's runtime ignores.
     pub(in crate::net) fn try_splice_in(
         &self,
         pipe: BorrowedFd<'_>,
@@ -224,7 +247,8 @@ impl Stream {
         Ok(spliced)
     }
 
-    /// False once urgent data has come: splice(2) stops at it for ever, or says that the stream has ended.
+    /// Returns false once urgent data has arrived: splice(2) stops at it forever, or reports the
+    /// end of the stream.
     pub(in crate::net) fn can_splice(&self) -> bool {
         !self.source.is(Ready::URGENT)
     }
@@ -232,25 +256,30 @@ impl Stream {
     fn before_sending(&self) {
         if self.delay.get() == Delay::Sent {
             self.delay.set(Delay::Off);
-            // It cannot fail for a TCP socket.
+            // This cannot fail for a TCP socket.
             let _ = net::sockopt::set_tcp_nodelay(&self.source, true);
         }
     }
 
-    /// Has reads ask the kernel, whatever is known, until it says that nothing is there.
+    /// Makes reads ask the kernel again until it returns EAGAIN.
     pub(in crate::net) fn look_again(&self) {
-        // As after the event of a failure: a short read then clears nothing.
+        // The same state as after an error event, so that a short read clears nothing.
         self.source
             .set(Ready::READ | Ready::READ_CLOSED | Ready::ERROR);
     }
 
-    /// True if a peer that receives no more may still send: a Unix socket can be shut down for reading alone. A TCP connection that
-    /// cannot be sent to is gone in both directions.
+    /// Returns true if a peer that receives no more may still send.
+    ///
+    /// A Unix socket can be shut down for reading alone. A TCP connection that cannot be sent to is
+    /// gone in both directions.
     pub(in crate::net) fn breaks_one_way(&self) -> bool {
         self.kind == Kind::Unix
     }
 
-    /// How many of the bytes sent the peer has not acknowledged, as far as the kernel says. What a Unix socket has taken is its peer's.
+    /// Returns the number of sent bytes that the peer has not acknowledged.
+    ///
+    /// 0 if the kernel does not report it, and for a Unix socket, which passes bytes straight to
+    /// its peer.
     pub(in crate::net) fn unacknowledged(&self) -> usize {
         match self.kind {
             Kind::Tcp => sys::send_queue::unacknowledged(&self.source).unwrap_or(0),
@@ -258,43 +287,46 @@ impl Stream {
         }
     }
 
-    /// False once all was read, until there is more, or the end.
+    /// Returns false after everything was read, until there is more or the end.
     pub(in crate::net) fn is_readable(&self) -> bool {
         self.source.ready().intersects(Ready::READ | Ready::END)
     }
 
-    /// False once the kernel's buffer was full, until it has room again.
+    /// Returns false after the kernel's buffer was full, until it has room again.
     pub(in crate::net) fn is_writable(&self) -> bool {
         self.source.is(Ready::WRITE)
     }
 
-    /// How many bytes the kernel has room for, as far as it says.
+    /// Returns how many bytes the kernel has room for, if it reports that.
     pub(in crate::net) fn room(&self) -> Option<usize> {
         sys::send_buffer::room(&self.source)
     }
 
-    /// Has the task woken by the next event; by room to write only if that is asked for.
+    /// Registers the task to be woken by the next event, including room to write only if `room` is
+    /// true.
     ///
     /// # Errors
-    /// When the kernel has no memory for it.
+    /// If the kernel has no memory to watch the socket.
     pub(in crate::net) fn wait(&self, cx: &mut Context<'_>, room: bool) -> io::Result<()> {
         self.source.wait(cx, room)
     }
 
-    /// Why the connection has failed, once; nobody has to read or write for it.
+    /// Takes the error of a failed connection, even if nothing is being read or written.
+    ///
+    /// Later calls return `None`.
     pub(in crate::net) fn failure(&self) -> Option<Errno> {
         if !self.source.is(Ready::ERROR) {
             return None;
         }
         let error = self.take_error();
         if error.is_none() {
-            // A read or a write has already reported it.
+            // A read or write has already reported it.
             self.source.clear(Ready::ERROR);
         }
         error
     }
 
-    /// Ready when the connection has failed, even while nobody reads or writes.
+    /// Waits until the connection fails, even if nothing is being read or written.
     pub fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if let Some(error) = self.failure() {
             return Poll::Ready(error.into());
@@ -308,12 +340,12 @@ impl Stream {
     /// Tells the peer that no more will be sent.
     ///
     /// # Errors
-    /// When the connection is already gone.
+    /// If the connection is already gone.
     pub fn shutdown_write(&self) -> io::Result<()> {
         Ok(net::shutdown(&self.source, Shutdown::Write)?)
     }
 
-    /// Notes that all was passed on: dropping the stream now closes it in the ordinary way.
+    /// Marks the stream as complete, so that dropping it closes it normally.
     pub fn finish(&self) {
         self.finished.set(true);
     }
@@ -328,7 +360,9 @@ impl Stream {
 
 const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
-/// Makes a call again while a signal interrupts it; `None` if it would block.
+/// Repeats a call while a signal interrupts it.
+///
+/// Returns `None` if it would block.
 pub(super) fn retrying<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<Option<T>, Errno> {
     loop {
         match call() {
@@ -340,7 +374,9 @@ pub(super) fn retrying<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<
     }
 }
 
-/// For codecs that stand on a stream. The relay does without.
+/// For codecs that use a stream.
+///
+/// The relay does not need this.
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -354,7 +390,9 @@ impl AsyncRead for Stream {
     }
 }
 
-/// Nothing is buffered here; closing is [`Stream::shutdown_write`].
+/// Nothing is buffered here.
+///
+/// Closing is [`Stream::shutdown_write`].
 impl AsyncWrite for Stream {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -382,8 +420,8 @@ impl AsFd for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if self.kind == Kind::Tcp && !self.finished.get() {
-            // With a linger time of 0 closing sends a reset (tcp(7)). Where a sandbox or a fault forbids that, dissolving the connection
-            // sends one too (connect(2), AF_UNSPEC).
+            // With a linger time of 0, closing sends a reset (tcp(7)). If a sandbox or a fault
+            // prevents that, dissolving the connection also sends one (connect(2), AF_UNSPEC).
             if net::sockopt::set_socket_linger(&self.source, Some(Duration::ZERO)).is_err() {
                 let _ = net::connect_unspec(&self.source);
             }

@@ -1,4 +1,5 @@
-//! A Unix socket bound to a path: how the path is taken, replaced and removed without touching another's.
+//! A Unix socket bound to a path: takes, replaces and removes the path without touching another
+//! program's socket.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -14,22 +15,27 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// A Unix stream socket with a path. Nobody can connect before it listens, so its mode and group are set first.
+/// A Unix stream socket with a path.
+///
+/// Its mode and group are set before it listens, when no client can connect yet.
 #[derive(Debug)]
 pub struct UnixSocket {
-    // Closed before its path is removed.
+    // Declared first so that it closes before its path is removed.
     pub(super) socket: Socket,
     pub(super) path: UnixPath,
 }
 
 impl UnixSocket {
-    /// Binds a new socket to `path`. An abandoned socket there is replaced.
+    /// Binds a new socket to `path`.
+    ///
+    /// Replaces an abandoned socket.
     ///
     /// # Errors
-    /// The kernel's, such as `AddrInUse` when another program has the path or it is no socket; `WouldBlock` when another
-    /// program keeps the directory locked.
+    /// The kernel's, such as `AddrInUse` if another program uses the path or it is not a socket.
+    /// `WouldBlock` if another program keeps the directory locked.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        /// Another coracle that starts or ends holds the lock for less than a millisecond.
+        /// Enough for another coracle that starts or ends: it holds the lock for less than a
+        /// millisecond.
         const TRIES: u32 = 200;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
         let address = SockAddr::unix(path)?;
@@ -41,7 +47,7 @@ impl UnixSocket {
                     && is_abandoned(path) =>
             {
                 match fs::remove_file(path) {
-                    // Somebody has removed it meanwhile: that is what was wanted.
+                    // Another process has already removed it.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     removed => removed?,
                 }
@@ -49,16 +55,17 @@ impl UnixSocket {
             }
             bound => bound?,
         }
-        // From here on it is not abandoned, so nobody replaces it.
+        // From here on the socket is not abandoned, so no other process replaces it.
         drop(lock);
         let path = UnixPath::new(path)?;
         Ok(Self { socket, path })
     }
 
-    /// Takes over a socket of [`Inherited`](super::Inherited), with the clients in its backlog.
+    /// Takes over a socket of [`Inherited`](super::Inherited), including the clients in its
+    /// backlog.
     ///
     /// # Errors
-    /// When there is no socket at `path` any more.
+    /// If there is no longer a socket at `path`.
     pub fn inherited(fd: OwnedFd, path: &Path) -> io::Result<Self> {
         let socket = Socket::from(fd);
         socket.set_nonblocking(true)?;
@@ -66,7 +73,9 @@ impl UnixSocket {
         Ok(Self { socket, path })
     }
 
-    /// Listens outside the reactor, for another thread to accept. The socket is non-blocking.
+    /// Listens outside the reactor, for another thread to accept.
+    ///
+    /// The socket is non-blocking.
     ///
     /// # Errors
     /// Those of listen(2).
@@ -76,22 +85,24 @@ impl UnixSocket {
         Ok((OwnedFd::from(self.socket).into(), self.path))
     }
 
-    /// Its path, by which its mode and group are set.
+    /// Returns its path, for setting its mode and group.
     #[must_use]
     pub fn path(&self) -> &UnixPath {
         &self.path
     }
 }
 
-/// The path of a bound socket. It is removed in the end, unless the file there is another one, or somebody else still has the
-/// socket (a service manager that keeps it for the next process).
+/// The path of a bound socket.
+///
+/// Removed on drop, unless the file there is a different one or the socket is still open elsewhere,
+/// such as in a service manager that keeps it for the next process.
 #[derive(Debug)]
 pub struct UnixPath {
     path: PathBuf,
     file: FileId,
 }
 
-/// Few, since the loop waits meanwhile. A socket that is left behind is replaced by the next start.
+/// Few, because the loop waits meanwhile. The next start replaces a socket that is left behind.
 const TRIES_TO_REMOVE: u32 = 2;
 
 impl UnixPath {
@@ -106,7 +117,7 @@ impl UnixPath {
         })
     }
 
-    /// The permission bits and the group of the socket's file.
+    /// Returns the permission bits and the group of the socket's file.
     ///
     /// # Errors
     /// The kernel's.
@@ -115,7 +126,7 @@ impl UnixPath {
         Ok((meta.mode() & 0o7777, meta.gid()))
     }
 
-    /// Gives the socket's file to a group.
+    /// Changes the group of the socket's file.
     ///
     /// # Errors
     /// `PermissionDenied` unless this user is a member of the group.
@@ -130,19 +141,22 @@ impl UnixPath {
         )?)
     }
 
-    /// Sets the permission bits of the socket's file. To connect takes write permission.
+    /// Sets the permission bits of the socket's file.
+    ///
+    /// Connecting requires write permission.
     ///
     /// # Errors
-    /// The kernel's; `NotFound` without `/proc`.
+    /// The kernel's. `NotFound` without `/proc`.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         let file = self.open()?;
-        // The one way that all kernels have to change the mode of exactly this file, whatever its path leads to by now.
+        // The only way on all kernels to change the mode of exactly this file, wherever its path
+        // now leads.
         let exactly = format!("/proc/self/fd/{}", file.as_raw_fd());
         Ok(rustix::fs::chmod(exactly, Mode::from_raw_mode(mode))?)
     }
 
-    /// Removes the path now if it still leads to this socket, whoever has the socket open: a thread that listens on it may
-    /// take a while to close it.
+    /// Removes the path now if it still leads to this socket, even if the socket is open: a thread
+    /// that listens on it may take a while to close it.
     pub fn remove(&self) {
         let lock = DirectoryLock::of(&self.path, TRIES_TO_REMOVE);
         if lock.is_ok() && self.is_ours() {
@@ -158,7 +172,7 @@ impl UnixPath {
         fs::symlink_metadata(&self.path).is_ok_and(|meta| FileId::of(&meta) == self.file)
     }
 
-    /// A descriptor that stands for the socket's file itself and follows no link.
+    /// Opens a descriptor of the socket's file itself, without following links.
     fn open(&self) -> io::Result<File> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(CWD, &self.path, flags, Mode::empty())?);
@@ -169,7 +183,7 @@ impl UnixPath {
     }
 }
 
-/// Tells one file from all others, whatever path leads to it.
+/// Identifies a file, whatever path leads to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId {
     device: u64,
@@ -184,10 +198,10 @@ impl FileId {
         }
     }
 
-    /// The file that connecting to `path` would lead to.
+    /// Returns the file that connecting to `path` would reach.
     ///
     /// # Errors
-    /// When there is none, or it may not be looked at.
+    /// If there is none, or access to it is denied.
     pub fn of_socket(path: &Path) -> io::Result<Self> {
         Ok(Self::of(&fs::metadata(path)?))
     }
@@ -204,28 +218,30 @@ impl Drop for UnixPath {
     }
 }
 
-/// True if there is a socket's file at `path` and the socket is gone.
+/// Returns true if there is a socket file at `path` whose socket is gone.
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     is_socket && probe(path) == Err(Errno::CONNREFUSED)
 }
 
-/// Asks for a socket of another type at `path`. A stream socket that lives refuses with EPROTOTYPE, whether it listens or not, and
-/// does not notice.
+/// Connects to `path` with another socket type.
+///
+/// A live stream socket, listening or not, refuses this with EPROTOTYPE and does not notice.
 fn probe(path: &Path) -> Result<(), Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
     net::connect(&fd, &net::SocketAddrUnix::new(path)?)
 }
 
-/// Held by whoever looks at a path and then replaces or removes what is there. It is a flock(2) on the directory: a lock file
-/// would have to be cleaned up, by the same rules.
+/// The lock for checking a path and then replacing or removing what is there.
+///
+/// It is a flock(2) on the directory. A lock file would need cleaning up under the same rules.
 struct DirectoryLock {
     _directory: File,
 }
 
 impl DirectoryLock {
-    /// `None` where the directory cannot be locked: then nothing in it may be replaced.
+    /// Returns `None` if the directory cannot be locked; then nothing in it may be replaced.
     fn of(path: &Path, tries: u32) -> io::Result<Option<Self>> {
         const PAUSE: Duration = Duration::from_millis(10);
         let parent = path.parent().unwrap_or(Path::new("/"));

@@ -1,4 +1,5 @@
-//! Recognises a TCP socket that both sides have closed, and says between whom it was: the kernel's table has forgotten it.
+//! Recognises a TCP socket that both sides have closed, and finds its two addresses, which the
+//! kernel's table has forgotten.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -7,11 +8,11 @@ use rustix::net::getsockname;
 
 use super::socket_table::{Query, TcpState};
 
-/// This end and the other end of a socket on one of the ports asked for, if it is closed.
+/// Returns the local and peer addresses of a closed socket on one of the queried ports.
 ///
-/// Once both sides have finished, what is left in the kernel's table is at most a row without an inode (TIME_WAIT), or none,
-/// while the descriptor lives on. The socket itself knows its state and both its ends. The other end is `None` where the kernel
-/// does not tell.
+/// Once both sides have finished, the kernel's table has at most a row without an inode
+/// (TIME_WAIT), or none, even while the descriptor is open. The socket itself still knows its state
+/// and both addresses. The peer is `None` if the kernel does not report it.
 pub(super) fn ends(
     descriptor: BorrowedFd<'_>,
     query: &Query,
@@ -20,14 +21,14 @@ pub(super) fn ends(
     if !query.ports.contains(&local.port()) {
         return None;
     }
-    // The first byte of struct tcp_info is the state. What is not TCP has no such option.
+    // The first byte of struct tcp_info is the state. Only TCP sockets have this option.
     let state = option::<1>(descriptor, libc::IPPROTO_TCP, libc::TCP_INFO)?;
     if TcpState(state[0]) != TcpState::CLOSED {
         return None;
     }
-    // Of a closed socket, getpeername(2) says that it is not connected; this option still says to whom it was. A socket that was
-    // never connected has neither, and is not ours to count.
-    // Asking for more bytes than the address has is refused.
+    // For a closed socket getpeername(2) fails with "not connected", but this option still returns
+    // the peer. A socket that was never connected has neither and must not be counted. The kernel
+    // refuses to return more bytes than the address has.
     let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERNAME);
     let peer = match local {
         SocketAddr::V4(_) => address(&option::<16>(descriptor, level, name)?),
@@ -36,7 +37,7 @@ pub(super) fn ends(
     Some((local, peer))
 }
 
-/// The address in a struct sockaddr_in or sockaddr_in6.
+/// Decodes a struct sockaddr_in or sockaddr_in6.
 fn address(name: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes(*name.first_chunk()?);
     let port = u16::from_be_bytes(*name.get(2..)?.first_chunk()?);
@@ -53,12 +54,12 @@ fn address(name: &[u8]) -> Option<SocketAddr> {
     }
 }
 
-/// The first `N` bytes of an option's value.
+/// Returns the first `N` bytes of an option's value.
 fn option<const N: usize>(descriptor: BorrowedFd<'_>, level: i32, name: i32) -> Option<[u8; N]> {
     let mut value = [0_u8; N];
     let mut length = N as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes to `value`, which is that long and may hold any, and the number of bytes
-    // written to `length`. Both outlive the call.
+    // SAFETY: the kernel writes at most `length` bytes to `value`, which is that long and valid for
+    // any bytes, and the number of bytes written to `length`. Both outlive the call.
     #[allow(unsafe_code)]
     let answer = unsafe {
         libc::getsockopt(
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_closed_once_both_sides_have_finished_and_knows_its_ends() {
+    fn closed_socket_knows_both_addresses() {
         for any in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(any).unwrap();
             let at = listener.local_addr().unwrap();

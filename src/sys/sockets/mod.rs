@@ -1,4 +1,5 @@
-//! The kernel's table of sockets, as far as this process owns them: what it has accepted, and what waits to be accepted.
+//! The kernel's socket table, limited to this process: accepted connections, and those waiting to
+//! be accepted.
 
 mod closed;
 mod own_inodes;
@@ -13,7 +14,7 @@ use sock_diag::SockDiag;
 
 pub use socket_table::{Accepted, Listening, Name, Query, Table, TcpState};
 
-/// Where a table came from.
+/// The source of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableSource {
     /// The kernel's NETLINK_SOCK_DIAG (sock_diag(7)).
@@ -31,7 +32,9 @@ impl fmt::Display for TableSource {
     }
 }
 
-/// The sources, opened once, so that a reading needs no new descriptor: it must work when descriptors have run out.
+/// The sources, opened once.
+///
+/// Reading needs no new descriptor, because it must work when descriptors have run out.
 #[derive(Debug)]
 pub struct SocketTables {
     diag: Option<SockDiag>,
@@ -39,7 +42,9 @@ pub struct SocketTables {
 }
 
 impl SocketTables {
-    /// Opens the sources. What cannot be had (a sandbox without netlink, no `/proc`) is left out.
+    /// Opens the sources.
+    ///
+    /// Skips those that are unavailable (a sandbox without netlink, no `/proc`).
     #[must_use]
     pub fn open() -> Self {
         Self {
@@ -48,7 +53,7 @@ impl SocketTables {
         }
     }
 
-    /// The same without sock_diag, as on a kernel that lacks it.
+    /// Opens the sources except sock_diag, as on a kernel that lacks it.
     #[must_use]
     pub fn without_sock_diag() -> Self {
         Self {
@@ -57,22 +62,25 @@ impl SocketTables {
         }
     }
 
-    /// Reads the table, without what belongs to other processes. `None` where the kernel does not tell. It blocks for as long
-    /// as the kernel takes to walk its tables, so it has no place on the loop's thread.
+    /// Reads the table, without other processes' sockets.
+    ///
+    /// Returns `None` if the kernel does not provide it. This blocks while the kernel walks its
+    /// tables, so never call it on the loop's thread.
     pub fn read(&mut self, query: &Query) -> Option<(TableSource, Table)> {
         if self.own_inodes.is_none() {
-            // What was lacking at the start, such as a descriptor, may have passed.
+            // The cause of the failure at startup, such as a lack of descriptors, may be gone.
             self.own_inodes = OwnInodes::open().ok();
         }
         let own_inodes = self.own_inodes.as_ref()?;
-        // Before and after: a socket that is accepted meanwhile is ours too.
+        // Read the inodes before and after the table, because a socket accepted in between is ours,
+        // too.
         let mut inodes = own_inodes.sockets().ok()?;
         let from_diag = self.diag.as_mut().and_then(|diag| diag.read(query).ok());
         let (source, mut table) = match from_diag {
             Some(table) => (TableSource::SockDiag, table),
             None => (TableSource::Proc, proc_net::read(query).ok()?),
         };
-        // What is not accepted yet, or closed already, has inode 0.
+        // A socket that is not accepted yet, or already closed, has inode 0.
         let is_known = |inode: u64| inode == 0 || inodes.contains(&inode);
         if !table.accepted.iter().all(|row| is_known(row.inode)) {
             inodes.extend(own_inodes.sockets().ok()?);

@@ -1,4 +1,4 @@
-//! The sockets that this process has descriptors of.
+//! The sockets for which this process has descriptors.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
@@ -12,7 +12,7 @@ use rustix::fs::{FileType, RawDir, SeekFrom, fstat, seek};
 use super::closed;
 use super::socket_table::{Accepted, Name, Query, TcpState, plain};
 
-/// The process's table of descriptors, held open.
+/// The process's descriptor table, held open.
 #[derive(Debug)]
 pub(super) struct OwnInodes(File);
 
@@ -21,7 +21,9 @@ impl OwnInodes {
         Ok(Self(File::open("/proc/self/fd")?))
     }
 
-    /// The inodes at this moment. A descriptor that is closed meanwhile is passed over.
+    /// Returns the current inodes.
+    ///
+    /// Skips descriptors that are closed meanwhile.
     pub(super) fn sockets(&self) -> io::Result<HashSet<u64>> {
         let mut inodes = HashSet::new();
         self.for_each(|_, inode| {
@@ -30,8 +32,10 @@ impl OwnInodes {
         Ok(inodes)
     }
 
-    /// The TCP sockets that both sides have closed and this process still has a descriptor of, on the ports that are asked
-    /// for. `listed` are the inodes of those that need no look, since the kernel's table has them.
+    /// Returns the TCP sockets on the queried ports that both sides have closed but this process
+    /// still has open.
+    ///
+    /// `listed` are the inodes in the kernel's table, which need no check.
     pub(super) fn closed(&self, query: &Query, listed: &HashSet<u64>) -> io::Result<Vec<Accepted>> {
         let mut closed = Vec::new();
         self.for_each(|descriptor, inode| {
@@ -49,7 +53,8 @@ impl OwnInodes {
         Ok(closed)
     }
 
-    /// Calls `visit` with each descriptor of a socket, and its inode, which is what the kernel's tables call it by.
+    /// Calls `visit` with each socket descriptor and its inode, which identifies it in the kernel's
+    /// tables.
     #[allow(unsafe_code)]
     fn for_each(&self, mut visit: impl FnMut(BorrowedFd<'_>, u64)) -> io::Result<()> {
         seek(&self.0, SeekFrom::Start(0))?;
@@ -59,12 +64,13 @@ impl OwnInodes {
             let Some(number) = number(entry?.file_name()) else {
                 continue;
             };
-            // SAFETY: the number is that of a descriptor in this process's table and not -1, which alone is forbidden. The
-            // thread that owns it may close it at any moment: the calls made with it, which change nothing, then fail with
-            // EBADF, or tell of whatever has taken the number since. The value does not outlive this iteration of the loop, and a
-            // wrong inode is in no row that is asked for.
+            // SAFETY: the number is that of a descriptor in this process's table and not -1, which
+            // is the only forbidden value. The thread that owns it may close it at any moment. The
+            // calls made with it change nothing; they then fail with EBADF or describe whatever has
+            // reused the number. The value does not outlive this iteration of the loop, and a wrong
+            // inode is in no row that is asked for.
             let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-            // Following the link in /proc would say the same, at ten times the cost.
+            // Reading the link in /proc returns the same inode at ten times the cost.
             let Ok(stat) = fstat(descriptor) else {
                 continue;
             };
@@ -76,7 +82,9 @@ impl OwnInodes {
     }
 }
 
-/// A descriptor's number; `None` for the directory's own two entries.
+/// Parses a descriptor's number.
+///
+/// Returns `None` for `.` and `..`.
 fn number(name: &CStr) -> Option<i32> {
     name.to_str().ok()?.parse().ok()
 }

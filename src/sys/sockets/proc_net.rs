@@ -1,4 +1,4 @@
-//! Reads the kernel's sockets from `/proc/net/tcp`, `tcp6` and `unix`, where sock_diag is not to be had.
+//! Reads the kernel's sockets from `/proc/net/tcp`, `tcp6` and `unix`, if sock_diag is unavailable.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,16 +11,16 @@ use super::socket_table::{Accepted, Listening, Name, Query, Table, TcpState, pla
 
 /// The state of a connected Unix socket (SS_CONNECTED in linux/net.h).
 const UNIX_CONNECTED: &[u8] = b"03";
-/// __SO_ACCEPTCON: it listens.
+/// __SO_ACCEPTCON: the socket listens.
 const UNIX_LISTENS: &[u8] = b"00010000";
-/// How much is read at once: a table of thousands of sockets never is in memory as text.
+/// The size of one read. A table of thousands of sockets is never in memory as text.
 const READ_BYTES: usize = 16 * 1024;
 
 pub(super) fn read(query: &Query) -> io::Result<Table> {
     let mut table = Table::default();
     for_each_row("/proc/net/tcp", |row| read_tcp(row, query, &mut table))?;
     match for_each_row("/proc/net/tcp6", |row| read_tcp(row, query, &mut table)) {
-        // Without IPv6 there is no such file.
+        // The file does not exist without IPv6.
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
@@ -30,8 +30,10 @@ pub(super) fn read(query: &Query) -> io::Result<Table> {
     Ok(table)
 }
 
-/// Calls `row` with each line but the first, the titles. Lines are bytes: the path of a Unix socket may hold any. One that
-/// cannot be understood is passed over.
+/// Calls `row` with each line except the header.
+///
+/// Skips lines that it cannot parse. Lines are bytes, because the path of a Unix socket may contain
+/// any bytes.
 fn for_each_row(path: &str, mut row: impl FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
     let mut file = BufReader::with_capacity(READ_BYTES, File::open(path)?);
     let mut line = Vec::new();
@@ -47,7 +49,9 @@ fn for_each_row(path: &str, mut row: impl FnMut(&[u8]) -> Option<()>) -> io::Res
     Ok(())
 }
 
-/// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode ...` (proc_net_tcp).
+/// Parses a row of `/proc/net/tcp` or `tcp6` (proc_net_tcp):
+///
+/// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode ...`
 fn read_tcp(row: &[u8], query: &Query, table: &mut Table) -> Option<()> {
     let mut columns = std::str::from_utf8(row)
         .ok()?
@@ -81,7 +85,7 @@ fn read_tcp(row: &[u8], query: &Query, table: &mut Table) -> Option<()> {
     Some(())
 }
 
-/// `0100007F:1F90`: each four bytes of the address in the machine's order, then the port.
+/// Parses `0100007F:1F90`: the address in groups of four bytes in native byte order, then the port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let mut bytes = [0; 16];
@@ -98,12 +102,12 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
-/// `Num RefCount Protocol Flags Type St Inode Path`.
+/// Parses a row of `/proc/net/unix`: `Num RefCount Protocol Flags Type St Inode Path`.
 fn read_unix(row: &[u8], table: &mut Table) -> Option<()> {
     let mut columns = row.splitn(7, |byte| *byte == b' ');
     let flags = columns.nth(3)?;
     let state = columns.nth(1)?;
-    // The inode is padded with spaces. Whatever follows it is the path.
+    // The inode is padded with spaces. Everything after it is the path.
     let rest = columns.next()?.trim_ascii_start();
     let end = rest.iter().position(|byte| *byte == b' ')?;
     let inode = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
@@ -170,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn unix_rows_are_read_and_paths_may_hold_spaces_and_any_bytes() {
+    fn unix_paths_may_contain_spaces_and_any_bytes() {
         let mut table = Table::default();
         let rows: [&[u8]; 4] = [
             b"0000000000000000: 00000002 00000000 00010000 0001 01 21001 /run/a b.sock",

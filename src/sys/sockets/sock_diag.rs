@@ -1,6 +1,6 @@
-//! Asks the kernel for its sockets over NETLINK_SOCK_DIAG (sock_diag(7)), which needs no privileges.
+//! Reads the kernel's sockets over NETLINK_SOCK_DIAG (sock_diag(7)), which needs no privileges.
 //!
-//! Requests and answers are plain bytes in the machine's order, so they are written and read as such; the layouts are those of
+//! Messages are encoded and decoded as plain bytes in native byte order, with the layouts of
 //! linux/netlink.h, linux/inet_diag.h and linux/unix_diag.h.
 
 use std::ffi::OsStr;
@@ -19,11 +19,13 @@ use rustix::net::{
 
 use super::socket_table::{Accepted, Listening, Name, Query, Table, TcpState, plain};
 
-/// Of more ports than these, all sockets are read at once: each port is a walk through the kernel's whole table.
+/// For more ports than this, all sockets are read at once, because each port costs a walk through
+/// the kernel's whole table.
 const PORTS_ONE_BY_ONE: usize = 3;
-/// The kernel fills this much at once (NLMSG_GOODSIZE is at most 8 KiB, dumps go up to 32 KiB).
+/// The most that the kernel writes at once (NLMSG_GOODSIZE is at most 8 KiB, dumps go up to 32
+/// KiB).
 const RECEIVE_BYTES: usize = 32 * 1024;
-/// An answer that takes longer is given up.
+/// How long to wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 const NLMSG_ERROR: u16 = 2;
@@ -31,7 +33,7 @@ const NLMSG_DONE: u16 = 3;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// NLM_F_REQUEST | NLM_F_DUMP.
 const DUMP: u16 = 0x301;
-/// The dump was interrupted by a change of the table and may lack rows.
+/// The table changed during the dump, which may lack rows.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const HEADER_BYTES: usize = 16;
 
@@ -70,7 +72,7 @@ impl SockDiag {
         let mut table = Table::default();
         self.buffer = vec![0; RECEIVE_BYTES].into();
         let read = self.read_into(query, &mut table);
-        // Held only while it is read: a scrape a quarter of a minute is the rule.
+        // Kept only while reading, because a scrape every 15 seconds is typical.
         self.buffer = Box::default();
         read.map(|()| table)
     }
@@ -93,7 +95,7 @@ impl SockDiag {
         Ok(())
     }
 
-    /// Sends one request and hands over the rows of its answer.
+    /// Sends one request and passes each row of the answer to `row`.
     fn dump(&mut self, request: &[u8], mut row: impl FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = Vec::with_capacity(HEADER_BYTES + request.len());
@@ -113,7 +115,7 @@ impl SockDiag {
                 let body = messages.get(HEADER_BYTES..header.length);
                 let body = body.ok_or(io::ErrorKind::InvalidData)?;
                 messages = &messages[end..];
-                // An answer to an earlier request that was given up.
+                // The answer to an earlier request that was given up.
                 if header.sequence != self.sequence {
                     continue;
                 }
@@ -151,24 +153,27 @@ impl Header {
     }
 }
 
-/// The error in an NLMSG_ERROR: its negative number.
+/// Decodes the error in an NLMSG_ERROR, which is a negative number.
 fn error(body: &[u8]) -> io::Error {
     let number = u32_at(body, 0).unwrap_or(0) as i32;
     io::Error::from_raw_os_error(number.wrapping_neg())
 }
 
-/// struct inet_diag_req_v2. In a dump, a source port other than 0 selects the sockets with this local port.
+/// Encodes a struct inet_diag_req_v2.
+///
+/// In a dump, a nonzero source port selects the sockets with this local port.
 fn inet_request(family: u8, port: u16) -> Vec<u8> {
     let mut request = vec![family, IPPROTO_TCP, 0, 0];
     request.extend(TcpState::wanted_mask().to_ne_bytes());
     request.extend(port.to_be_bytes());
-    // The rest of struct inet_diag_sockid: the other port, two addresses, an interface, and a cookie that asks for any.
+    // The rest of struct inet_diag_sockid: the other port, two addresses, an interface, and a
+    // cookie that matches any.
     request.extend([0; 2 + 16 + 16 + 4]);
     request.extend([0xff; 8]);
     request
 }
 
-/// struct unix_diag_req.
+/// Encodes a struct unix_diag_req.
 fn unix_request() -> Vec<u8> {
     let mut request = vec![AF_UNIX, 0, 0, 0];
     request.extend(TcpState::wanted_mask().to_ne_bytes());
@@ -178,7 +183,7 @@ fn unix_request() -> Vec<u8> {
     request
 }
 
-/// struct inet_diag_msg.
+/// Decodes a struct inet_diag_msg.
 fn read_inet(row: &[u8], query: &Query, table: &mut Table) -> Option<()> {
     let family = *row.first()?;
     let state = TcpState(*row.get(1)?);
@@ -192,7 +197,7 @@ fn read_inet(row: &[u8], query: &Query, table: &mut Table) -> Option<()> {
     if state == TcpState::LISTEN {
         table.listening.push(Listening {
             local,
-            // idiag_rqueue of a listener is the length of its accept queue.
+            // For a listener, idiag_rqueue is the length of its accept queue.
             backlog: Some(u64::from(u32_at(row, 56)?)),
             inode,
         });
@@ -207,7 +212,9 @@ fn read_inet(row: &[u8], query: &Query, table: &mut Table) -> Option<()> {
     Some(())
 }
 
-/// The address in a struct inet_diag_sockid: its port and its IP are in the network's order.
+/// Decodes an address in a struct inet_diag_sockid.
+///
+/// Its port and IP are in network byte order.
 fn address(family: u8, row: &[u8], port_at: usize, ip_at: usize) -> Option<SocketAddr> {
     let port = u16::from_be_bytes(bytes(row, port_at)?);
     let ip = match family {
@@ -218,7 +225,9 @@ fn address(family: u8, row: &[u8], port_at: usize, ip_at: usize) -> Option<Socke
     Some(SocketAddr::new(ip, port))
 }
 
-/// struct unix_diag_msg and its attributes. Sockets without a path are passed over.
+/// Decodes a struct unix_diag_msg and its attributes.
+///
+/// Skips sockets without a path.
 fn read_unix(row: &[u8], table: &mut Table) -> Option<()> {
     let state = TcpState(*row.get(2)?);
     let inode = u64::from(u32_at(row, 4)?);
@@ -228,7 +237,7 @@ fn read_unix(row: &[u8], table: &mut Table) -> Option<()> {
         let length = usize::from(length);
         let value = attributes.get(4..length)?;
         match u16_at(attributes, 2)? {
-            // An abstract name begins with 0.
+            // An abstract name starts with 0.
             UNIX_DIAG_NAME if value.first() != Some(&0) => {
                 let end = value.iter().position(|byte| *byte == 0);
                 let name = &value[..end.unwrap_or(value.len())];

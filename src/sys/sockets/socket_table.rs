@@ -1,23 +1,23 @@
-//! The rows of the kernel's table of sockets.
+//! The rows of the kernel's socket table.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// What to read.
+/// Selects what to read.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
-    /// The ports whose TCP sockets are wanted.
+    /// Read TCP sockets with these local ports.
     pub ports: Vec<u16>,
-    /// Whether Unix sockets are wanted.
+    /// Read Unix sockets.
     pub unix: bool,
-    /// Whether TCP sockets are wanted that both sides have closed while this process holds a descriptor of them. The
-    /// kernel's table does not list these, so looking for them costs a few calls for each descriptor.
+    /// Read TCP sockets that both sides have closed while this process still has them open. The
+    /// kernel's table does not list these, so finding them costs a few system calls per descriptor.
     pub closed: bool,
 }
 
-/// The name that a socket is bound to.
+/// The address that a socket is bound to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Name {
     /// An IP address and a port.
@@ -38,31 +38,34 @@ pub struct Table {
 /// A connected socket.
 #[derive(Clone, Debug)]
 pub struct Accepted {
-    /// This end, in the family of the socket: the address of an IPv4 client that came in over an IPv6 socket is a mapped
-    /// one here. For a Unix socket that was accepted, the listener's path.
+    /// The local address, in the socket's own family: for an IPv4 client of an IPv6 socket it is a
+    /// mapped address. For an accepted Unix socket, the listener's path.
     pub local: Name,
-    /// The other end, an IPv4 address where it is one; Unix clients have none.
+    /// The peer's address, with mapped addresses converted to IPv4. `None` for Unix clients, or if
+    /// unknown.
     pub peer: Option<SocketAddr>,
-    /// Its state.
+    /// The connection's state.
     pub state: TcpState,
-    /// Its inode: what ties it to a descriptor.
+    /// The inode, which links the row to a descriptor.
     pub inode: u64,
 }
 
 /// A listening socket.
 #[derive(Clone, Debug)]
 pub struct Listening {
-    /// What it listens on.
+    /// The address that it listens on.
     pub local: Name,
-    /// Connections that the kernel has completed and nobody has accepted yet; `None` where it does not tell.
+    /// Connections that the kernel has completed but that are not accepted yet. `None` if unknown.
     pub backlog: Option<u64>,
-    /// Its inode.
+    /// The inode, which links the row to a descriptor.
     pub inode: u64,
 }
 
 impl Table {
-    /// Leaves out what is not among these inodes. What is not accepted yet, or closed already, has inode 0. A row that came twice,
-    /// as the kernel does where others come and go while the table is read, stays once.
+    /// Removes the rows whose inodes are not in `inodes`, and duplicates.
+    ///
+    /// A socket that is not accepted yet, or already closed, has inode 0. The kernel returns a row
+    /// twice if other sockets come and go while the table is read.
     pub(super) fn retain_owned(&mut self, inodes: &HashSet<u64>) {
         let mut seen = HashSet::new();
         let mut is_owned = |inode| inodes.contains(&inode) && seen.insert(inode);
@@ -71,7 +74,9 @@ impl Table {
     }
 }
 
-/// A TCP socket's state, numbered as in the kernel (include/net/tcp_states.h). A connected Unix socket is established.
+/// A TCP socket's state, numbered as in the kernel (include/net/tcp_states.h).
+///
+/// A connected Unix socket counts as established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpState(pub(super) u8);
 
@@ -79,8 +84,8 @@ impl TcpState {
     pub(super) const LISTEN: Self = Self(10);
     pub(super) const ESTABLISHED: Self = Self(1);
     pub(super) const CLOSED: Self = Self(7);
-    /// Those of a connection that a process may hold: neither listening, nor a handshake that is not complete, nor a mere
-    /// memory of a closed connection.
+    /// The states of a connection that a process may hold: not listening, not an incomplete
+    /// handshake, and not merely the memory of a closed connection.
     const CONNECTED: [Self; 7] = [
         Self::ESTABLISHED,
         Self(4),
@@ -95,7 +100,7 @@ impl TcpState {
         Self::CONNECTED.contains(&self)
     }
 
-    /// A set of states, as sock_diag wants it.
+    /// Returns the wanted states as a bit mask for sock_diag.
     pub(super) fn wanted_mask() -> u32 {
         let connected = Self::CONNECTED.iter().chain([&Self::LISTEN]);
         connected.fold(0, |mask, state| mask | 1 << state.0)
@@ -118,7 +123,7 @@ impl fmt::Display for TcpState {
     }
 }
 
-/// An IPv4 address that came in over an IPv6 socket, as the IPv4 address that it is.
+/// Converts an IPv4 address that is mapped to IPv6 back to IPv4.
 pub(super) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -129,7 +134,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn a_row_that_came_twice_counts_once_and_a_strangers_not_at_all() {
+    fn duplicates_and_foreign_rows_are_removed() {
         let local = Name::Tcp(([127, 0, 0, 1], 80).into());
         let accepted = [7, 8, 7, 0].map(|inode| Accepted {
             local: local.clone(),
