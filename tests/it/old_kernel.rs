@@ -476,7 +476,7 @@ fn without_ip_freebind_addresses_that_are_there_can_be_listened_on_and_others_ar
     if let Some(machine) = Machine::without(&BOTH) {
         // For documentation (RFC 5737, RFC 3849): no machine has them.
         for absent in ["192.0.2.1:0:127.0.0.1:9", "[2001:db8::1]:0:127.0.0.1:9"] {
-            machine.cannot_start(absent, "this machine has no such address");
+            machine.cannot_start(absent, "this machine does not have this address");
         }
     }
 }
