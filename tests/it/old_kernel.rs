@@ -497,8 +497,8 @@ fn without_accept4_it_does_not_start_and_says_so_in_one_line() {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("front.sock");
             let unix = format!("unix:{}:127.0.0.1:9", path.display());
-            machine.cannot_start("0:127.0.0.1:9", "Linux 3.10 or later");
-            machine.cannot_start(&unix, "Linux 3.10 or later");
+            machine.cannot_start("0:127.0.0.1:9", "Linux 3.10 and later");
+            machine.cannot_start(&unix, "Linux 3.10 and later");
             assert!(!path.exists());
         }
     }
