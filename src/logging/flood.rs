@@ -1,19 +1,21 @@
-//! How many lines of one cause about one object may be written. No I/O: the time is an argument.
+//! Limits how many lines with the same cause and object may be written. No I/O: the time is an
+//! argument.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// The span over which lines of one cause are counted.
+/// The span over which lines with the same cause are counted.
 pub(super) const WINDOW: Duration = Duration::from_secs(1);
-/// Causes that are told apart. With more at once, those of one place in the source share what it may write.
+/// The number of causes that are tracked separately. Beyond that, new causes of one place in the
+/// source share one limit.
 const CAUSES: usize = 512;
 
-/// What lines have in common that are counted together.
+/// What lines that are counted together have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Cause {
     /// The place in the source.
     pub(super) place: (&'static str, u32),
-    /// Whom it is about, as fields of the line.
+    /// What the line is about, as logfmt fields.
     pub(super) object: String,
 }
 
@@ -34,9 +36,9 @@ impl Window {
 /// Lines that were left out.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LeftOut {
-    /// The first of them.
+    /// The text of the first of them.
     pub(super) what: String,
-    /// Whom they were about.
+    /// What they were about.
     pub(super) object: String,
     pub(super) count: u64,
 }
@@ -46,7 +48,8 @@ pub(super) struct LeftOut {
 pub(super) struct Floods(HashMap<Cause, Window>);
 
 impl Floods {
-    /// Whether this line, `what`, may be written; if so, how many of its cause were left out before.
+    /// Returns how many lines with this cause were left out before, or `None` if this line, `what`,
+    /// is left out too.
     pub(super) fn admit(
         &mut self,
         mut cause: Cause,
@@ -86,7 +89,7 @@ impl Floods {
         self.0.values().all(|window| window.suppressed == 0)
     }
 
-    /// What was left out in windows that are over, or in all of them, and has not been told yet.
+    /// Takes what was left out and not yet reported: in windows that are over, or in all windows.
     pub(super) fn left_out(&mut self, now: Instant, all: bool) -> Vec<LeftOut> {
         let told = |window: &Window| window.suppressed > 0 && (all || window.is_over(now));
         let windows = self.0.iter_mut().filter(|(_, window)| told(window));
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cause_writes_a_bounded_number_of_lines_and_tells_what_it_left_out() {
+    fn a_cause_writes_a_bounded_number_of_lines_and_reports_the_rest() {
         let mut floods = Floods::default();
         let now = Instant::now();
         assert_eq!(written(&mut floods, &cause(1, ""), now), 10);
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn many_objects_take_bounded_memory_and_share_what_is_left() {
+    fn many_objects_take_bounded_memory_and_share_a_limit() {
         let mut floods = Floods::default();
         let now = Instant::now();
         let mut all = 0;
@@ -153,7 +156,7 @@ mod tests {
         }
         assert_eq!(all, (CAUSES + 1) * LIMIT as usize);
         assert_eq!(floods.0.len(), CAUSES + 1);
-        // Once their windows are over and told, they make room for others.
+        // Once their windows are over and reported, they make room for others.
         floods.left_out(now + WINDOW, false);
         let other = cause(1, " server=other");
         assert_eq!(written(&mut floods, &other, now + WINDOW), 10);

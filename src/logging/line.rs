@@ -1,4 +1,4 @@
-//! The text of one log line: logfmt, with a beginning for people or for journald.
+//! The text of one log line: logfmt, prefixed for people or for journald.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -11,12 +11,13 @@ use log::{Level, Record};
 pub(super) enum Style {
     /// With the time and the level as fields.
     Plain,
-    /// With the priority that journald reads (sd-daemon(3)); it keeps the time itself.
+    /// With the priority that journald reads (sd-daemon(3)); journald records the time itself.
     Journal,
 }
 
 impl Style {
-    /// systemd names the device and inode of the stream that it reads in JOURNAL_STREAM (systemd.exec(5)).
+    /// Returns the style for stderr. systemd puts the device and inode of the stream that it reads
+    /// into JOURNAL_STREAM (systemd.exec(5)).
     pub(super) fn of_stderr() -> Self {
         let named = std::env::var("JOURNAL_STREAM").ok();
         let stderr = rustix::fs::fstat(rustix::stdio::stderr()).ok();
@@ -30,7 +31,7 @@ impl Style {
         }
     }
 
-    /// The line of a record, which says how many like it were left out before.
+    /// Formats a record. `suppressed` is how many similar lines were left out before.
     pub(super) fn line(self, record: &Record<'_>, suppressed: u64, time: SystemTime) -> String {
         let mut line = Line::begin(self, record.level(), time);
         line.field("msg", &record.args().to_string());
@@ -39,7 +40,7 @@ impl Style {
         line.end(suppressed)
     }
 
-    /// A line of the logger's own. `fields` are in logfmt already.
+    /// Formats a line of the logger itself. `fields` are already in logfmt.
     pub(super) fn own_line(self, text: &str, fields: &str, count: u64) -> String {
         let mut line = Line::begin(self, Level::Warn, SystemTime::now());
         line.field("msg", text);
@@ -48,7 +49,7 @@ impl Style {
     }
 }
 
-/// Those fields of a record that say whom it is about, in logfmt with a space before each.
+/// Returns the fields of a record that say what it is about, in logfmt with a space before each.
 pub(super) fn object(record: &Record<'_>) -> String {
     let mut object = Object(Line {
         text: String::new(),
@@ -99,7 +100,7 @@ impl Line {
         line
     }
 
-    /// Appends `key=value`, the value in quotes where it needs them.
+    /// Appends `key=value`, with the value in quotes if it needs them.
     fn field(&mut self, key: &str, value: &str) {
         let line = &mut self.text;
         if std::mem::replace(&mut self.has_fields, true) {
@@ -137,7 +138,7 @@ impl Line {
 }
 
 impl<'kvs> VisitSource<'kvs> for Line {
-    /// A field without a value is left out, and so is the news that nothing was suppressed.
+    /// Skips fields without a value, and `suppressed` when it is 0.
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
         let is_nothing = key.as_str() == "suppressed" && value.to_u64() == Some(0);
         if !is_nothing && !is_null(&value) {
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_logfmt_and_cannot_be_broken_by_its_values() {
+    fn a_line_is_logfmt_and_escapes_its_values() {
         let pairs = [
             ("entrypoint", "a b".into()),
             ("peer", "[::1]:80".into()),
@@ -194,14 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_ends_in_an_angle_bracket_does_not_swallow_the_space_behind_it() {
+    fn a_value_ending_in_an_angle_bracket_keeps_the_following_space() {
         let pairs = [("entrypoint", "<web>".into()), ("peer", "unix".into())];
         let line = line_of(Style::Journal, &pairs, 0);
         assert_eq!(line, "<6>msg=closed entrypoint=<web> peer=unix\n");
     }
 
     #[test]
-    fn what_has_no_value_is_left_out() {
+    fn fields_without_a_value_are_left_out() {
         let pairs = [
             ("address", Value::null()),
             ("suppressed", 0_u64.into()),

@@ -1,4 +1,5 @@
-//! Log lines on stderr: bounded per cause, written by a thread of their own so that a blocked stderr blocks nothing.
+//! Log lines on stderr: limited per cause, and written by a dedicated thread so that a blocked
+//! stderr blocks nothing else.
 
 mod flood;
 mod line;
@@ -15,27 +16,29 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use flood::{Cause, Floods, WINDOW};
 use line::Style;
 
-/// Lines that wait while stderr takes none. What comes after is dropped and counted.
+/// Lines that may be queued while stderr is blocked. Further lines are dropped and counted.
 const QUEUE_LINES: usize = 1024;
-/// The same for lines of the target `setup`: a configuration has a bounded number, and each is news.
+/// The same for lines with the target `setup`: a configuration has a bounded number of them, and
+/// each matters.
 const SETUP_QUEUE_LINES: usize = 65_536;
-/// Lines of one cause about one object that are written in a window.
+/// Lines with the same cause and object that are written per window.
 const LINES_PER_WINDOW: u32 = 10;
-/// Access lines that are written in a window: each is news, but a flood of them is not.
+/// Access lines that are written per window. Each one matters, but a flood of them does not.
 const ACCESS_LINES_PER_WINDOW: u32 = 1000;
-/// How long the end of the program waits for stderr to take what is queued. It may wait twice and is to end within a second.
+/// How long the program waits at its end for stderr to take the queued lines. It may wait twice and
+/// must end within a second.
 const FLUSH: Duration = Duration::from_millis(400);
 
 static LOGGER: OnceLock<&'static Logger> = OnceLock::new();
 
-/// Installs the logger. Everything logged before is lost, so call it first. With `access`, access lines are written whatever
-/// the level.
+/// Installs the logger.
 ///
-/// Lines of the target `access` have a limit of their own, and those of the target `setup`, which say how a configuration came
-/// into force, have none.
+/// Everything logged before is lost, so call this first. With `access`, access lines are written at
+/// any level. Lines with the target `access` have their own limit. Lines with the target `setup`,
+/// which report how a configuration came into force, have none.
 ///
 /// # Errors
-/// When no thread can be started, or a logger is installed already.
+/// Returns an error if no thread can be started, or a logger is already installed.
 pub fn install(level: LevelFilter, access: bool) -> io::Result<()> {
     let (sender, receiver) = channel();
     let style = Style::of_stderr();
@@ -48,7 +51,7 @@ pub fn install(level: LevelFilter, access: bool) -> io::Result<()> {
         floods: Mutex::default(),
     }));
     let thread = std::thread::Builder::new().name("log".into());
-    // It formats nothing: a small stack does.
+    // The thread formats nothing, so a small stack is enough.
     thread
         .stack_size(64 * 1024)
         .spawn(move || logger.write_lines(&receiver))?;
@@ -60,7 +63,7 @@ pub fn install(level: LevelFilter, access: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes lines of another level from now on, and access lines or none. Without a logger nothing happens.
+/// Changes the level, and whether access lines are written. Does nothing without a logger.
 pub fn set(level: LevelFilter, access: bool) {
     let Some(logger) = LOGGER.get() else {
         return;
@@ -74,12 +77,12 @@ pub fn set(level: LevelFilter, access: bool) {
     log::set_max_level(level.max(access_level));
 }
 
-/// Writes `text` to stderr as it is, after what was logged before. Whether or not somebody reads it, this returns within half a
-/// second.
+/// Writes `text` unchanged to stderr, after everything logged before. Returns within half a second
+/// even if stderr is blocked.
 pub fn say(text: &str) {
     let text = format!("{text}\n");
     match LOGGER.get() {
-        // The log thread alone writes, so that two never wait for the same room.
+        // Only the log thread writes, so that two threads never compete for the same space.
         Some(logger) => {
             logger.send(text, SETUP_QUEUE_LINES);
             logger.flush();
@@ -88,10 +91,10 @@ pub fn say(text: &str) {
     }
 }
 
-/// What goes to the log thread.
+/// A message to the log thread.
 enum Message {
     Line(String),
-    /// Answer when all before this has been written.
+    /// Answers once everything before this has been written.
     Flush(SyncSender<()>),
 }
 
@@ -100,7 +103,7 @@ struct Logger {
     /// A [`LevelFilter`] as a number.
     level: AtomicU8,
     sender: Sender<Message>,
-    /// Lines that were sent and are not written yet.
+    /// Lines that were sent and not yet written.
     waiting: AtomicUsize,
     dropped: AtomicU64,
     floods: Mutex<Floods>,
@@ -135,7 +138,7 @@ impl Log for Logger {
 }
 
 impl Logger {
-    /// Whether this line may be written; if so, how many like it were left out before.
+    /// Returns how many similar lines were left out before, or `None` if this line is left out too.
     fn admit(&self, record: &Record<'_>) -> Option<u64> {
         let (limit, object) = match record.target() {
             "access" => (ACCESS_LINES_PER_WINDOW, String::new()),
@@ -164,7 +167,7 @@ impl Logger {
         }
     }
 
-    /// The log thread: the only one that a blocked stderr can block.
+    /// Runs the log thread, the only thread that a blocked stderr can block.
     fn write_lines(&self, receiver: &Receiver<Message>) {
         let mut told = Instant::now();
         loop {
@@ -174,7 +177,7 @@ impl Logger {
                     told = Instant::now();
                     self.write_left_out(false);
                     if self.floods().nothing_is_left_out() {
-                        // Sleeps for good until there is a line, so that an idle proxy never wakes.
+                        // Sleep until there is a line, so that an idle proxy never wakes.
                         match receiver.recv() {
                             Ok(message) => self.receive(message, &mut told),
                             Err(_) => return,
@@ -185,7 +188,7 @@ impl Logger {
             }
             let dropped = self.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
-                let text = "lines were dropped because nobody read stderr";
+                let text = "lines dropped because stderr was blocked";
                 stderr::write_all(&self.style.own_line(text, "", dropped));
             }
         }
@@ -208,7 +211,7 @@ impl Logger {
         }
     }
 
-    /// Tells how many lines were left out by windows that have ended since, or by all.
+    /// Reports how many lines were left out in windows that have ended, or in all windows.
     fn write_left_out(&self, all: bool) {
         let left_out = self.floods().left_out(Instant::now(), all);
         for flood::LeftOut {
@@ -217,13 +220,14 @@ impl Logger {
             count,
         } in left_out
         {
-            let text = format!("more lines were left out like: {what}");
+            let text = format!("similar lines left out: {what}");
             stderr::write_all(&self.style.own_line(&text, &object, count));
         }
     }
 }
 
-/// The libraries' own debugging talk, at every event of the loop, which would drown ours.
+/// Returns whether the record is debug output of a library, which comes with every event of the
+/// loop and would drown out our lines.
 fn is_foreign_noise(record: &Record<'_>) -> bool {
     let target = record.target();
     let is_ours = target.starts_with("coracle") || matches!(target, "access" | "setup");

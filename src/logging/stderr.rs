@@ -1,4 +1,4 @@
-//! Writing to stderr without ever panicking, and at the end without waiting for good.
+//! Writes to stderr without ever panicking and, at the end of the program, without waiting forever.
 
 use std::time::{Duration, Instant};
 
@@ -6,23 +6,24 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, write};
 use rustix::stdio::stderr;
 
-/// Writes all of it, however long nobody reads. There is nowhere to report that stderr is gone.
+/// Writes all of `text`, however long stderr is blocked. If stderr is gone, there is nowhere to
+/// report it.
 pub(super) fn write_all(text: &str) {
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
         match write(stderr(), rest) {
             Ok(n) => rest = &rest[n..],
             Err(Errno::INTR) => {}
-            // Somebody else who has the same terminal or pipe made it non-blocking.
+            // Another process that shares the terminal or pipe made it non-blocking.
             Err(Errno::AGAIN) => drop(is_writable(None)),
             Err(_) => return,
         }
     }
 }
 
-/// Writes as much of it as is read within `limit`.
+/// Writes as much of `text` as is read within `limit`.
 pub(super) fn write_within(text: &str, limit: Duration) {
-    /// What is written to a pipe, a socket or a terminal that is said to be writable without blocking.
+    /// The size of a write that does not block on a pipe, socket or terminal reported as writable.
     const CHUNK_BYTES: usize = 256;
     let deadline = Instant::now() + limit;
     let mut rest = text.as_bytes();
@@ -39,7 +40,7 @@ pub(super) fn write_within(text: &str, limit: Duration) {
     }
 }
 
-/// Waits until a write would not block; false when that is not so within `limit`.
+/// Waits until a write would not block. Returns `false` if that takes longer than `limit`.
 fn is_writable(limit: Option<Duration>) -> bool {
     let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     let stderr = stderr();

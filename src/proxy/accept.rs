@@ -1,4 +1,5 @@
-//! One listener's accept loop: it admits, backs off and waits for room, and runs until it is cancelled.
+//! One listener's accept loop: admits connections, backs off on errors, waits for room, and runs
+//! until cancelled.
 
 use std::cell::Cell;
 use std::io;
@@ -15,24 +16,24 @@ use crate::conn::{self, CurrentRoute};
 use crate::net::{Listener, Reactor, Stream};
 use crate::state::{AcceptError, Backoff, CloseReason, Conn, Conns, Guard, Peer, Phase, Throttle};
 
-/// The first wait after the kernel had no room; it doubles while that lasts.
+/// The first pause after the kernel had no room; it doubles while that lasts.
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
-/// The longest wait: what recovers is noticed within it.
+/// The longest pause, and so the longest time until a recovery is noticed.
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
-/// While others wait for a place in the set, a connection keeps its own for this long after one side has finished and nothing has passed
-/// since: as in the example of `timeout client-fin` in HAProxy's manual.
+/// How long a half-closed connection may stay silent while others wait for a place in the set. The
+/// value is the one in the example of `timeout client-fin` in HAProxy's manual.
 const HALF_CLOSED_STAYS: Duration = Duration::from_secs(30);
-/// How long nobody is accepted after one has given way.
+/// How long accepting pauses after a connection was closed to make room.
 const GIVES_WAY: Duration = Duration::from_secs(1);
 
-/// A listener, and where its connections go.
+/// A listener and the route of its connections.
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) listener: Listener,
     pub(super) route: CurrentRoute,
 }
 
-/// Accepts connections into the set until it is cancelled. `capacity` is how many there may be.
+/// Accepts connections into the set until cancelled. `capacity` limits how many there may be.
 pub(super) async fn accept(
     executor: Rc<LocalExecutor<'static>>,
     reactor: Rc<Reactor>,
@@ -58,7 +59,7 @@ pub(super) async fn accept(
         entrypoint.counters.accept_errors.of(reason).increment();
         let is_first = back_off.is_fresh();
         let pause = back_off.pause();
-        // One client that leaves early is no reason to let the next one wait. An error that stays is.
+        // One client that leaves early must not delay the next one. A persistent error must.
         if reason == AcceptError::Aborted && is_first {
             continue;
         }
@@ -74,8 +75,11 @@ pub(super) async fn accept(
     }
 }
 
-/// Accepts the next client when there is a place in the set for it, and not before: until then it waits in the kernel's backlog. Between
-/// finding the place and taking it nobody else runs, so that all listeners together admit no more than `capacity`.
+/// Accepts the next client once the set has a place for it; until then the client waits in the
+/// kernel's backlog.
+///
+/// No other task runs between finding the place and taking it, so all listeners together admit no
+/// more than `capacity`.
 async fn next_client(
     reactor: &Rc<Reactor>,
     door: &Door,
@@ -105,13 +109,18 @@ async fn next_client(
     }
 }
 
-/// Waits for a place in a set that is full. Connections that wait for each other in a circle, through other proxies or an address that is ours
-/// only in the kernel's tables, would hold all places for ever once their client has finished: so whoever is half-closed and has been silent for
-/// the longest gives way, and with it the whole circle.
+/// Waits for a place in a full set.
+///
+/// Connections can wait for each other in a circle, through other proxies or through an address
+/// that is ours only in the kernel's tables. Once their client has finished, they would hold all
+/// places forever. So the half-closed connection that has been silent the longest is closed, and
+/// the whole circle with it.
 async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: &Cell<Capacity>) {
-    /// What was cut leaves the set when its task is dropped, which is at once, but not yet.
+    /// A killed connection leaves the set when its task is dropped, which happens soon, but not
+    /// yet.
     const AT_LEAST: Duration = Duration::from_millis(100);
-    /// Who is so late has not run meanwhile, and a pause of the program is nobody's silence.
+    /// A wake-up this late means that the program did not run, and that time does not count as
+    /// silence.
     const PAUSE_MIN: Duration = Duration::from_secs(1);
     let is_half_closed = |conn: &Conn| conn.phase() == Phase::HalfClosed;
     let mut free = pin!(conns.place(|| capacity.get().connections));
@@ -130,7 +139,7 @@ async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: &Cell<Capacity>) 
             if reactor.now() >= until + PAUSE_MIN {
                 awake_since = Some(reactor.now());
             }
-            // In the next iteration what has come meanwhile is read first.
+            // In the next iteration, what has arrived meanwhile is read first.
             reactor.sleep(Duration::from_millis(1)).await;
             false
         };
@@ -143,15 +152,15 @@ async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: &Cell<Capacity>) 
             && is_over(awake_since.map_or(since, |awake| since.max(awake)))
         {
             log::warn!(id:% = id;
-                "no room, and others wait: a half-closed connection that was silent for {} s gives way", HALF_CLOSED_STAYS.as_secs());
+                "making room: closing a half-closed connection that was silent for {} s", HALF_CLOSED_STAYS.as_secs());
             conns.kill(id, CloseReason::GaveWay, now);
-            // Its reset goes round the circle, which must not grow again meanwhile.
+            // The reset travels round the circle, which must not grow again meanwhile.
             reactor.sleep(GIVES_WAY).await;
         }
     }
 }
 
-/// Puts one connection into the set and starts its task, which owns the socket and the guard.
+/// Adds one connection to the set and starts its task, which owns the socket and the guard.
 fn admit(executor: &LocalExecutor<'static>, door: &Door, stream: Stream, peer: Peer) {
     let route = door.route.get();
     let (entrypoint, service) = (&route.entrypoint, &route.service);
@@ -160,7 +169,7 @@ fn admit(executor: &LocalExecutor<'static>, door: &Door, stream: Stream, peer: P
     conn.owned_by(executor.spawn(conn::serve(guard, route, stream)));
 }
 
-/// Keeps a listener from waking the loop: it is level-triggered, and would do so without end.
+/// Keeps a listener from waking the loop: it is level-triggered and would wake it endlessly.
 struct Muted<'a>(&'a Door);
 
 impl<'a> Muted<'a> {
@@ -184,13 +193,15 @@ impl Drop for Muted<'_> {
     }
 }
 
-/// Waits until a connection has left the set, which gives its descriptors back, or for `at_most`: others have descriptors too.
+/// Waits until a connection has left the set and freed its descriptors, or for `at_most`, because
+/// others free descriptors too.
 async fn room(reactor: &Rc<Reactor>, conns: &Conns, at_most: Duration) {
     let fewer = conns.below(conns.len());
     fewer.or(reactor.sleep(at_most)).await;
 }
 
-/// The sorts of accept(2)'s errors. Network errors of the connection itself count as aborted, as accept(2) advises.
+/// Classifies errors of accept(2). Network errors of the connection itself count as aborted, as
+/// accept(2) advises.
 fn classify(error: &io::Error) -> AcceptError {
     use rustix::io::Errno;
     match Errno::from_io_error(error) {
@@ -216,11 +227,11 @@ fn classify(error: &io::Error) -> AcceptError {
 fn remedy(reason: AcceptError) -> &'static str {
     match reason {
         AcceptError::ProcessDescriptors => {
-            "no descriptor left: raise the limit of open files (ulimit -n)"
+            "out of file descriptors; raise the limit of open files (ulimit -n)"
         }
-        AcceptError::SystemDescriptors => "the system has no descriptor left: raise fs.file-max",
-        AcceptError::Memory => "the kernel has no memory for it",
-        AcceptError::Aborted => "it fails again and again, as by a firewall or without a network",
-        AcceptError::Other => "it failed",
+        AcceptError::SystemDescriptors => "out of file descriptors system-wide; raise fs.file-max",
+        AcceptError::Memory => "the kernel has no memory for the connection",
+        AcceptError::Aborted => "repeated failures, perhaps from a firewall or a missing network",
+        AcceptError::Other => "unexpected error",
     }
 }

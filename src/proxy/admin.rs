@@ -1,4 +1,4 @@
-//! The admin endpoint of the configuration in force, and the one that replaces it when a reload changes it.
+//! The admin endpoint of the configuration in force, and its replacement when a reload changes it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::config::{self, Config};
 pub(super) struct Admin {
     commander: Commander,
     configured: Configured,
-    /// Its sockets, until it serves.
+    /// The open sockets, until the endpoint serves.
     bound: Option<Endpoint>,
     serving: Option<Serving>,
 }
 
-/// An endpoint that serves already, of a configuration that is to come into force.
+/// An endpoint that already serves, for a configuration that is about to come into force.
 #[derive(Debug)]
 pub(super) struct Next {
     configured: Configured,
@@ -28,10 +28,10 @@ pub(super) struct Next {
 }
 
 impl Admin {
-    /// Opens what is configured, which may be nothing.
+    /// Opens the configured sockets, if any.
     ///
     /// # Errors
-    /// What cannot be had.
+    /// Returns an error if a socket cannot be opened.
     pub(super) fn bind(config: &Config, commander: Commander) -> Result<Self, BindError> {
         let configured = Configured::by(config);
         let bound = Endpoint::bind(&configured.admin, None)?;
@@ -43,15 +43,15 @@ impl Admin {
         })
     }
 
-    /// Its TCP address, before it serves.
+    /// Returns the TCP address, before the endpoint serves.
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
         self.bound.as_ref()?.local_addr()
     }
 
-    /// Has it serve.
+    /// Starts serving.
     ///
     /// # Errors
-    /// When there is no thread for it.
+    /// Returns an error if the thread cannot be started.
     pub(super) fn start(&mut self, ground: &Ground) -> Result<(), BindError> {
         let started = self
             .bound
@@ -61,7 +61,7 @@ impl Admin {
         Ok(())
     }
 
-    /// How many descriptors the clients of the control socket may take.
+    /// Returns how many descriptors the clients of the control socket may use.
     pub(super) fn control_clients(&self) -> usize {
         let has_control = self.serving.as_ref().is_some_and(Serving::takes_orders);
         match has_control {
@@ -70,12 +70,15 @@ impl Admin {
         }
     }
 
-    /// Starts the endpoint of another configuration; `None` if it is the same. Sockets that the configuration leaves alone are shared
-    /// with the one that serves, so that nobody in their backlogs is refused. To be followed by [`commit`](Self::commit) or
-    /// [`restore`](Self::restore).
+    /// Starts the endpoint of another configuration. Returns `None` if it is the same.
+    ///
+    /// Sockets that the configuration does not change are shared with the current endpoint, so that
+    /// no client in their backlogs is refused. The caller must follow with [`commit`](Self::commit)
+    /// or [`restore`](Self::restore).
     ///
     /// # Errors
-    /// What cannot be had. Then everything is as it was.
+    /// Returns an error if a socket cannot be opened or the thread cannot be started. Nothing has
+    /// changed then.
     pub(super) async fn prepare(
         &mut self,
         ground: &Ground,
@@ -99,7 +102,7 @@ impl Admin {
         }))
     }
 
-    /// Has the next one take the place of the one that serves.
+    /// Replaces the current endpoint with `next`.
     pub(super) fn commit(&mut self, next: Next) {
         let before = std::mem::replace(&mut self.serving, next.serving);
         if let Some(before) = before {
@@ -108,7 +111,7 @@ impl Admin {
         self.configured = next.configured;
     }
 
-    /// Has the one that served serve again if it was ended for another one, which has to have ended.
+    /// Restarts the current endpoint if it was ended for another one, which must have ended by now.
     pub(super) async fn restore(&mut self, ground: &Ground) {
         let is_wanted = self.configured.admin.listen.is_some();
         if self.serving.is_some() || !is_wanted {
@@ -123,7 +126,7 @@ impl Admin {
         match serving {
             Ok(serving) => self.serving = serving,
             Err(why) => {
-                log::error!("{why}; it was closed for a configuration that cannot be applied")
+                log::error!("{why}; it was closed for a configuration that was then rejected")
             }
         }
     }
@@ -135,7 +138,7 @@ impl Admin {
     ) -> Result<Option<Serving>, BindError> {
         let now = self.serving.as_ref().map(|it| (&self.configured.admin, it));
         let mut bound = Endpoint::bind(&configured.admin, now);
-        // Such as 127.0.0.1:2672 on the way to all interfaces.
+        // For example, 127.0.0.1:2672 when the new address is the wildcard.
         let is_in_the_way = |it: &mut Serving| {
             let address = configured.admin.listen;
             address.is_some_and(|address| it.is_in_the_way(address))
@@ -151,7 +154,7 @@ impl Admin {
     }
 }
 
-/// Opens what an endpoint that was told to close has a moment longer.
+/// Opens sockets whose addresses a closing endpoint may hold for a moment longer.
 async fn bound_again(
     ground: &Ground,
     configured: &config::Admin,

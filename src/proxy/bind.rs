@@ -1,4 +1,4 @@
-//! Opening the listeners, and saying what to do where one cannot be had.
+//! Opens the listeners, and suggests a remedy when one cannot be opened.
 
 use std::fmt;
 use std::io;
@@ -44,7 +44,7 @@ impl BindError {
     }
 
     pub(super) fn names(error: io::Error) -> Self {
-        Self::thread("the look-ups of servers' names", &error)
+        Self::thread("name look-ups", &error)
     }
 
     pub(super) fn thread(who: &str, error: &io::Error) -> Self {
@@ -67,7 +67,7 @@ impl BindError {
 
     pub(super) fn no_memory(limit: String) -> Self {
         Self::new(format!(
-            "the memory limit of {limit} of the control group leaves no room for a connection; raise it (MemoryMax= in the unit)"
+            "the control group's memory limit of {limit} leaves no room for a connection; raise it (MemoryMax= in the unit)"
         ))
     }
 
@@ -85,34 +85,34 @@ impl BindError {
         let is_unix = address_text.starts_with("unix:");
         let remedy = match error.kind() {
             AddrInUse if is_unix => {
-                "another program listens there, or the path is no socket; remove it or choose another"
+                "another program listens there, or the path is not a socket; remove it or choose another path"
             }
             AddrInUse if reuse => {
-                "another program listens there that is of another user or does not share the port; stop it (`ss -ltnp` names it) or choose another port"
+                "another program listens there that belongs to another user or does not share the port; stop it (`ss -ltnp` shows it) or choose another port"
             }
             AddrInUse => {
-                "another program listens there; stop it (`ss -ltnp` names it) or choose another port"
+                "another program listens there; stop it (`ss -ltnp` shows it) or choose another port"
             }
             WouldBlock if is_unix => {
-                "another program keeps the directory locked (`lslocks` names it); stop it, or choose another directory"
+                "another program has locked the directory (`lslocks` shows it); stop it or choose another directory"
             }
-            PermissionDenied if is_unix => "choose a directory that this user may write to",
+            PermissionDenied if is_unix => "choose a directory that this user can write to",
             PermissionDenied => {
                 "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port, or run as root or with the capability"
             }
             NotFound => "the directory does not exist; create it",
-            AddrNotAvailable => "this machine has no such address; `ip addr` lists those it has",
+            AddrNotAvailable => "this machine does not have this address; see `ip addr`",
             _ if is_no_ipv6(error) && !is_unix => {
-                "this machine has no IPv6; give an IPv4 address, or `*` for all"
+                "this machine has no IPv6; use an IPv4 address, or `*` for all addresses"
             }
             Unsupported => {
-                "the kernel lacks this call, or a sandbox forbids it; Linux 3.10 or later has it"
+                "the kernel lacks this system call, or a sandbox forbids it; Linux 3.10 and later have it"
             }
             _ if errno == Some(Errno::MFILE) => {
                 "raise the limit of open files (ulimit -n, or LimitNOFILE= in the unit)"
             }
             _ if errno == Some(Errno::NFILE) => {
-                "the system has no descriptor left: raise fs.file-max"
+                "out of file descriptors system-wide; raise fs.file-max"
             }
             _ => "check the address",
         };
@@ -128,7 +128,7 @@ impl BindError {
     }
 }
 
-/// Opens one listener of an entrypoint, or goes on with the socket that was handed over for it.
+/// Opens one listener of an entrypoint, or adopts the socket that was handed over for it.
 pub(super) fn entrypoint(
     reactor: &Rc<Reactor>,
     configured: &config::Entrypoint,
@@ -154,7 +154,7 @@ pub(super) fn entrypoint(
             let inherited = handed.map(|fd| UnixSocket::inherited(fd, path));
             let socket = match inherited {
                 Some(Ok(socket)) => socket,
-                // Its path has been removed, so that nobody can connect to it.
+                // Its path has been removed, so no client can connect to it.
                 Some(Err(_)) | None => UnixSocket::bind(path).map_err(|error| failed(&error))?,
             };
             open_to(socket.path(), &configured.socket)
@@ -165,8 +165,8 @@ pub(super) fn entrypoint(
     Ok(listener)
 }
 
-/// Says where it listens and where connections go, each name once: a forward's entrypoint is named by its address, and the
-/// service of a `to` by its entrypoint.
+/// Logs where a listener listens and where its connections go, without repeating a name: a
+/// forward's entrypoint is named after its address, and the service of a `to` after its entrypoint.
 pub(super) fn log_listening(listen: &Listen, route: &Route, listener: &Listener, inherited: bool) {
     const SERVERS: usize = 8;
     let address = listener.local_addr();
@@ -184,17 +184,18 @@ pub(super) fn log_listening(listen: &Listen, route: &Route, listener: &Listener,
         inherited = inherited.then_some(true); "listening");
     if let Some(ip) = address.map(|address| address.ip()).filter(is_absent) {
         log::warn!(target: "setup", entrypoint = name;
-            "this machine does not have the address {ip} yet; connections arrive when it does");
+            "this machine does not have the address {ip} yet; connections arrive once it does");
     }
 }
 
-/// Whether no interface has this address: without IP_FREEBIND it cannot be bound. An address of all interfaces can.
+/// Returns whether no interface has this address, so that it cannot be bound without IP_FREEBIND.
+/// The wildcard address can always be bound.
 fn is_absent(ip: &IpAddr) -> bool {
     let bound = UdpSocket::bind((*ip, 0));
     bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
-/// Gives a listener that is there the keep-alive, mode and group of another configuration.
+/// Applies another configuration's keep-alive, mode and group to an existing listener.
 pub(super) fn adapt(
     listener: &Listener,
     configured: &config::Entrypoint,
@@ -212,7 +213,7 @@ pub(super) fn adapt(
     }
 }
 
-/// What a listener that is there had before it was adapted.
+/// The settings of an existing listener before it was adapted.
 #[derive(Debug)]
 pub(super) struct Before {
     keepalive: Option<Keepalive>,
@@ -221,7 +222,7 @@ pub(super) struct Before {
 }
 
 impl Before {
-    /// What a listener has that was opened for `configured`.
+    /// Returns the settings of a listener that was opened for `configured`.
     pub(super) fn of(listener: &Listener, configured: &config::Entrypoint) -> Self {
         Self {
             keepalive: configured.keepalive.map(Keepalive::after),
@@ -229,7 +230,7 @@ impl Before {
         }
     }
 
-    /// Gives it that again.
+    /// Restores the settings.
     pub(super) fn restore(&self, listener: &Listener) -> io::Result<()> {
         listener.set_keepalive(self.keepalive)?;
         if let Some((path, (mode, group))) = listener.path().zip(self.access) {
@@ -240,29 +241,29 @@ impl Before {
     }
 }
 
-/// Lets in whom the configuration says.
+/// Sets the socket's group and mode as configured.
 pub(super) fn open_to(socket: &UnixPath, access: &config::SocketAccess) -> Result<(), String> {
     if let Some(group) = &access.group {
         let Some(number) = sys::group::id(group) else {
             return Err(format!(
-                "there is no group `{group}` for `socket_group`; `getent group` lists them"
+                "`socket_group`: there is no group `{group}`; `getent group` lists all groups"
             ));
         };
         socket.set_group(number).map_err(|error| {
             format!(
-                "the socket cannot be given to the group `{group}`: {error}; this takes a member of it (SupplementaryGroups= in the unit), or root"
+                "`socket_group`: cannot change the group to `{group}`: {error}; run coracle as a member of it (SupplementaryGroups= in the unit) or as root"
             )
         })?;
     }
     if let Some(mode) = access.mode {
         socket
             .set_mode(mode)
-            .map_err(|error| format!("`socket_mode` cannot be set: {error}"))?;
+            .map_err(|error| format!("cannot set `socket_mode`: {error}"))?;
     }
     Ok(())
 }
 
-/// What a listener really listens on.
+/// Returns what a listener actually listens on.
 pub(super) fn local(listen: &Listen, listener: &Listener) -> Local {
     match (listen, listener.local_addr()) {
         (_, Some(address)) => Local::Tcp(address),
@@ -271,7 +272,7 @@ pub(super) fn local(listen: &Listen, listener: &Listener) -> Local {
     }
 }
 
-/// The same, as a place where a connection to a server could lead.
+/// Returns the listener as an address that a connection to a server could lead back to.
 pub(super) fn own(
     entrypoint: &Entrypoint,
     listen: &Listen,

@@ -6,27 +6,28 @@ use super::bind::BindError;
 use crate::net::{MemoryLimits, Reactor};
 use crate::sys;
 
-/// What an idle connection takes: two sockets are 7.5 KB of the kernel's memory, its task and its entry less than 1 KiB of the process's.
+/// The memory of an idle connection: its two sockets take 7.5 KB in the kernel, its task and entry
+/// less than 1 KiB in the process.
 const IDLE_BYTES: u64 = 9 * 1024;
 
-/// What the rest of the program takes: code, the log's queue, answers of the admin endpoint.
+/// The memory of the rest of the program: code, the log's queue, answers of the admin endpoint.
 const PROGRAM_BYTES: u64 = 8 << 20;
 
-/// What may be held for blocked receivers where it is not known how much memory there is.
+/// How much may be held for blocked receivers if the amount of memory is unknown.
 const HELD_BYTES: usize = 16 << 20;
 
-/// How many connections there may be, and why no more.
+/// How many connections there may be, and what limits them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Capacity {
     pub(super) connections: usize,
     pub(super) by: Limit,
     /// The limit of open files.
     pub(super) open_files: usize,
-    /// The memory that the control group allows, in bytes.
+    /// The memory limit of the control group, in bytes.
     pub(super) memory: Option<u64>,
     /// Pipes for long streams.
     pub(super) pipes: usize,
-    /// What blocked receivers may take.
+    /// How much memory blocked receivers may take.
     pub(super) limits: MemoryLimits,
     machine: Machine,
 }
@@ -47,12 +48,12 @@ impl Limit {
         }
     }
 
-    /// What is reached, and what to do.
+    /// Returns which limit is reached and how to raise it.
     pub(super) fn remedy(self) -> &'static str {
         match self {
             Self::OpenFiles => "the limit of open files is reached; raise it (ulimit -n)",
             Self::Memory => {
-                "the memory limit of the control group is reached; raise it (MemoryMax= in the unit)"
+                "the control group's memory limit is reached; raise it (MemoryMax= in the unit)"
             }
         }
     }
@@ -62,18 +63,18 @@ impl Limit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Machine {
     open_files: usize,
-    /// Open files that are there already.
+    /// Files that are already open.
     open_now: usize,
     memory: Option<u64>,
-    /// What the machine has, if it says so.
+    /// The machine's memory, if known.
     memory_total: Option<u64>,
 }
 
 impl Capacity {
-    /// Raises the limit of open files as far as it goes, and asks how much memory there may be.
+    /// Raises the limit of open files as far as possible, and reads the memory limit.
     ///
     /// # Errors
-    /// When there is no room for a single connection.
+    /// Returns an error if there is no room for a single connection.
     pub(super) fn of_this_process() -> Result<Self, BindError> {
         let open_files = sys::descriptors::raise_limit();
         let capacity = Self::of(Machine {
@@ -89,7 +90,7 @@ impl Capacity {
         }
     }
 
-    /// The same where so many more descriptors are open, or fewer.
+    /// Returns the capacity with `more` more open descriptors, or fewer if negative.
     #[must_use]
     pub(super) fn with_more_open(&self, more: isize) -> Self {
         Self::of(Machine {
@@ -99,10 +100,10 @@ impl Capacity {
     }
 
     fn of(machine: Machine) -> Self {
-        /// For look-ups of names, and whatever a library opens for a moment.
+        /// For name look-ups and whatever a library opens briefly.
         const SPARE_FILES: usize = 4;
         let open_files = machine.open_files;
-        // The admin endpoint serves at most 32 clients; with few descriptors it has to do with fewer.
+        // The admin endpoint serves at most 32 clients, and fewer if there are few descriptors.
         let admin = (open_files / 8).clamp(4, 33);
         let pipes = (open_files / 128).min(Reactor::PIPES);
         let taken = machine.open_now + admin + 2 * pipes + SPARE_FILES;
@@ -120,7 +121,7 @@ impl Capacity {
             pipes,
             limits: match machine.memory {
                 Some(memory) => limits(memory, connections),
-                // The kernel has a limit of its own for all sockets of the machine (net.ipv4.tcp_mem).
+                // The kernel has its own limit for all sockets of the machine (net.ipv4.tcp_mem).
                 None => MemoryLimits {
                     held_bytes: machine
                         .memory_total
@@ -132,24 +133,27 @@ impl Capacity {
         }
     }
 
-    /// The memory limit for people.
+    /// Formats the memory limit for people.
     pub(super) fn memory_text(&self) -> String {
         self.memory
             .map_or("none".to_owned(), |bytes| Bytes(bytes).to_string())
     }
 }
 
-/// What is left of a memory limit for connections: a tiny one is shared with the program by halves.
+/// Returns the part of a memory limit that is left for connections. The program takes at most half
+/// of a tiny limit.
 fn room(memory: u64) -> u64 {
     memory - PROGRAM_BYTES.min(memory / 2)
 }
 
-/// How many connections a memory limit has room for if each has a blocked receiver: in seven eighths of it.
+/// Returns how many connections fit into seven eighths of the room in a memory limit if every one
+/// has a blocked receiver.
 fn by_memory(memory: u64) -> usize {
     size(room(memory) / 8 * 7 / (IDLE_BYTES + MemoryLimits::STALLED_BYTES as u64))
 }
 
-/// A sixteenth of the memory for what is held; the rest, which is another sixteenth at least, for larger buffers.
+/// Divides the room: a sixteenth for held bytes and, for larger buffers, what the connections
+/// leave, which is at least another sixteenth.
 fn limits(memory: u64, connections: usize) -> MemoryLimits {
     let room = room(memory);
     let held = room / 16;
@@ -164,7 +168,7 @@ fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// A number of bytes in the largest unit that divides it.
+/// A number of bytes, displayed in the largest unit that divides it.
 struct Bytes(u64);
 
 impl fmt::Display for Bytes {
@@ -207,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tiny_limit_leaves_some_room_and_none_says_so() {
+    fn a_tiny_limit_leaves_some_room_or_is_an_error() {
         assert_eq!(capacity(1_024, Some(4 * MIB)).connections, 71);
         let none = capacity(1_024, Some(32 * 1024));
         assert_eq!((none.connections, none.by), (0, Limit::Memory));
@@ -216,13 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn all_that_connections_may_take_fits_in_the_limit() {
+    fn the_allowances_of_all_connections_fit_in_the_limit() {
         for mib in [1, 4, 16, 32, 64, 128, 256, 512, 1024, 4096] {
             for open_files in [128, 1_024, 8_192, 65_536, 1 << 20] {
                 let memory = mib * MIB;
                 let capacity = capacity(open_files, Some(memory));
                 let connections = capacity.connections as u64;
-                // Each with what it may take at the moment at which it comes.
+                // Each with the allowance at the moment it arrives.
                 let sockets = (0..capacity.connections).map(|open| {
                     let allowance = capacity.limits.allowance(open);
                     allowance.map_or(MemoryLimits::DEFAULT_BYTES, |allowance| allowance.bytes())
@@ -237,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_written_in_the_largest_unit_that_divides_them() {
+    fn sizes_use_the_largest_unit_that_divides_them() {
         let text = |bytes| Bytes(bytes).to_string();
         assert_eq!(text(128 * MIB), "128MiB");
         assert_eq!(text(1 << 31), "2GiB");

@@ -1,4 +1,4 @@
-//! What a running proxy can be told, and where a new configuration comes from.
+//! The commands that a running proxy takes, and the source of new configurations.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,41 +10,44 @@ use crate::config::{Config, printable};
 
 /// Where the configuration comes from.
 pub trait Source {
-    /// Reads it anew, and checks it.
+    /// Reads and checks the configuration again.
     ///
     /// # Errors
-    /// The text that `coracle check` prints: why it cannot be read, or every mistake in it.
+    /// Returns the text that `coracle check` prints: why the configuration cannot be read, or every
+    /// error in it.
     fn load(&self) -> Result<Config, String>;
 
-    /// Checks a text that stands for the file called `name`, with what the command line adds.
+    /// Checks `text` as if it were the content of the file `name`, combined with the command line.
     ///
     /// # Errors
-    /// Every mistake in it.
+    /// Returns every error in it.
     fn parse(&self, name: &str, text: &str) -> Result<Config, String>;
 
-    /// The file, if there is one.
+    /// Returns the file, if there is one.
     fn file(&self) -> Option<PathBuf>;
 }
 
-/// The changes that a reload has made or would make, one on each line; or why the configuration in force stays.
+/// The changes that a reload has made or would make, one per line, or why the configuration in
+/// force stays.
 pub type Reloaded = Result<String, String>;
 
-/// Something to be done by the supervisor.
+/// A command for the supervisor.
 pub(super) enum Command {
-    /// Read the configuration anew and bring it into force.
+    /// Read the configuration again and bring it into force.
     Reload {
-        /// Who wants it, for the log.
+        /// Who asked for it, for the log.
         by: &'static str,
         answer: Option<Sender<Reloaded>>,
     },
-    /// Say what bringing a configuration into force would change: the file as it is now, or this name and text.
+    /// Report what bringing a configuration into force would change: the current file, or this name
+    /// and text.
     DryRun {
         text: Option<(String, String)>,
         answer: Sender<Reloaded>,
     },
 }
 
-/// Tells a running proxy what to do, from whatever thread.
+/// Sends commands to a running proxy from any thread.
 #[derive(Clone)]
 pub struct Commander(Sender<Command>);
 
@@ -60,13 +63,15 @@ impl Commander {
         (Self(sender), receiver)
     }
 
-    /// Has the configuration read anew and brought into force. `by` says in the log who wants it.
+    /// Reads the configuration again and brings it into force. The log names `by` as the source of
+    /// the request.
     pub fn reload(&self, by: &'static str) {
-        // Where nobody takes it, the proxy has ended.
+        // If sending fails, the proxy has ended.
         let _ = self.0.try_send(Command::Reload { by, answer: None });
     }
 
-    /// Takes an order of the control socket. If the proxy has ended, its answer is dropped.
+    /// Takes an order from the control socket. If the proxy has ended, this drops the order's
+    /// answer channel.
     pub(super) fn take(&self, Order { ask, answer }: Order) {
         let command = match ask {
             Ask::Reload => Command::Reload {
@@ -74,7 +79,7 @@ impl Commander {
                 answer: Some(answer),
             },
             Ask::DryRun(text) => Command::DryRun {
-                // The name is shown in the mistakes.
+                // Error messages show the name.
                 text: text.map(|(name, text)| (printable(&name), text)),
                 answer,
             },

@@ -1,4 +1,5 @@
-//! The end of a running proxy: it stops accepting, lets open connections end for a while, and cuts what is left.
+//! The end of a running proxy: it stops accepting, gives open connections time to end, and cuts the
+//! rest.
 
 use smol::future::FutureExt;
 use smol::stream::{Stream, StreamExt};
@@ -17,28 +18,29 @@ pub struct Drained {
 }
 
 impl Supervisor {
-    /// Stops accepting, lets open connections end, and cuts what is left after `drain_timeout`, or when `stops` yields again.
+    /// Stops accepting, lets open connections end, and cuts the rest after `drain_timeout` or when
+    /// `stops` yields again.
     pub(super) async fn drain(
         mut self,
         signal: Option<&'static str>,
         mut stops: impl Stream<Item = &'static str> + Unpin,
     ) -> Drained {
-        let signal = signal.unwrap_or("the end of the signals");
+        let signal = signal.unwrap_or("end of signals");
         let (shared, reactor) = (&self.ground.shared, &self.ground.reactor);
         let drain_timeout = self.running.config.drain_timeout;
         shared.start_draining();
-        // What has not been told by now is no longer so.
+        // This replaces notifications that were not sent yet: they are outdated.
         let stopping = self.ground.manager.stopping(reactor, drain_timeout);
         self.tasks.telling = stopping.map(|rest| self.ground.spawn(rest));
         self.running.listeners.retain(&Default::default()).await;
         let open = shared.conns.len();
         let limit = humantime::format_duration(drain_timeout);
-        log::info!(signal, open, drain_timeout:% = limit; "draining; a second signal ends at once");
+        log::info!(signal, open, drain_timeout:% = limit; "draining; a second signal stops immediately");
         let all_ended = shared.conns.below(1);
         let timed_out = reactor.sleep(drain_timeout);
         let told_again = async {
             if stops.next().await.is_none() {
-                // Nobody can say it again; that is no second request.
+                // The end of the stream is not a second request.
                 std::future::pending().await
             }
         };
@@ -57,12 +59,12 @@ impl Supervisor {
     }
 }
 
-/// A proxy that drains takes no commands.
+/// Rejects a command, because a draining proxy takes none.
 fn refuse(command: Command) {
-    let why = "coracle: it drains, and takes no other configuration";
+    let why = "coracle: the proxy is draining and accepts no new configuration";
     let answer = match command {
         Command::Reload { by, answer } => {
-            log::warn!(target: "setup", by; "not reloaded: it drains, and takes no other configuration");
+            log::warn!(target: "setup", by; "not reloaded: the proxy is draining and accepts no new configuration");
             answer
         }
         Command::DryRun { answer, .. } => Some(answer),

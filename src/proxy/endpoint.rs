@@ -1,4 +1,5 @@
-//! The admin endpoint with what the proxy adds to it: sockets that are opened or shared, orders, the file of the control socket.
+//! The admin endpoint as the proxy runs it: its sockets, opened or shared, its orders and the
+//! control socket's file.
 
 use std::fs;
 use std::io;
@@ -17,10 +18,10 @@ use crate::admin;
 use crate::config::{self, Config, ControlSocket};
 use crate::net::{UnixPath, UnixSocket};
 
-/// Who may connect to the control socket: its owner and its group.
+/// The control socket's owner and group may connect.
 const MODE: u32 = 0o660;
 
-/// What a configuration says of it.
+/// The part of a configuration that concerns the endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Configured {
     pub(super) admin: config::Admin,
@@ -36,22 +37,22 @@ impl Configured {
     }
 }
 
-/// An endpoint whose sockets listen, with the file of its control socket.
+/// An endpoint whose sockets listen, with the control socket's file.
 #[derive(Debug)]
 pub(super) struct Endpoint(admin::Endpoint, Option<Rc<SocketFile>>);
 
-/// One that serves. Dropping it ends it and removes the file of its control socket.
+/// An endpoint that serves. Dropping it ends it and removes the control socket's file.
 #[derive(Debug)]
 pub(super) struct Serving {
     handle: admin::Handle,
-    /// Its TCP address, with the real port.
+    /// The TCP address, with the actual port.
     address: Option<SocketAddr>,
-    /// Answers it from the loop.
+    /// Answers the endpoint's requests from the event loop.
     answering: Task<()>,
     file: Option<Rc<SocketFile>>,
 }
 
-/// The file of the control socket, removed when the last endpoint that has it ends.
+/// The control socket's file, removed when the last endpoint that shares it ends.
 #[derive(Debug)]
 struct SocketFile(UnixPath);
 
@@ -63,16 +64,17 @@ impl Drop for SocketFile {
 }
 
 impl Endpoint {
-    /// Its TCP address.
+    /// Returns the TCP address.
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
         self.0.local_addr()
     }
 
-    /// Opens what is configured; `None` if that is nothing. Sockets that were configured in the same way before are shared with the
-    /// endpoint that serves `now`.
+    /// Opens the configured sockets. Returns `None` if there are none.
+    ///
+    /// Sockets whose configuration is unchanged are shared with the endpoint that serves `now`.
     ///
     /// # Errors
-    /// What cannot be had.
+    /// Returns an error if a socket cannot be opened.
     pub(super) fn bind(
         configured: &config::Admin,
         now: Option<(&config::Admin, &Serving)>,
@@ -101,10 +103,10 @@ impl Endpoint {
         Ok(Some(Self(endpoint, file)))
     }
 
-    /// Has it serve, on a thread of its own.
+    /// Starts serving on a dedicated thread.
     ///
     /// # Errors
-    /// When there is no thread for it.
+    /// Returns an error if the thread cannot be started.
     pub(super) fn start(
         self,
         ground: &Ground,
@@ -130,21 +132,23 @@ impl Endpoint {
 }
 
 impl Serving {
-    /// Whether nobody else can listen on `address`, which is not its own, as long as this one serves.
+    /// Returns whether this endpoint, on a different address, prevents others from listening on
+    /// `address`.
     pub(super) fn is_in_the_way(&self, address: SocketAddr) -> bool {
         let is_in_the_way = |own: SocketAddr| own != address && own.port() == address.port();
         self.address.is_some_and(is_in_the_way)
     }
 
-    /// Whether it has the control socket.
+    /// Returns whether the endpoint has the control socket.
     pub(super) fn takes_orders(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Ends it without cutting an answer. Its sockets are closed at once, but for those that it shares with another one.
+    /// Ends the endpoint without cutting an answer short. Its sockets close immediately, except
+    /// those shared with another endpoint.
     pub(super) fn retire(self) {
         self.handle.retire();
-        // It ends with the endpoint's thread.
+        // The task ends with the endpoint's thread.
         self.answering.detach();
     }
 }
@@ -188,7 +192,7 @@ fn control(
             Ok(Some(control))
         }
         (Err(error), ControlSocket::Default) => {
-            log::debug!(target: "setup", path:% = path.display(); "there is no control socket: {error}");
+            log::debug!(target: "setup", path:% = path.display(); "no control socket: {error}");
             Ok(None)
         }
         (Err(error), _) => {
@@ -198,7 +202,8 @@ fn control(
     }
 }
 
-/// Where there is no directory for it, which is usual, nothing is tried.
+/// Checks that the socket's directory exists. Usually it does not, and then binding is not
+/// attempted.
 fn has_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::metadata(directory).map(drop)
@@ -206,7 +211,7 @@ fn has_directory(path: &Path) -> io::Result<()> {
 
 fn bind_control(path: &Path) -> io::Result<Controlled> {
     let socket = UnixSocket::bind(path)?;
-    // Before anybody can connect.
+    // Before any client can connect.
     socket.path().set_mode(MODE)?;
     let (listener, path) = socket.listen()?;
     let file = Rc::new(SocketFile(path));

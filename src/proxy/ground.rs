@@ -1,4 +1,4 @@
-//! What everything that runs stands on.
+//! The context that everything running in the proxy shares.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use crate::conn::CurrentTopology;
 use crate::net::{Names, Reactor};
 use crate::state::Shared;
 
-/// The loop, what is known, and what reloads change for all.
+/// The event loop, the shared state, and what reloads change for all tasks.
 #[derive(Clone, Debug)]
 pub(super) struct Ground {
     pub(super) reactor: Rc<Reactor>,

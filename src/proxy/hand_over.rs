@@ -1,4 +1,5 @@
-//! Listening sockets from one process to the next: which that were handed over are used, and which the manager is to keep.
+//! Hands listening sockets from one process to the next: which of them are used, and which the
+//! service manager keeps.
 
 use std::os::fd::OwnedFd;
 
@@ -11,7 +12,7 @@ use crate::net::{Inherited, TcpOptions};
 #[derive(Debug)]
 pub(super) struct Handed {
     pub(super) fd: OwnedFd,
-    /// Whether the manager had it from an earlier process.
+    /// Whether the service manager had it from an earlier process.
     pub(super) from_us: bool,
 }
 
@@ -22,8 +23,10 @@ pub(super) struct HandOver {
 }
 
 impl HandOver {
-    /// Sorts what was handed over. Sockets for which there is no listener any more are closed, by the manager too, since a
-    /// new listener may need their addresses.
+    /// Assigns the sockets that were handed over to the listeners of `config`.
+    ///
+    /// Sockets that no listener uses any more are closed, in the service manager too, because a new
+    /// listener may need their addresses.
     pub(super) fn new(config: &Config, mut inherited: Inherited, manager: &Manager) -> Self {
         let mut sorted = Vec::new();
         if !inherited.is_empty() {
@@ -38,20 +41,21 @@ impl HandOver {
         }
     }
 
-    /// The socket of the next listener.
+    /// Returns the socket for the next listener.
     pub(super) fn next(&mut self) -> Option<Handed> {
         self.sorted.next().flatten()
     }
 }
 
-/// Whether the manager is to keep a listener's socket, because the next process can use it.
+/// Returns whether the service manager should keep a listener's socket for the next process.
 pub(super) fn is_worth_keeping(
     configured: &Entrypoint,
     listen: &Listen,
     handed: Option<&Handed>,
 ) -> bool {
-    // Nobody finds a port again that the kernel chose. With `reuse_port` another process may serve meanwhile, and a socket from
-    // which nobody accepts would take clients from it. A manager that opened it for us (systemd's socket units) has it anyway.
+    // A port chosen by the kernel cannot be found again. With `reuse_port`, another process may
+    // serve meanwhile, and a socket on which nothing accepts would take clients from it. A manager
+    // that opened the socket for us (systemd's socket units) has it anyway.
     let is_found = !matches!(listen, Listen::Tcp { address, .. } if address.port() == 0);
     is_found && !configured.reuse_port && handed.is_none_or(|handed| handed.from_us)
 }
@@ -87,7 +91,7 @@ fn close(mut left: Inherited, manager: &Manager) {
             log::info!(target: "setup", address; "no entrypoint listens here any more");
         } else {
             log::warn!(target: "setup", address, socket = name.as_str();
-                "no entrypoint listens on this socket, which the service manager has opened; it is not used");
+                "no entrypoint listens on this socket, which the service manager opened; ignoring it");
         }
     }
     if forgets {

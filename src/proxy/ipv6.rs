@@ -1,11 +1,12 @@
-//! What to listen on if the machine has no IPv6: all addresses it has are IPv4 ones, so `0.0.0.0` is as good as `[::]`.
+//! Fallback for machines without IPv6: all their addresses are IPv4, so `0.0.0.0` is equivalent to
+//! `[::]`.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 
 use rustix::io::Errno;
 
-/// Binds `[::]` as `0.0.0.0` on a machine without IPv6.
+/// Binds `address`, or `0.0.0.0` instead of `[::]` on a machine without IPv6.
 pub(super) fn with_or_without_ipv6<T>(
     address: SocketAddr,
     bind: impl Fn(SocketAddr) -> io::Result<T>,
@@ -16,7 +17,7 @@ pub(super) fn with_or_without_ipv6<T>(
     }
 }
 
-/// What [`with_or_without_ipv6`] binds in the end.
+/// Returns the address that [`with_or_without_ipv6`] would bind.
 pub(super) fn effective(address: SocketAddr) -> SocketAddr {
     let bind_any = || TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0));
     match is_any(address) && bind_any().is_err_and(|error| is_no_ipv6(&error)) {

@@ -1,4 +1,5 @@
-//! The listeners of a configuration: those that stay are kept, the others are opened before anything is closed.
+//! The listeners of a configuration: unchanged ones stay, and new ones are opened before old ones
+//! are closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use crate::config::{self, Config, Listen};
 use crate::conn::{CurrentRoute, Route};
 use crate::net::Listener;
 
-/// All listeners, each with its accept loop. A number is never used again.
+/// All listeners, each with its accept loop. Their numbers are never reused.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     all: BTreeMap<u64, Listening>,
@@ -28,28 +29,28 @@ pub(super) struct Listeners {
 #[derive(Debug)]
 pub(super) struct Listening {
     listen: Listen,
-    /// What it was opened for, or adapted to.
+    /// The configuration that the listener was opened for or adapted to.
     configured: config::Entrypoint,
-    /// The service manager is to keep its socket for the next process.
+    /// Whether the service manager keeps its socket for the next process.
     is_kept: bool,
     door: Rc<Door>,
     accepting: Task<()>,
 }
 
-/// The listener for one address of a configuration that is to come into force.
+/// The listener for one address of a configuration that is about to come into force.
 #[derive(Debug)]
 pub(super) enum Slot {
-    /// It is there: its number.
+    /// An existing listener, by its number.
     There(u64),
-    /// It has been opened.
+    /// A newly opened listener.
     New(Opened),
 }
 
-/// A listener that has been opened.
+/// A newly opened listener.
 #[derive(Debug)]
 pub(super) struct Opened {
     listener: Listener,
-    /// It was handed over to this process.
+    /// Whether it was handed over to this process.
     is_inherited: bool,
     is_kept: bool,
 }
@@ -62,7 +63,7 @@ pub(super) struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    /// All of a configuration, in its order.
+    /// Iterates over all addresses of a configuration, in order.
     pub(super) fn of(config: &'a Config) -> impl Iterator<Item = Self> {
         config.entrypoints.iter().flat_map(|entrypoint| {
             let listens = entrypoint.listen.iter();
@@ -76,8 +77,10 @@ impl<'a> Wanted<'a> {
 }
 
 impl Listening {
-    /// Whether it is the listener for this address. One that is bound in another way, or that a new one would let others in to than this
-    /// one can be told to, is another one.
+    /// Returns whether this is the listener for `wanted`.
+    ///
+    /// It is not if it was bound with other options, or if it cannot be adapted to the permissions
+    /// that a new listener would have.
     fn is_for(&self, wanted: &Wanted<'_>) -> bool {
         let (old, new) = (&self.configured, wanted.entrypoint);
         let is_default_again = (old.socket.mode.is_some() && new.socket.mode.is_none())
@@ -85,13 +88,13 @@ impl Listening {
         self.listen == *wanted.listen && old.reuse_port == new.reuse_port && !is_default_again
     }
 
-    /// Whether it has to be told of what is configured now.
+    /// Returns whether the listener must be adapted to `configured`.
     fn differs(&self, configured: &config::Entrypoint) -> bool {
         let of = |it: &config::Entrypoint| (it.keepalive, it.socket.clone());
         of(&self.configured) != of(configured)
     }
 
-    /// Whether nobody can listen there as long as this one does.
+    /// Returns whether this listener prevents others from listening on `listen`.
     fn is_in_the_way(&self, listen: &Listen) -> bool {
         match (&self.listen, listen) {
             (Listen::Tcp { address, .. }, Listen::Tcp { address: other, .. }) => {
@@ -129,9 +132,10 @@ impl Listening {
         }
     }
 
-    /// Stops accepting. Who waits in the backlog is reset.
+    /// Stops accepting. Clients in the backlog are reset.
     async fn end(self) {
-        // Cancelled, not only told to stop: with its future and this its listener is closed.
+        // Wait for the cancellation: it drops the future, and dropping `self` then closes the
+        // listener.
         self.accepting.cancel().await;
     }
 
@@ -141,38 +145,38 @@ impl Listening {
 }
 
 impl Listeners {
-    /// All of them.
+    /// Iterates over all listeners.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Listening> {
         self.all.values()
     }
 
-    /// Their numbers.
+    /// Returns the numbers of all listeners.
     pub(super) fn numbers(&self) -> BTreeSet<u64> {
         self.all.keys().copied().collect()
     }
 
-    /// The addresses that an entrypoint listens on, with the ports that the kernel chose.
+    /// Returns the addresses that an entrypoint listens on, with the ports that the kernel chose.
     pub(super) fn addresses(&self, entrypoint: &str) -> Vec<SocketAddr> {
         let of_it = |it: &&Listening| it.door.route.get().entrypoint.name() == entrypoint;
         let of_it = self.iter().filter(of_it);
         of_it.filter_map(|it| it.listener().local_addr()).collect()
     }
 
-    /// The sockets that the service manager is to keep. What cannot be kept, for lack of descriptors, is opened anew by the next
-    /// process.
+    /// Returns the sockets that the service manager should keep. If descriptors run out, the next
+    /// process opens the remaining sockets itself.
     pub(super) fn kept(&self) -> Vec<OwnedFd> {
         let kept = self.iter().filter(|it| it.is_kept);
         kept.filter_map(|it| it.listener().as_fd().try_clone_to_owned().ok())
             .collect()
     }
 
-    /// Has all of them know how many connections there may be.
+    /// Tells every listener how many connections there may be.
     pub(super) fn limit(&self, capacity: &Capacity) {
         self.iter()
             .for_each(|it| it.listener().limit_unsent(capacity.connections));
     }
 
-    /// Has the listener of a slot serve its address from now on. `None` if it has gone meanwhile.
+    /// Puts the listener of a slot into service for its address. Returns `None` if it is gone.
     pub(super) fn put(
         &mut self,
         ground: &Ground,
@@ -200,7 +204,7 @@ impl Listeners {
         Some((number, self.all.get(&number)?))
     }
 
-    /// Closes all but these.
+    /// Closes all listeners except `stays`.
     pub(super) async fn retain(&mut self, stays: &BTreeSet<u64>) {
         let all = std::mem::take(&mut self.all);
         for (number, listening) in all {
@@ -212,7 +216,8 @@ impl Listeners {
         }
     }
 
-    /// The listeners that stay, one for each address of a configuration that has one already.
+    /// Returns, for each address of a configuration, the existing listener that can serve it, if
+    /// any.
     pub(super) fn find(&self, config: &Config) -> Vec<Option<u64>> {
         let mut free: Vec<u64> = self.all.keys().copied().collect();
         let mut find = |wanted: Wanted<'_>| {
@@ -223,10 +228,12 @@ impl Listeners {
         Wanted::of(config).map(&mut find).collect()
     }
 
-    /// Gives those that stay the keep-alive, mode and group of a configuration. Returns what they had, by their numbers.
+    /// Applies a configuration's keep-alive, mode and group to the listeners that stay. Returns
+    /// their previous settings by number.
     ///
     /// # Errors
-    /// The first that cannot have them. Then all have what they had.
+    /// Returns the error of the first setting that cannot be applied. All listeners then have their
+    /// previous settings.
     pub(super) fn adapt(
         &self,
         config: &Config,
@@ -249,7 +256,7 @@ impl Listeners {
         Ok(adapted)
     }
 
-    /// Gives them again what they had.
+    /// Restores the previous settings.
     pub(super) fn adapt_back(&self, adapted: &BTreeMap<u64, Before>) {
         for (number, before) in adapted {
             if let Some(there) = self.all.get(number)
@@ -257,17 +264,18 @@ impl Listeners {
             {
                 let listen = &there.listen;
                 log::error!(
-                    "{listen}: it cannot be given back what it had before the configuration that was refused: {error}"
+                    "{listen}: cannot restore the settings from before the rejected configuration: {error}"
                 );
             }
         }
     }
 
-    /// Opens a listener for each address that has none. Where the system refuses one because a listener of ours that is to go has it,
-    /// that one is closed first.
+    /// Opens a listener for each address that has none. If the address is in use by one of our
+    /// listeners that is about to go, closes that one first.
     ///
     /// # Errors
-    /// The first that cannot be had. Then all are as they were.
+    /// Returns the error of the first listener that cannot be opened. All listeners are then as
+    /// before.
     pub(super) async fn open(
         &mut self,
         ground: &Ground,
@@ -307,7 +315,7 @@ impl Listeners {
                     }));
                 }
                 Err(error) => {
-                    // What was opened may have the addresses of what comes back.
+                    // The new listeners may have the addresses of those to restore.
                     drop(slots);
                     self.restore(ground, closed).await;
                     return Err(error);
@@ -317,7 +325,8 @@ impl Listeners {
         Ok(slots.into_iter().flatten().collect())
     }
 
-    /// Closes these, and notes what they were. False if there are none.
+    /// Closes the listeners `numbers` and records them in `closed`. Returns `false` if there are
+    /// none.
     async fn close(
         &mut self,
         ground: &Ground,
@@ -326,7 +335,7 @@ impl Listeners {
     ) -> bool {
         let is_any = !numbers.is_empty();
         if is_any {
-            // What it keeps listens as long as it does.
+            // A socket that the service manager keeps listens for as long as the manager has it.
             ground.manager.release();
         }
         for number in numbers {
@@ -344,7 +353,7 @@ impl Listeners {
         is_any
     }
 
-    /// Opens again what was closed for others that could not be opened.
+    /// Reopens listeners that were closed for others that could not be opened.
     async fn restore(&mut self, ground: &Ground, closed: Vec<Closed>) {
         for it in closed {
             let wanted = Wanted {
@@ -358,7 +367,7 @@ impl Listeners {
                     self.all.insert(it.number, listening);
                 }
                 Err(why) => {
-                    log::error!("{why}; it was closed for a configuration that cannot be applied")
+                    log::error!("{why}; it was closed for a configuration that was then rejected")
                 }
             }
         }
@@ -374,7 +383,8 @@ struct Closed {
     route: Rc<Route>,
 }
 
-/// Opens an address that was ours a moment ago: a service manager that keeps its socket takes a moment to let it go.
+/// Opens an address that we have just closed, with retries: a service manager that keeps its socket
+/// takes a moment to release it.
 async fn reopened(ground: &Ground, wanted: Wanted<'_>) -> Result<Listener, BindError> {
     const TRIES: u32 = 100;
     const PAUSE: Duration = Duration::from_millis(10);

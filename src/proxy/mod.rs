@@ -1,8 +1,9 @@
-//! The running program: a supervisor owns the listeners and all tasks, applies configurations, and drains when it is told to stop.
+//! The running program: a supervisor owns the listeners and all tasks, applies configurations, and
+//! drains when asked to stop.
 //!
-//! [`Proxy::bind`] opens the listeners and [`Proxy::run`] drives the supervisor. A [`Commander`]
-//! tells it what to do meanwhile, from whatever thread, and a [`Source`] gives it the configuration
-//! to reload.
+//! [`Proxy::bind`] opens the listeners and [`Proxy::run`] drives the supervisor. Meanwhile a
+//! [`Commander`] sends it commands from any thread, and a [`Source`] provides the configuration to
+//! reload.
 
 mod accept;
 mod admin;
@@ -48,7 +49,7 @@ use crate::config::Config;
 use crate::net::{Inherited, Names, Reactor};
 use crate::state::{Hook, Shared};
 
-/// A proxy whose entrypoints listen. It accepts once [`Proxy::run`] drives it.
+/// A proxy whose entrypoints listen. It accepts connections once [`Proxy::run`] drives it.
 pub struct Proxy {
     supervisor: Supervisor,
     commander: Commander,
@@ -66,16 +67,19 @@ impl Proxy {
     /// Opens every listener of the configuration.
     ///
     /// # Errors
-    /// The first listener that cannot be had, with what to do.
+    /// Returns the error of the first listener that cannot be opened, with a remedy.
     pub fn bind(config: &Config) -> Result<Self, BindError> {
         Self::bind_with(config, Inherited::default())
     }
 
-    /// The same with sockets that this process was handed at its start: a listener whose address one of them has goes on with
-    /// it and with the clients that wait there.
+    /// Opens every listener of the configuration, reusing sockets handed to this process at
+    /// startup.
+    ///
+    /// A listener whose address matches an inherited socket adopts that socket, with the clients
+    /// waiting in its backlog.
     ///
     /// # Errors
-    /// The first listener that cannot be had, with what to do.
+    /// Returns the error of the first listener that cannot be opened, with a remedy.
     pub fn bind_with(config: &Config, inherited: Inherited) -> Result<Self, BindError> {
         let reactor = Reactor::new().map_err(BindError::reactor)?;
         let shared = Rc::new(Shared::with_held(reactor.held().clone()));
@@ -91,11 +95,11 @@ impl Proxy {
         };
         let handed = HandOver::new(config, inherited, &ground.manager);
         let mut running = Running::nothing(config);
-        // Where nothing runs yet there is nothing to wait for.
+        // Nothing runs yet, so this waits for nothing.
         block_on(running.apply(&ground, config.clone(), handed))?;
         let (commander, commands) = Commander::new();
         let admin = Admin::bind(config, commander.clone())?;
-        // All that was asked for could be had, so this configuration is the one in force.
+        // Everything could be opened, so this configuration is in force.
         ground.shared.config_loads.succeeded(SystemTime::now());
         let supervisor = Supervisor {
             ground,
@@ -112,49 +116,52 @@ impl Proxy {
         })
     }
 
-    /// The same, able to read its configuration anew from `source`.
+    /// Sets the source from which the proxy reloads its configuration.
     #[must_use]
     pub fn reading_from(mut self, source: Box<dyn Source>) -> Self {
         self.supervisor.source = Some(source);
         self
     }
 
-    /// The same with a test's hook in each connection's task, before it dials.
+    /// Sets a test's hook that runs in each connection's task before it dials.
     #[must_use]
     pub fn hooked(self, hook: Hook) -> Self {
         self.supervisor.ground.shared.conns.hook(hook);
         self
     }
 
-    /// A way to tell it what to do while it runs.
+    /// Returns a handle that sends commands to the running proxy.
     #[must_use]
     pub fn commander(&self) -> Commander {
         self.commander.clone()
     }
 
-    /// The addresses that an entrypoint listens on, with the ports that the kernel chose.
+    /// Returns the addresses that an entrypoint listens on, with the ports that the kernel chose.
     #[must_use]
     pub fn addresses(&self, entrypoint: &str) -> Vec<SocketAddr> {
         self.supervisor.running.listeners.addresses(entrypoint)
     }
 
-    /// What it knows: the set, the counters.
+    /// Returns the shared state: the set of connections and the counters.
     #[must_use]
     pub fn shared(&self) -> &Rc<Shared> {
         &self.supervisor.ground.shared
     }
 
-    /// The address of the admin endpoint.
+    /// Returns the address of the admin endpoint.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.supervisor.admin.local_addr()
     }
 
-    /// Forwards until `stops` yields or ends, then drains: it stops accepting at once, lets open connections end, and cuts what
-    /// is left after `drain_timeout`, or when `stops` yields again. An end after the first request is not another one.
+    /// Forwards until `stops` yields or ends, then drains.
+    ///
+    /// A drain stops accepting immediately, lets open connections end, and cuts the rest after
+    /// `drain_timeout` or when `stops` yields again. If `stops` ends after the first request, that
+    /// is not a second request.
     ///
     /// # Errors
-    /// When open files or memory leave no room for a single connection.
+    /// Returns an error if open files or memory leave no room for a single connection.
     pub fn run(
         self,
         mut stops: impl Stream<Item = &'static str> + Unpin + 'static,
@@ -162,7 +169,8 @@ impl Proxy {
         let Ground {
             reactor, executor, ..
         } = self.supervisor.ground.clone();
-        // A task of its own: what the loop drives is polled in each iteration, and looking for signals is a system call.
+        // In a separate task, because the loop polls its own future in each iteration, and checking
+        // for signals is a system call.
         let supervise = executor.spawn(async move {
             let (supervisor, signal) = self.supervisor.run(&mut stops).await?;
             Ok(supervisor.drain(signal, stops).await)
@@ -171,10 +179,12 @@ impl Proxy {
     }
 }
 
-/// Runs tasks, and pauses now and then for the loop to look at new events. (The executor's own `run` keeps a second queue, for threads
-/// that take work from each other: a fifth more instructions for each event. Asking without waiting first saves some more.)
+/// Runs tasks, and yields regularly so that the loop checks for new events.
+///
+/// The executor's own `run` keeps a second queue for work stealing between threads, which costs a
+/// fifth more instructions per event. Trying without waiting first saves some more.
 async fn run_tasks<T>(executor: &LocalExecutor<'_>) -> T {
-    /// More than one iteration of the loop wakes, so that it is not cut short.
+    /// More tasks than one iteration of the loop wakes, so that an iteration is not cut short.
     const AT_ONCE: usize = 512;
     loop {
         for _ in 0..AT_ONCE {

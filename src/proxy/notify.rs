@@ -1,6 +1,8 @@
-//! Tells the service manager (systemd's `NOTIFY_SOCKET`) how the proxy is, and has it keep the listening sockets for the next process.
+//! Notifies the service manager (systemd's `NOTIFY_SOCKET`), and has it keep the listening sockets
+//! for the next process.
 //!
-//! Nothing here makes the loop wait: a manager that does not read is told again later, a bounded number of times.
+//! Nothing here makes the loop wait: if the manager does not read, sending is retried a bounded
+//! number of times.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -25,13 +27,13 @@ use crate::net::Reactor;
 /// The name under which the manager keeps our listening sockets (FDNAME).
 pub(super) const KEPT: &str = "entrypoint";
 
-/// Has the manager close what it keeps under that name.
+/// Asks the manager to close the sockets kept under that name.
 const FORGET: &str = "FDSTOREREMOVE=1\nFDNAME=entrypoint\n";
 
-/// The kernel takes 253 descriptors with one message (SCM_MAX_FD).
+/// Descriptors per message. The kernel takes 253 (SCM_MAX_FD).
 const DESCRIPTORS_AT_ONCE: usize = 64;
 
-/// How often, and how many times, a manager that does not read is told again: for half a minute.
+/// How often, and how many times, to retry if the manager does not read: for half a minute.
 const PAUSE: Duration = Duration::from_millis(100);
 const TRIES: u32 = 300;
 
@@ -39,7 +41,7 @@ const TRIES: u32 = 300;
 #[derive(Debug)]
 pub(super) struct Manager {
     channel: Option<Channel>,
-    /// Whether the last thing said did not get through, which is logged once.
+    /// Whether the last message failed. Only the first failure in a row is logged.
     is_deaf: Cell<bool>,
 }
 
@@ -49,7 +51,7 @@ struct Channel {
     address: SocketAddrUnix,
 }
 
-/// Something to say, perhaps with descriptors.
+/// A message, possibly with descriptors.
 #[derive(Debug)]
 struct Message {
     text: String,
@@ -66,7 +68,7 @@ impl Message {
 }
 
 impl Manager {
-    /// The one that started this process, if it wants to be told anything.
+    /// Connects to the manager that started this process, if it asked for notifications.
     #[must_use]
     pub(super) fn from_env() -> Rc<Self> {
         let name = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
@@ -83,13 +85,13 @@ impl Manager {
         })
     }
 
-    /// Whether there is one.
+    /// Returns whether there is a service manager.
     pub(super) fn is_there(&self) -> bool {
         self.channel.is_some()
     }
 
-    /// All listeners are open, and `kept` are to be kept for the next process. The future, if any, says what could not be said
-    /// at once.
+    /// Reports that all listeners are open, and hands over `kept` for the next process. The
+    /// returned future, if any, sends what could not be sent immediately.
     pub(super) fn ready(
         self: &Rc<Self>,
         reactor: &Rc<Reactor>,
@@ -100,7 +102,8 @@ impl Manager {
         self.say(reactor, messages)
     }
 
-    /// Other listeners are open now: `kept` are to be kept, and no others.
+    /// Hands over `kept` in place of the sockets that the manager keeps, because other listeners
+    /// are open now.
     pub(super) fn keep_instead(
         self: &Rc<Self>,
         reactor: &Rc<Reactor>,
@@ -111,27 +114,28 @@ impl Manager {
         self.say(reactor, messages)
     }
 
-    /// Has the manager close the listening sockets that it keeps, as soon as it hears of it.
+    /// Asks the manager to close the listening sockets that it keeps, without waiting for it.
     pub(super) fn release(&self) {
-        // One that does not hear keeps them, and the address is found in use.
+        // If the message is lost, the manager keeps the sockets and the address stays in use.
         let _ = self.send(&Message::text(FORGET));
     }
 
-    /// The drain has begun; it may take `drain_timeout`, however short the manager's own patience is.
+    /// Reports that the drain has begun, and extends the manager's own timeout to cover
+    /// `drain_timeout`.
     pub(super) fn stopping(
         self: &Rc<Self>,
         reactor: &Rc<Reactor>,
         drain_timeout: Duration,
     ) -> Option<impl Future<Output = ()> + use<>> {
-        /// For cutting what is left and writing the last lines of the log.
+        /// Time to cut the remaining connections and write the last log lines.
         const MARGIN: Duration = Duration::from_secs(5);
         let patience = drain_timeout.saturating_add(MARGIN).as_micros();
         let text = format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={patience}\n");
         self.say(reactor, VecDeque::from([Message::text(text)]))
     }
 
-    /// Gives a sign of life from the loop that moves the data, so that a loop that hangs is noticed; `None` if no manager waits
-    /// for one (`WATCHDOG_USEC`).
+    /// Sends watchdog notifications from the loop that moves the data, so that the manager notices
+    /// a loop that hangs. Returns `None` if the manager expects none (`WATCHDOG_USEC`).
     pub(super) fn signs_of_life(
         self: &Rc<Self>,
         reactor: &Rc<Reactor>,
@@ -141,7 +145,7 @@ impl Manager {
         Some(async move {
             let alive = Message::text("WATCHDOG=1\n");
             loop {
-                // What does not get through is dropped: the next one says the same.
+                // A lost message does not matter: the next one says the same.
                 let _ = manager.send(&alive);
                 // A third, so that there is a second chance.
                 reactor.sleep(patience / 3).await;
@@ -149,8 +153,8 @@ impl Manager {
         })
     }
 
-    /// Has the manager close the listening sockets that it keeps, and waits until it has, or for some seconds. For the start:
-    /// their addresses may be needed.
+    /// Asks the manager to close the listening sockets that it keeps, and waits until it has, for
+    /// at most a few seconds. For startup, when their addresses may be needed.
     pub(super) fn forget(&self) {
         const PATIENCE: Duration = Duration::from_secs(5);
         const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -160,7 +164,7 @@ impl Manager {
         };
         let messages = [
             Message::text(FORGET),
-            // The manager closes it when it has done everything that it was told before.
+            // The manager closes it once it has processed all earlier messages.
             Message {
                 text: "BARRIER=1\n".to_owned(),
                 descriptors: vec![writing],
@@ -179,7 +183,7 @@ impl Manager {
         );
     }
 
-    /// Says all of it, now as far as possible, the rest in the future that is returned.
+    /// Sends as many messages as possible now, and the rest in the returned future.
     fn say(
         self: &Rc<Self>,
         reactor: &Rc<Reactor>,
@@ -199,7 +203,7 @@ impl Manager {
         })
     }
 
-    /// Sends what the manager takes; true if nothing is left to be sent.
+    /// Sends the messages that the manager takes now. Returns `true` if none are left.
     fn send_all(&self, messages: &mut VecDeque<Message>) -> bool {
         while let Some(message) = messages.front() {
             if self.send(message) == Err(Errno::AGAIN) {
@@ -220,10 +224,10 @@ impl Manager {
             Err(error) if !self.is_deaf.replace(true) => {
                 let text = message.text.trim_end().replace('\n', " ");
                 let why = match error {
-                    Errno::AGAIN => "it does not read".to_owned(),
+                    Errno::AGAIN => "it is not reading".to_owned(),
                     error => error.to_string(),
                 };
-                log::warn!("the service manager cannot be told {text}: {why}");
+                log::warn!("cannot send {text} to the service manager: {why}");
             }
             Err(_) => {}
         }
@@ -246,7 +250,7 @@ fn to_be_kept(mut kept: Vec<OwnedFd>) -> VecDeque<Message> {
 impl Channel {
     fn open(name: &[u8]) -> Result<Self, Errno> {
         let address = match name {
-            // An abstract name is written with an @ for its leading zero.
+            // An abstract name is written with an @ in place of its leading zero byte.
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
             [b'/', ..] => SocketAddrUnix::new(name)?,
             _ => return Err(Errno::AFNOSUPPORT),
@@ -266,13 +270,13 @@ impl Channel {
             control.push(SendAncillaryMessage::ScmRights(&descriptors));
         }
         let text = [IoSlice::new(message.text.as_bytes())];
-        // To the address each time: a manager that was started anew has another socket there.
+        // Sent to the address each time, because a restarted manager has a new socket there.
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         sendmsg_addr(&self.socket, &self.address, &text, &mut control, flags).map(drop)
     }
 }
 
-/// The interval within which the manager wants a sign of life of this process.
+/// Returns the interval within which the manager expects a watchdog notification from this process.
 fn watchdog() -> Option<Duration> {
     let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
     let own = rustix::process::getpid().as_raw_nonzero().get();

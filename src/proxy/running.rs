@@ -1,6 +1,7 @@
-//! What the configuration in force has running: its entrypoints, listeners and routes.
+//! What runs for the configuration in force: its entrypoints, listeners and routes.
 //!
-//! Another configuration comes into force whole or not at all: whatever can fail comes first, and changes nothing.
+//! A new configuration comes into force completely or not at all: everything that can fail comes
+//! first, and changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -14,17 +15,17 @@ use crate::conn::{Route, Target, Topology};
 use crate::net::{Keepalive, Line, Name};
 use crate::state::{Entrypoint, Protocol, ServerId, Timeouts};
 
-/// What runs.
+/// The running configuration and its objects.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) config: Config,
     pub(super) listeners: Listeners,
-    /// By their names.
+    /// The entrypoints by name.
     entrypoints: BTreeMap<String, Rc<Entrypoint>>,
     targets: BTreeMap<ServerId, Rc<Target>>,
 }
 
-/// An entrypoint that the configuration no longer has, with what it said of it.
+/// An entrypoint that the configuration no longer has, with its former configuration.
 #[derive(Debug)]
 pub(super) struct Removed {
     pub(super) entrypoint: Rc<Entrypoint>,
@@ -35,7 +36,7 @@ pub(super) struct Removed {
 type Targets = BTreeMap<String, Rc<[Rc<Target>]>>;
 
 impl Running {
-    /// Nothing yet: `config` is to come into force.
+    /// Creates an empty state for a `config` that is about to come into force.
     pub(super) fn nothing(config: &Config) -> Self {
         Self {
             config: Config {
@@ -52,7 +53,8 @@ impl Running {
     /// Brings `config` into force. Returns the entrypoints that it no longer has.
     ///
     /// # Errors
-    /// What cannot be had. Then everything is as it was.
+    /// Returns the error of the first listener or look-up that cannot be set up. Nothing has
+    /// changed then.
     pub(super) async fn apply(
         &mut self,
         ground: &Ground,
@@ -106,7 +108,7 @@ impl Running {
         Ok(self.removed(ground, before, old))
     }
 
-    /// The entrypoints that were there before and are there no more. They listen nowhere.
+    /// Returns the entrypoints that the configuration no longer has. They listen nowhere.
     fn removed(
         &self,
         ground: &Ground,
@@ -128,7 +130,7 @@ impl Running {
         removed
     }
 
-    /// The servers of each service. One that is there already keeps its line of those who wait for it.
+    /// Returns the servers of each service. A server that already exists keeps its waiting line.
     fn find_targets(&self, ground: &Ground, config: &Config) -> Result<Targets, BindError> {
         let registry = &ground.shared.registry;
         let mut all = Targets::new();
@@ -155,7 +157,7 @@ impl Running {
     }
 }
 
-/// The route of each entrypoint, by its name.
+/// Returns the route of each entrypoint, by its name.
 fn routes(ground: &Ground, config: &Config, targets: &Targets) -> BTreeMap<String, Rc<Route>> {
     let registry = &ground.shared.registry;
     let now = ground.reactor.now();
@@ -185,7 +187,7 @@ fn routes(ground: &Ground, config: &Config, targets: &Targets) -> BTreeMap<Strin
         .collect()
 }
 
-/// Has a server's name looked up, if it has one.
+/// Starts look-ups of a server's name, if it has one.
 fn look_up(ground: &Ground, server: &Address) -> Result<Option<Rc<Name>>, BindError> {
     match server {
         Address::Tcp {

@@ -1,4 +1,4 @@
-//! The one task that owns what runs, and takes commands: reload, drain, stop.
+//! The task that owns everything running and takes commands: reload, drain, stop.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,31 +21,31 @@ use crate::config::{Changes, Config, Diagnostic, Location, OnRemoved};
 use crate::state::{CloseReason, Left, Pauses, Shared};
 use crate::{conn, logging};
 
-/// What it owns.
+/// Owns everything that runs.
 pub(super) struct Supervisor {
     pub(super) ground: Ground,
     pub(super) running: Running,
     pub(super) admin: Admin,
     pub(super) source: Option<Box<dyn Source>>,
-    /// For the tasks that command.
+    /// For tasks that send commands.
     pub(super) commander: Commander,
     pub(super) commands: Receiver<Command>,
     pub(super) tasks: Tasks,
 }
 
-/// The tasks beside the accept loops. Dropping one ends it.
+/// The tasks besides the accept loops. Dropping one ends it.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     pauses: Rc<RefCell<Pauses>>,
-    /// With its tick.
+    /// The sweeping task and its tick.
     sweeping: Option<(Duration, Task<()>)>,
     watching: Option<Task<()>>,
     looking_up: Option<Task<()>>,
-    /// Tells the service manager what it has not heard yet.
+    /// Sends the service manager what it has not received yet.
     pub(super) telling: Option<Task<()>>,
-    /// Tells it that the loop lives.
+    /// Sends it watchdog notifications.
     living: Option<Task<()>>,
-    /// Each ends the connections of an entrypoint that was removed.
+    /// Each of these ends the connections of a removed entrypoint.
     ending: Vec<Task<()>>,
 }
 
@@ -56,10 +56,10 @@ enum Event {
 }
 
 impl Supervisor {
-    /// Runs until `stops` yields or ends. Returns itself, to be drained, and what `stops` has yielded.
+    /// Runs until `stops` yields or ends. Returns itself, to be drained, and what `stops` yielded.
     ///
     /// # Errors
-    /// When open files or memory leave no room for a single connection.
+    /// Returns an error if open files or memory leave no room for a single connection.
     pub(super) async fn run(
         mut self,
         stops: &mut (impl Stream<Item = &'static str> + Unpin),
@@ -70,7 +70,7 @@ impl Supervisor {
             let command = async {
                 match self.commands.recv().await {
                     Ok(command) => Event::Command(command),
-                    // Whoever could command has gone.
+                    // All senders of commands are gone.
                     Err(_) => std::future::pending().await,
                 }
             };
@@ -81,13 +81,13 @@ impl Supervisor {
         }
     }
 
-    /// Starts what has to know how much room there is.
+    /// Starts everything that depends on the capacity.
     fn start(&mut self) -> Result<(), BindError> {
         let ground = self.ground.clone();
         let capacity = Capacity::of_this_process()?;
         ground.reactor.limit_pipes(capacity.pipes);
         ground.reactor.limit_memory(capacity.limits);
-        // Only now, so that it asks for no descriptor before it is known whether there are enough.
+        // Only now, so that it takes no descriptor before we know that there are enough.
         self.admin.start(&ground)?;
         let control = self.admin.control_clients() as isize;
         let capacity = capacity.with_more_open(control);
@@ -112,7 +112,7 @@ impl Supervisor {
             Command::Reload { by, answer } => {
                 let reloaded = self.reload(by).await;
                 if let Some(answer) = answer {
-                    // Whoever asked may have gone.
+                    // The receiver may be gone.
                     let _ = answer.try_send(reloaded);
                 }
             }
@@ -123,7 +123,7 @@ impl Supervisor {
     }
 
     fn source(&self) -> Result<&dyn Source, String> {
-        let without = "coracle: there is no configuration to read anew: this coracle was started without a file".to_owned();
+        let without = "coracle: no configuration to reload: started without a file".to_owned();
         let source = self.source.as_deref().filter(|it| it.file().is_some());
         source.ok_or(without)
     }
@@ -160,7 +160,7 @@ impl Supervisor {
                 }
             }
             Err(why) => {
-                // Where there is nothing to be read, nothing has failed.
+                // If there is nothing to read, no reload has failed.
                 if self.source().is_ok() {
                     self.ground.shared.config_loads.failed();
                 }
@@ -188,7 +188,7 @@ impl Supervisor {
             Err(why) => {
                 drop(admin);
                 self.admin.restore(&self.ground).await;
-                // What was closed and opened again is to be kept again.
+                // Listeners that were closed and reopened must be kept again.
                 self.listeners_have_changed(0);
                 return Err(format!("coracle: {why}"));
             }
@@ -213,7 +213,7 @@ impl Supervisor {
         Ok(changes)
     }
 
-    /// Others are open, and so many more.
+    /// Adapts the capacity and the kept sockets to changed listeners, of which there are `more`.
     fn listeners_have_changed(&mut self, more: isize) {
         let ground = &self.ground;
         let capacity = ground.capacity.get().with_more_open(more);
@@ -225,7 +225,7 @@ impl Supervisor {
         self.tasks.telling = telling.map(|rest| ground.spawn(rest));
     }
 
-    /// Watches the configuration's file, or no more.
+    /// Starts or stops watching the configuration's file.
     fn watch(&mut self) {
         let file = self.source.as_ref().and_then(|source| source.file());
         match file.filter(|_| self.running.config.watch) {
@@ -239,7 +239,7 @@ impl Supervisor {
         }
     }
 
-    /// Does with the connections of an entrypoint that is gone what the configuration has said.
+    /// Ends the connections of a removed entrypoint as its configuration says.
     fn end_removed(&mut self, removed: Removed, drain_timeout: Duration) {
         let Removed {
             entrypoint,
@@ -250,7 +250,8 @@ impl Supervisor {
             OnRemoved::Drain => drain_timeout,
             OnRemoved::Close => Duration::ZERO,
         };
-        // Those that are open now: it may be added again meanwhile, with connections that nothing ends.
+        // Only connections open now: the entrypoint may be added again meanwhile, with connections
+        // that must stay.
         let ids = entrypoint.open.ids();
         drop(entrypoint);
         let ground = self.ground.clone();
@@ -265,7 +266,7 @@ impl Supervisor {
 }
 
 impl Tasks {
-    /// Starts and ends what the configuration in force asks for.
+    /// Starts and stops tasks as the configuration in force requires.
     fn follow(&mut self, ground: &Ground) {
         let reactor = &ground.reactor;
         if self.looking_up.is_none() && !ground.names.is_empty() {
@@ -273,7 +274,8 @@ impl Tasks {
             self.looking_up = Some(ground.spawn(looking_up));
         }
         let tick = sweep::tick(&ground.shared);
-        // One that goes on as before is not begun anew, or reloads in a row would keep it from ever sweeping.
+        // A task whose tick is unchanged keeps running. Otherwise frequent reloads would keep it
+        // from ever sweeping.
         if self.sweeping.as_ref().map(|(tick, _)| *tick) != tick {
             self.sweeping = tick.map(|tick| {
                 let (shared, pauses) = (ground.shared.clone(), self.pauses.clone());
@@ -284,8 +286,8 @@ impl Tasks {
     }
 }
 
-/// Leaves out the lines of a report that show where in the file a mistake is, and how many there are: each of the log's lines names its
-/// place.
+/// Returns whether a line of a report belongs in the log. The lines that show the place in the file
+/// or the number of mistakes do not, because each log line names its place.
 fn is_for_the_log(line: &str) -> bool {
     let line = line.trim_start();
     let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -293,14 +295,14 @@ fn is_for_the_log(line: &str) -> bool {
     !rest.is_empty() && !rest.trim_start().starts_with('|') && !is_sum
 }
 
-/// Has what is known to all follow the configuration in force.
+/// Applies the configuration in force to the shared state.
 pub(super) fn adopt(shared: &Shared, config: &Config) {
     shared.traefik_names.set(config.metrics.traefik);
     let access = config.log.access.then_some(conn::log_access as Left);
     shared.conns.tell_leaving(access);
 }
 
-/// Logs what a configuration says that is allowed, but probably not meant.
+/// Logs warnings about what a configuration may say but probably does not mean.
 pub fn log_warnings(config: &Config) {
     let Some(warnings) = &config.warnings else {
         return;

@@ -1,4 +1,4 @@
-//! One coarse tick for all idle and half-close timeouts: no connection has a timer of its own.
+//! One coarse tick for all idle and half-close timeouts, so that no connection needs its own timer.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,17 +7,20 @@ use std::time::{Duration, Instant};
 use crate::net::Reactor;
 use crate::state::{CloseReason, Conn, Pauses, Phase, Shared};
 
-/// How often the shortest timeout is looked after, so that a connection outlives it by a quarter at most.
+/// How many ticks the shortest timeout spans, so that a connection outlives it by at most a
+/// quarter.
 const TICKS_PER_TIMEOUT: u32 = 4;
-/// A tick is no shorter than this.
+/// The shortest tick.
 const TICK_MIN: Duration = Duration::from_millis(50);
-/// A tick is no longer than this.
+/// The longest tick.
 const TICK_MAX: Duration = Duration::from_secs(5);
 
-/// A tick that comes so much too late tells of a pause of the program: it was stopped, frozen or had no processor.
+/// A tick that is this late reveals a pause of the program: it was stopped, frozen or had no
+/// processor.
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 
-/// Why this connection has to end, if it has to. While it is dialling, `dial_timeout` is what limits it.
+/// Returns why this connection must end, if it must. A connection that is still dialling is limited
+/// by `dial_timeout` instead.
 fn reason(conn: &Conn, now: Instant, pauses: &Pauses) -> Option<CloseReason> {
     let timeouts = conn.entrypoint.timeouts.get();
     let silent = pauses.awake(conn.last_activity(), now);
@@ -30,7 +33,7 @@ fn reason(conn: &Conn, now: Instant, pauses: &Pauses) -> Option<CloseReason> {
     }
 }
 
-/// How long to wait until the next sweep; `None` if no entrypoint that lives has a timeout.
+/// Returns how long to wait until the next sweep, or `None` if no live entrypoint has a timeout.
 pub(super) fn tick(shared: &Shared) -> Option<Duration> {
     let entrypoints = shared.registry.entrypoints();
     let timeouts = entrypoints.iter().map(|it| it.timeouts.get());
@@ -39,7 +42,7 @@ pub(super) fn tick(shared: &Shared) -> Option<Duration> {
     Some((shortest / TICKS_PER_TIMEOUT).clamp(TICK_MIN, TICK_MAX))
 }
 
-/// Sweeps each `tick` until it is cancelled. `pauses` are those of earlier sweeps.
+/// Sweeps every `tick` until cancelled. `pauses` holds those of earlier sweeps.
 pub(super) async fn sweep(
     reactor: Rc<Reactor>,
     shared: Rc<Shared>,
@@ -52,7 +55,8 @@ pub(super) async fn sweep(
         let late = reactor.now().saturating_duration_since(due);
         if late >= PAUSE_MIN {
             pauses.borrow_mut().add(late, reactor.now());
-            // The next iteration of the loop, in which what has come meanwhile is read before this task is woken.
+            // Wait for the next iteration of the loop, which reads what has arrived meanwhile
+            // before it wakes this task.
             reactor.sleep(Duration::from_millis(1)).await;
         }
         let now = reactor.now();

@@ -1,4 +1,4 @@
-//! Watches the configuration's file, and has it read anew when it has changed.
+//! Watches the configuration's file, and reloads when it has changed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,15 +12,16 @@ use smol::future::FutureExt;
 use super::commands::Commander;
 use crate::net::{Directories, Reactor};
 
-/// A file that is being written changes more than once: it is read when nothing has changed for so long.
+/// How long the file must stay unchanged before it is read: a file being written changes more than
+/// once.
 const SETTLED: Duration = Duration::from_millis(250);
-/// Where something changes all the time, it is looked at so often.
+/// How often the file is checked while it changes all the time.
 const SETTLED_MAX: Duration = Duration::from_secs(2);
-/// The pause where a directory cannot be watched, after which it is tried again.
+/// The pause before retrying when a directory cannot be watched.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Has `commander` reload whenever `file` is another one, until it is cancelled: written in place, replaced by a rename, or reached
-/// through a link that leads elsewhere.
+/// Reloads through `commander` whenever `file` changes, until cancelled. A change is a write in
+/// place, a replacement by rename, or a link that leads elsewhere.
 pub(super) async fn watch(reactor: Rc<Reactor>, file: PathBuf, commander: Commander) {
     let mut last = Fingerprint::of(&file);
     let mut has_failed = false;
@@ -29,7 +30,7 @@ pub(super) async fn watch(reactor: Rc<Reactor>, file: PathBuf, commander: Comman
             Ok(directories) => directories,
             Err(error) => {
                 if !std::mem::replace(&mut has_failed, true) {
-                    log::warn!(target: "setup", "watch: the directory of {} cannot be watched: {error}; looking at it each {} s",
+                    log::warn!(target: "setup", "watch: cannot watch the directory of {}: {error}; checking the file every {} s",
                         file.display(), RETRY.as_secs());
                 }
                 reactor.sleep(RETRY).await;
@@ -38,7 +39,7 @@ pub(super) async fn watch(reactor: Rc<Reactor>, file: PathBuf, commander: Comman
             }
         };
         has_failed = false;
-        // What has changed before they were watched is seen here.
+        // This catches changes made before the watch began.
         reload_if_other(&file, &mut last, &commander);
         if directories.changed().await.is_err() {
             reactor.sleep(RETRY).await;
@@ -68,7 +69,7 @@ fn reload_if_other(file: &Path, last: &mut Option<Fingerprint>, commander: &Comm
     }
 }
 
-/// What tells one state of a file from another.
+/// Distinguishes one state of a file from another.
 #[derive(Debug, PartialEq, Eq)]
 struct Fingerprint([i64; 7]);
 
@@ -87,7 +88,8 @@ impl Fingerprint {
     }
 }
 
-/// The directories in which something changes when the file does: its own, and those of the links that lead to it.
+/// Returns the directories in which something changes when the file does: its own, and those of the
+/// links that lead to it.
 fn directories(file: &Path) -> BTreeSet<PathBuf> {
     /// As many links as the kernel follows.
     const LINKS: usize = 40;
@@ -100,7 +102,8 @@ fn directories(file: &Path) -> BTreeSet<PathBuf> {
             None => break,
         };
         let target = fs::read_link(&file).map(|target| parent.join(target));
-        // A directory may be a link, too, as in Kubernetes: what is in it is another matter than where it is.
+        // A directory may itself be a link, as in Kubernetes: its content and its location can
+        // change independently.
         directories.insert(fs::canonicalize(&parent).unwrap_or_else(|_| parent.clone()));
         directories.insert(parent);
         match target {
@@ -120,7 +123,7 @@ mod tests {
     #[test]
     fn the_directories_of_all_links_are_watched() {
         let root = tempfile::tempdir().expect("a directory");
-        let root = fs::canonicalize(root.path()).expect("it is there");
+        let root = fs::canonicalize(root.path()).expect("it exists");
         for directory in ["mount", "mount/..1", "elsewhere"] {
             fs::create_dir(root.join(directory)).expect("a directory");
         }
@@ -142,7 +145,7 @@ mod tests {
         assert_eq!(
             directories(Path::new("coracle.toml")).len(),
             2,
-            "the current one, by both names"
+            "the current directory, by both names"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Whose socket is it? The addresses on which entrypoints listen and have listened.
+//! Maps a socket's local address to the entrypoint that accepted it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::entrypoint::{Entrypoint, Local};
 use super::identity::EntrypointId;
 
-/// The addresses of all entrypoints that live.
+/// The addresses of all live entrypoints, current and former.
 #[derive(Debug, Default)]
 pub struct Addresses {
     owners: HashMap<Local, EntrypointId>,
@@ -51,21 +51,27 @@ impl Addresses {
         }
     }
 
-    /// All addresses.
+    /// Returns all addresses, in no particular order.
     pub fn all(&self) -> impl Iterator<Item = &Local> {
         self.owners.keys()
     }
 
-    /// The entrypoints that share addresses with this one, because one has them after another: the kernel cannot tell whose a socket
-    /// there is. They are named by their oldest.
+    /// Returns the group of entrypoints that `entrypoint` shares addresses with, identified by its
+    /// oldest member.
+    ///
+    /// Entrypoints share an address when one took it over from another. The kernel cannot tell
+    /// which of them a socket on that address belongs to.
     #[must_use]
     pub fn group_of(&self, entrypoint: EntrypointId) -> EntrypointId {
         self.groups.get(&entrypoint).copied().unwrap_or(entrypoint)
     }
 
-    /// The entrypoint that a connection whose own end is `local` was accepted at: the one that listens on just this address, or on all
-    /// addresses of this family. (An accepted socket has its listener's family: an IPv4 client of a listener for both has a
-    /// mapped address, and none of a listener for IPv4.)
+    /// Returns the entrypoint that accepted the connection whose local address is `local`.
+    ///
+    /// That is the entrypoint listening on exactly this address or, failing that, on the wildcard
+    /// address of the same family. (An accepted socket has its listener's family: an IPv4 client of
+    /// a dual-stack listener has a mapped address, and an IPv4 client of an IPv4 listener does
+    /// not.)
     #[must_use]
     pub fn entrypoint_of(&self, local: &Local) -> Option<EntrypointId> {
         let any = |address: &SocketAddr| -> IpAddr {
@@ -86,7 +92,7 @@ impl Addresses {
     }
 }
 
-/// Without what else a socket's IPv6 address may hold.
+/// Strips the flow label and the scope ID from an IPv6 address.
 fn plain(local: &Local) -> Local {
     match local {
         Local::Tcp(address) => Local::Tcp(SocketAddr::new(address.ip(), address.port())),
@@ -94,7 +100,7 @@ fn plain(local: &Local) -> Local {
     }
 }
 
-/// Whether a socket can belong to either.
+/// Returns whether a socket could belong to either address.
 fn overlap(a: &Local, b: &Local) -> bool {
     match (a, b) {
         (Local::Tcp(a), Local::Tcp(b)) => {
@@ -118,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_belongs_to_the_closest_listener_of_its_own_family() {
+    fn a_socket_belongs_to_the_most_specific_listener_of_its_family() {
         let shared = Shared::default();
         let registry = &shared.registry;
         let on = ["0.0.0.0:80", "[::]:80", "10.0.0.9:80", "0.0.0.0:81"];
@@ -144,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_had_an_address_after_each_other_are_a_group_while_connections_are_left() {
+    fn entrypoints_that_shared_an_address_form_a_group_while_connections_remain() {
         let shared = Shared::default();
         let registry = &shared.registry;
         let [old, new, other] = ["old", "new", "other"]

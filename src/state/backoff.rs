@@ -1,18 +1,18 @@
-//! How long to wait after each failure in a row: a pause that doubles up to a limit.
+//! How long to wait after consecutive failures: a pause that doubles up to a limit.
 
 use std::time::Duration;
 
-/// The pauses between attempts that fail.
+/// The pauses between failing attempts.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
     longest: Duration,
-    /// The last pause, if the last attempt failed.
+    /// The most recent pause, if the last attempt failed.
     last: Option<Duration>,
 }
 
 impl Backoff {
-    /// Pauses that begin with `first` and double up to `longest`.
+    /// Creates a backoff whose pauses start at `first` and double up to `longest`.
     #[must_use]
     pub const fn new(first: Duration, longest: Duration) -> Self {
         Self {
@@ -22,19 +22,19 @@ impl Backoff {
         }
     }
 
-    /// The pause after one more failure.
+    /// Records a failure and returns the pause to make after it.
     pub fn pause(&mut self) -> Duration {
         let pause = self.last.map_or(self.first, |last| last * 2);
         *self.last.insert(pause.min(self.longest))
     }
 
-    /// True if nothing has failed since the last success.
+    /// Returns `true` if nothing has failed since the last success.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.last.is_none()
     }
 
-    /// Notes a success: the next pause is the first one again.
+    /// Records a success: the next pause is the first one again.
     pub fn reset(&mut self) {
         self.last = None;
     }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_limit_and_a_success_starts_over() {
+    fn pauses_double_up_to_the_limit_and_success_resets_them() {
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(50));
         assert!(backoff.is_fresh());
         let pauses: Vec<_> = (0..5).map(|_| backoff.pause().as_millis()).collect();

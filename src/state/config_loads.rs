@@ -1,4 +1,4 @@
-//! How often a configuration has come into force, and when it last did.
+//! How many configurations have come into force, and when the last one did.
 
 use std::cell::Cell;
 use std::time::{Duration, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::counters::Counter;
 use super::metric::{Metric, Publish};
 
-/// The configurations that have come into force, the first one at the start included.
+/// The configurations that have come into force, including the first one at startup.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigLoads {
     count: Counter,
@@ -15,33 +15,35 @@ pub struct ConfigLoads {
 }
 
 impl ConfigLoads {
-    /// Notes that a configuration has come into force at `now`.
+    /// Records that a configuration came into force at `now`.
     pub fn succeeded(&self, now: SystemTime) {
         self.count.increment();
         self.has_failed.set(false);
-        // A clock before 1970 has not been set yet, as on a board without a battery: then the time is not known.
+        // A clock before 1970 is not set yet, as on a board without a battery, so the time is
+        // unknown.
         let since = now.duration_since(SystemTime::UNIX_EPOCH);
         self.last.set(since.unwrap_or_default());
     }
 
-    /// Notes that a configuration was refused, and that the one before it stays in force.
+    /// Records that a configuration was rejected and the previous one stays in force.
     pub fn failed(&self) {
         self.has_failed.set(true);
     }
 
-    /// Whether the last one that was tried is in force.
+    /// Returns whether the most recent attempt succeeded.
     #[must_use]
     pub fn is_last_good(&self) -> bool {
         !self.has_failed.get()
     }
 
-    /// How many there have been.
+    /// Returns how many configurations have come into force.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count.value()
     }
 
-    /// When the last one was, since 1970; zero if there was none.
+    /// Returns when the last configuration came into force, as time since 1970, or zero if that is
+    /// unknown.
     #[must_use]
     pub fn last(&self) -> Duration {
         self.last.get()
@@ -52,7 +54,7 @@ impl Publish for ConfigLoads {
     const METRICS: &'static [Metric<Self>] = &[
         Metric::gauge(
             "coracle_config_last_reload_successful",
-            "Whether the last attempt to load a configuration succeeded: 1 if it did, 0 if the one before it stays in force.",
+            "Whether the last attempt to load a configuration succeeded: 1 if so, 0 if the previous one stays in force.",
             |it, out| out.value(u64::from(it.is_last_good())),
         ),
         Metric::gauge(
@@ -70,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_load_counts_and_the_last_one_has_its_time() {
+    fn loads_are_counted_and_the_last_one_is_timed() {
         let loads = ConfigLoads::default();
         assert_eq!((loads.count(), loads.last()), (0, Duration::ZERO));
         for seconds in [1_700_000_000, 1_700_000_060] {

@@ -1,6 +1,7 @@
-//! The set of open connections: an entry is made with its guard and leaves with its guard's drop.
+//! The set of open connections: creating a guard adds an entry, and dropping the guard removes it.
 //!
-//! Nothing counts beside the set. How many connections are open is [`Conns::len`], read when somebody asks.
+//! There is no counter beside the set. The number of open connections is [`Conns::len`], read on
+//! demand.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -17,32 +18,34 @@ use super::reason::CloseReason;
 use super::service::{Server, Service};
 use super::waiters::{Until, Waiters};
 
-/// How far a connection has come.
+/// How far a connection has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// A server is being chosen and dialled.
     Dialling,
-    /// Bytes pass both ways.
+    /// Bytes pass in both directions.
     Relaying,
     /// One side has finished sending and the other has not.
     HalfClosed,
 }
 
-/// One entry of the set: what is known of one connection, kept up to date in cells while the connection lives.
+/// One entry of the set: what is known about a connection, updated in cells while it is open.
 pub struct Conn {
-    /// Its identity.
+    /// The connection's identity.
     pub id: ConnId,
     peer: PackedPeer,
-    /// Where it came in.
+    /// The entrypoint that accepted it.
     pub entrypoint: Rc<Entrypoint>,
     /// The service it is for.
     pub service: Rc<Service>,
     server: OnceCell<Rc<Server>>,
-    /// When it was accepted, in nanoseconds after its entrypoint began: 64 bits hold 584 years.
+    /// When the connection was accepted, in nanoseconds after its entrypoint began: 64 bits hold
+    /// 584 years.
     opened: u64,
     phase: Cell<Phase>,
     bytes: [Cell<u64>; 2],
-    /// When a byte last passed, the phase last changed, or it ended: in nanoseconds after `opened`.
+    /// When a byte last passed, the phase last changed, or the connection ended, in nanoseconds
+    /// after `opened`.
     active: Cell<u64>,
     end: Cell<Option<CloseReason>>,
     task: Cell<Option<Task<()>>>,
@@ -57,43 +60,43 @@ impl fmt::Debug for Conn {
 }
 
 impl Conn {
-    /// Who is at the client's end.
+    /// Returns who is at the client's end.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer.into()
     }
 
-    /// When it was accepted.
+    /// Returns when the connection was accepted.
     #[must_use]
     pub fn opened(&self) -> Instant {
         self.entrypoint.began() + Duration::from_nanos(self.opened)
     }
 
-    /// The server it talks to, once it is connected to one.
+    /// Returns the server, once the connection is connected to one.
     #[must_use]
     pub fn server(&self) -> Option<&Rc<Server>> {
         self.server.get()
     }
 
-    /// How far it has come.
+    /// Returns how far the connection has progressed.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.phase.get()
     }
 
-    /// Payload bytes passed on so far.
+    /// Returns the number of payload bytes relayed so far.
     #[must_use]
     pub fn bytes(&self, direction: Direction) -> u64 {
         self.bytes[direction as usize].get()
     }
 
-    /// When a byte last passed, or the phase last changed.
+    /// Returns when a byte last passed or the phase last changed.
     #[must_use]
     pub fn last_activity(&self) -> Instant {
         self.opened() + self.active_for()
     }
 
-    /// How long it was open when a byte last passed, the phase last changed, or it ended.
+    /// Returns the connection's age when a byte last passed, the phase last changed, or it ended.
     #[must_use]
     pub fn active_for(&self) -> Duration {
         Duration::from_nanos(self.active.get())
@@ -109,9 +112,10 @@ impl Conn {
         self.active_at(now);
     }
 
-    /// Notes that it is connected to `server` and relays from now on: it is among the server's open connections.
+    /// Records that the connection is connected to `server` and relays from now on, and adds it to
+    /// the server's open connections.
     pub fn relaying(&self, server: &Rc<Server>, now: Instant) {
-        // It is connected once. A second time would put it into a set that it never leaves.
+        // A connection connects once. A second time would add it to a set that it never leaves.
         if self.server.set(server.clone()).is_ok() {
             server.open.insert(self.id);
         }
@@ -119,7 +123,7 @@ impl Conn {
         self.active_at(now);
     }
 
-    /// Counts `n` bytes passed on.
+    /// Counts `n` bytes relayed in `direction`.
     pub fn moved(&self, direction: Direction, n: usize, now: Instant) {
         let bytes = &self.bytes[direction as usize];
         bytes.set(bytes.get() + n as u64);
@@ -127,30 +131,30 @@ impl Conn {
         self.active_at(now);
     }
 
-    /// Notes that one side has finished sending.
+    /// Records that one side has finished sending.
     pub fn half_closed(&self, now: Instant) {
         self.phase.set(Phase::HalfClosed);
         self.active_at(now);
     }
 }
 
-/// The set.
+/// The set of open connections.
 #[derive(Debug, Default)]
 pub struct Conns {
     map: RefCell<HashMap<ConnId, Rc<Conn>>>,
     identities: Identities,
-    /// Those who wait for it to shrink.
+    /// Tasks that wait for the set to shrink.
     fewer: Waiters,
-    /// How many of its connections lack a descriptor to reach their server.
+    /// The number of connections that lack a descriptor to reach their server.
     starving: Cell<usize>,
     left: Cell<Option<Left>>,
     hook: OnceCell<Hook>,
 }
 
-/// Is told of each connection that has left the set, and why.
+/// Receives each connection that has left the set, and the reason.
 pub type Left = fn(&Conn, CloseReason);
 
-/// A test's way into a connection's task.
+/// A hook with which a test acts inside a connection's task.
 #[derive(Clone)]
 pub struct Hook(pub Rc<dyn Fn(&Conn)>);
 
@@ -161,13 +165,13 @@ impl fmt::Debug for Hook {
 }
 
 impl Conns {
-    /// How many connections are open: the gauge.
+    /// Returns the number of open connections: the gauge.
     #[must_use]
     pub fn len(&self) -> usize {
         self.map.borrow().len()
     }
 
-    /// True when no connection is open.
+    /// Returns `true` if no connection is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -178,8 +182,9 @@ impl Conns {
         self.map.borrow().values().for_each(|conn| visit(conn));
     }
 
-    /// Ends a connection by dropping its task, and with it the sockets, the guard and the entry. False if there is no such
-    /// connection. A task must not end itself this way.
+    /// Ends a connection by dropping its task, and with it the sockets, the guard and the entry.
+    ///
+    /// Returns `false` if there is no such connection. A task must not end itself this way.
     pub fn kill(&self, id: ConnId, reason: CloseReason, now: Instant) -> bool {
         let Some(conn) = self.map.borrow().get(&id).cloned() else {
             return false;
@@ -196,7 +201,7 @@ impl Conns {
         ids.iter().filter(|id| self.kill(**id, reason, now)).count()
     }
 
-    /// The connections that `reason` finds a reason to end.
+    /// Returns the connections for which `reason` returns a reason to end them, with that reason.
     pub fn overdue(
         &self,
         reason: impl Fn(&Conn) -> Option<CloseReason>,
@@ -207,25 +212,27 @@ impl Conns {
             .collect()
     }
 
-    /// Has `left` be called with each connection that leaves from now on, once, whatever ends it; `None` ends that. It must not change the
-    /// set.
+    /// Calls `left` once with each connection that leaves from now on, whatever ends it; `None`
+    /// stops the calls. `left` must not change the set.
     pub fn tell_leaving(&self, left: Option<Left>) {
         self.left.set(left);
     }
 
-    /// Has `hook` called in each connection's task before it dials, so that tests can have it fail. The first one stays.
+    /// Calls `hook` in each connection's task before it dials, so that a test can make the task
+    /// fail. Only the first hook is kept.
     pub fn hook(&self, hook: Hook) {
         let _ = self.hook.set(hook);
     }
 
-    /// Notes that a connection's task has begun.
+    /// Runs the test hook, if any, at the start of a connection's task.
     pub fn tell_serving(&self, conn: &Conn) {
         if let Some(Hook(hook)) = self.hook.get() {
             hook(conn);
         }
     }
 
-    /// Of the connections that `fits`, the one that has been silent for the longest, and since when. Those that are being ended do not count.
+    /// Returns the connection that has been silent the longest among those for which `fits` returns
+    /// `true`, and since when. Connections that are already ending do not count.
     pub fn longest_silent(&self, fits: impl Fn(&Conn) -> bool) -> Option<(ConnId, Instant)> {
         let map = self.map.borrow();
         let fitting = map
@@ -236,18 +243,23 @@ impl Conns {
             .min_by_key(|(id, since)| (*since, *id))
     }
 
-    /// Waits until fewer than `limit` connections are open. Woken by what leaves the set; nothing polls.
+    /// Waits until fewer than `limit` connections are open. Leaving connections wake it; nothing
+    /// polls.
     pub fn below(&self, limit: usize) -> Until<'_, impl Fn() -> bool + Unpin> {
         Until::new(&self.fewer, move || self.len() < limit)
     }
 
-    /// Whether another connection may come in: fewer than `capacity` are open, and none of them starves. What becomes free is theirs first:
-    /// new ones would take it for their clients' sockets, until there are many and no server for any of them.
+    /// Returns whether another connection may enter: fewer than `capacity` are open and none of
+    /// them starves.
+    ///
+    /// Starving connections get freed descriptors first. Otherwise new connections would take them
+    /// for their clients' sockets, until there are many connections and none can reach a server.
     pub fn has_place(&self, capacity: usize) -> bool {
         self.len() < capacity && self.starving.get() == 0
     }
 
-    /// Waits until [`Conns::has_place`]. Whoever then takes none has to [offer](Conns::offer_place) it to the next.
+    /// Waits until [`Conns::has_place`] holds. A caller that then does not take the place must
+    /// [offer](Conns::offer_place) it to the next waiter.
     pub fn place(
         &self,
         capacity: impl Fn() -> usize + Unpin,
@@ -255,24 +267,24 @@ impl Conns {
         Until::new(&self.fewer, move || self.has_place(capacity()))
     }
 
-    /// Wakes the next who waits for a place: there is one that nobody has taken.
+    /// Wakes the next task that waits for a place, because a place is free and was not taken.
     pub fn offer_place(&self) {
         self.fewer.wake_one();
     }
 
-    /// Wakes all who wait for a place: there may be more than there were.
+    /// Wakes every task that waits for a place, because the capacity may have grown.
     pub fn offer_places(&self) {
         self.fewer.wake_all();
     }
 
-    /// Notes that one of its connections lacks a descriptor, until this is dropped.
+    /// Records that a connection lacks a descriptor, until the returned value is dropped.
     pub fn starves(&self) -> Starving<'_> {
         self.starving.set(self.starving.get() + 1);
         Starving(self)
     }
 }
 
-/// A connection that starves ([`Conns::starves`]).
+/// Marks a connection that starves (see [`Conns::starves`]).
 #[derive(Debug)]
 pub struct Starving<'a>(&'a Conns);
 
@@ -285,7 +297,8 @@ impl Drop for Starving<'_> {
     }
 }
 
-/// Keeps one connection in the set. Dropping it takes the entry out and counts it as closed: the one way out.
+/// Keeps one connection in the set. Dropping it removes the entry and counts it as closed; there is
+/// no other way out.
 #[derive(Debug)]
 pub struct Guard {
     conns: Rc<Conns>,
@@ -293,7 +306,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Puts a new connection into the set.
+    /// Adds a new connection to the set.
     #[must_use]
     pub fn insert(
         conns: &Rc<Conns>,
@@ -326,13 +339,13 @@ impl Guard {
         }
     }
 
-    /// The entry.
+    /// Returns the entry.
     #[must_use]
     pub fn conn(&self) -> &Rc<Conn> {
         &self.conn
     }
 
-    /// Takes the connection out of the set, with the reason for which it ended.
+    /// Removes the connection from the set and records why it ended.
     pub fn close(self, reason: CloseReason, now: Instant) {
         self.conn.ends(reason, now);
     }
@@ -349,8 +362,9 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let conns = &self.conns;
         let removed = conns.map.borrow_mut().remove(&self.conn.id);
-        debug_assert!(removed.is_some(), "an entry leaves only by its guard");
-        // A task that ends by itself drops this guard while it runs: it is let go, not cancelled.
+        debug_assert!(removed.is_some(), "only the guard removes an entry");
+        // A task that ends by itself drops this guard while it runs, so detach it instead of
+        // cancelling it.
         if let Some(task) = self.conn.task.take() {
             task.detach();
         }
@@ -359,7 +373,8 @@ impl Drop for Guard {
             server.open.remove(self.conn.id);
         }
         entrypoint.open.remove(self.conn.id);
-        // Without a reason nobody knew that it would end, and what was last seen of it has to do.
+        // Without a reason the end was unexpected, and the time of the last activity stands in for
+        // the time of the end.
         let reason = self.conn.end.get().unwrap_or(CloseReason::Dropped);
         entrypoint.counters.closed.of(reason).increment();
         entrypoint.counters.duration.observe(self.conn.active_for());

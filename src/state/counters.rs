@@ -1,15 +1,15 @@
-//! Monotonic counters, plain cells of one thread, that can only grow.
+//! Monotonic counters and histograms in plain single-threaded cells.
 
 use std::cell::Cell;
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// A number that only grows. Its clone is another counter that begins where it stands.
+/// A number that only grows. A clone is an independent counter that starts at the same value.
 #[derive(Clone, Debug, Default)]
 pub struct Counter(Cell<u64>);
 
 impl Counter {
-    /// Adds `n`. It wraps after 2^64, as Prometheus expects of a restarted counter.
+    /// Adds `n`. The value wraps at 2^64, which Prometheus treats as a counter reset.
     pub fn add(&self, n: u64) {
         self.0.set(self.0.get().wrapping_add(n));
     }
@@ -19,25 +19,25 @@ impl Counter {
         self.add(1);
     }
 
-    /// The sum so far.
+    /// Returns the current value.
     #[must_use]
     pub fn value(&self) -> u64 {
         self.0.get()
     }
 }
 
-/// A closed set of label values, such as the reasons for which a connection ends.
+/// A closed set of label values, such as the reasons why a connection ends.
 pub trait Label: Copy + 'static {
     /// Every value, in the order of [`Label::index`].
     const ALL: &'static [Self];
 
-    /// An array with one counter for each value: copying it is copying bytes.
+    /// An array with one counter per value, so that copying it only copies bytes.
     type Counters: AsRef<[Counter]> + Clone + Debug + Default;
 
-    /// This value's position in [`Label::ALL`].
+    /// Returns this value's position in [`Label::ALL`].
     fn index(self) -> usize;
 
-    /// The text in the metrics.
+    /// Returns the text used in the metrics.
     fn label(self) -> &'static str;
 }
 
@@ -64,7 +64,7 @@ macro_rules! label {
 }
 pub(super) use label;
 
-/// One counter for each value of a label, all there from the start at 0.
+/// One counter per label value, all present from the start at 0.
 #[derive(Clone, Debug)]
 pub struct CounterBy<L: Label> {
     counters: L::Counters,
@@ -78,13 +78,13 @@ impl<L: Label> Default for CounterBy<L> {
 }
 
 impl<L: Label> CounterBy<L> {
-    /// The counter of one label value.
+    /// Returns the counter of one label value.
     #[must_use]
     pub fn of(&self, label: L) -> &Counter {
         &self.counters.as_ref()[label.index()]
     }
 
-    /// Every label value with its count.
+    /// Iterates over every label value and its count.
     pub fn iter(&self) -> impl Iterator<Item = (L, u64)> {
         L::ALL.iter().map(|&label| (label, self.of(label).value()))
     }
@@ -95,13 +95,14 @@ impl<L: Label> CounterBy<L> {
 pub struct Histogram<const N: usize> {
     bounds: &'static [Duration; N],
     buckets: [Counter; N],
-    /// Beyond the last bound.
+    /// Observations above the last bound.
     above: Counter,
     sum: Cell<Duration>,
 }
 
 impl<const N: usize> Histogram<N> {
-    /// An empty histogram. `bounds` are the buckets' inclusive upper bounds, ascending, without the infinite one.
+    /// Creates an empty histogram. `bounds` are the buckets' inclusive upper bounds, ascending,
+    /// without the infinite one.
     #[must_use]
     pub fn new(bounds: &'static [Duration; N]) -> Self {
         Self {
@@ -119,7 +120,7 @@ impl<const N: usize> Histogram<N> {
         self.sum.set(self.sum.get().saturating_add(value));
     }
 
-    /// Each finite upper bound with the number of observations at or below it.
+    /// Iterates over each finite upper bound and the number of observations at or below it.
     pub fn cumulative(&self) -> impl Iterator<Item = (Duration, u64)> {
         let mut below = 0;
         self.bounds
@@ -131,14 +132,14 @@ impl<const N: usize> Histogram<N> {
             })
     }
 
-    /// How many observations there were.
+    /// Returns the number of observations.
     #[must_use]
     pub fn count(&self) -> u64 {
         let buckets = self.buckets.iter().map(Counter::value);
         buckets.sum::<u64>() + self.above.value()
     }
 
-    /// The sum of all observations.
+    /// Returns the sum of all observations.
     #[must_use]
     pub fn sum(&self) -> Duration {
         self.sum.get()
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_is_inclusive_and_the_last_bucket_takes_the_rest() {
+    fn bounds_are_inclusive_and_the_last_bucket_takes_the_rest() {
         const BOUNDS: &[Duration; 2] = &[Duration::from_millis(1), Duration::from_millis(10)];
         let histogram = Histogram::new(BOUNDS);
         for millis in [0, 1, 2, 10, 11, 5000] {

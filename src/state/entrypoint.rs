@@ -1,4 +1,4 @@
-//! One entrypoint: its identity, its open connections, its counters, and what is published of it.
+//! One entrypoint: its identity, open connections, counters and published metrics.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ label! {
 }
 
 label! {
-    /// Which way bytes pass.
+    /// The direction in which bytes pass.
     Direction {
         /// From the client to the server.
         ToServer = "to_server",
@@ -33,21 +33,21 @@ label! {
 label! {
     /// Why accepting a connection failed. None of these ends a listener.
     AcceptError {
-        /// The client had gone before it was accepted.
+        /// The client left before it was accepted.
         Aborted = "aborted",
         /// The process has no descriptor left (EMFILE).
         ProcessDescriptors = "process_descriptors",
         /// The system has no descriptor left (ENFILE).
         SystemDescriptors = "system_descriptors",
-        /// The kernel has no memory for it (ENOMEM, ENOBUFS).
+        /// The kernel has no memory for the connection (ENOMEM, ENOBUFS).
         Memory = "memory",
         /// Any other error; the log has its text.
         Other = "other",
     }
 }
 
-/// Upper bounds of the connection duration's buckets: 10 ms to 1 day, about a factor of 6 apart, so that both a web request
-/// and a day-long SSH session can be told from their neighbours with few series.
+/// Upper bounds of the connection duration's buckets: 10 ms to 1 day, about a factor of 6 apart.
+/// They place both a web request and a day-long SSH session well, with few series.
 const DURATION_BOUNDS: &[Duration; 9] = &[
     Duration::from_millis(10),
     Duration::from_millis(100),
@@ -60,50 +60,52 @@ const DURATION_BOUNDS: &[Duration; 9] = &[
     Duration::from_secs(86_400),
 ];
 
-/// What an entrypoint is known by.
+/// What identifies an entrypoint.
 #[derive(Debug)]
 pub struct EntrypointIdentity {
-    /// Its identity.
+    /// The entrypoint's identity.
     pub id: EntrypointId,
-    /// Its name in the configuration.
+    /// The entrypoint's name in the configuration.
     pub name: String,
-    /// Its transport protocol.
+    /// The entrypoint's transport protocol.
     pub protocol: Protocol,
 }
 
-/// One entrypoint. It lives until the configuration no longer has it and its last connection has gone.
+/// One entrypoint. It lives until the configuration no longer has it and its last connection is
+/// gone.
 #[derive(Debug)]
 pub struct Entrypoint {
-    /// What it is known by.
+    /// What identifies the entrypoint.
     pub identity: Arc<EntrypointIdentity>,
-    /// Its open connections.
+    /// The open connections.
     pub open: Members,
-    /// What is counted.
+    /// The counters.
     pub counters: EntrypointCounters,
-    /// How long its connections may be silent.
+    /// How long connections may be silent.
     pub timeouts: Cell<Timeouts>,
     began: Instant,
     listening: RefCell<Vec<Local>>,
     former: RefCell<Vec<Local>>,
 }
 
-/// How long connections may be silent. `None`: for ever.
+/// How long connections may be silent. `None` means forever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
-    /// While nothing passes in either direction.
+    /// The limit while nothing passes in either direction.
     pub idle: Option<Duration>,
-    /// The same after one side has finished sending and the other has not.
+    /// The limit after one side has finished sending and the other has not.
     pub half_close: Option<Duration>,
 }
 
-/// What is counted for one entrypoint. How many connections are open is not here: that is the length of a set.
+/// The counters of one entrypoint. The number of open connections is not among them: it is the
+/// length of a set.
 #[derive(Clone, Debug)]
 pub struct EntrypointCounters {
     /// Connections that have entered the set.
     pub opened: Counter,
     /// Connections that have left the set.
     pub closed: CounterBy<CloseReason>,
-    /// Payload bytes that were passed on.
+    /// Payload bytes relayed.
     pub bytes: CounterBy<Direction>,
     /// How long the connections that have left the set were in it.
     pub duration: Histogram<9>,
@@ -111,10 +113,10 @@ pub struct EntrypointCounters {
     pub accept_errors: CounterBy<AcceptError>,
 }
 
-/// What an entrypoint really listens on.
+/// What an entrypoint actually listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Local {
-    /// An IP address, perhaps that of all interfaces, and the real port.
+    /// An IP address, possibly the wildcard address, and the actual port.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
@@ -140,31 +142,31 @@ impl Entrypoint {
         }
     }
 
-    /// Its identity.
+    /// Returns the entrypoint's identity.
     #[must_use]
     pub fn id(&self) -> EntrypointId {
         self.identity.id
     }
 
-    /// Its name in the configuration.
+    /// Returns the entrypoint's name in the configuration.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.identity.name
     }
 
-    /// When it came to be; none of its connections is older.
+    /// Returns when the entrypoint was created. None of its connections is older.
     #[must_use]
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// What it listens on.
+    /// Returns what the entrypoint listens on.
     #[must_use]
     pub fn listening(&self) -> Vec<Local> {
         self.listening.borrow().clone()
     }
 
-    /// What it listens on no more, while connections may be open that were accepted there.
+    /// Returns what the entrypoint no longer listens on but may still have open connections from.
     #[must_use]
     pub fn former(&self) -> Vec<Local> {
         self.former.borrow().clone()
@@ -187,7 +189,7 @@ impl Entrypoint {
         });
     }
 
-    /// A copy of its numbers.
+    /// Returns a copy of the entrypoint's numbers.
     #[must_use]
     pub fn numbers(&self) -> EntrypointNumbers {
         EntrypointNumbers {
@@ -201,11 +203,11 @@ impl Entrypoint {
 /// The numbers of one entrypoint at one moment.
 #[derive(Debug)]
 pub struct EntrypointNumbers {
-    /// Which entrypoint.
+    /// What identifies the entrypoint.
     pub identity: Arc<EntrypointIdentity>,
     /// The length of the set of its open connections.
     pub open: u64,
-    /// What was counted.
+    /// The counters.
     pub counters: EntrypointCounters,
 }
 
@@ -213,32 +215,32 @@ impl Publish for EntrypointNumbers {
     const METRICS: &'static [Metric<Self>] = &[
         Metric::gauge(
             "coracle_open_connections",
-            "Connections that are open now: the length of the set of connections, read at this scrape.",
+            "Connections open now: the length of the set of connections at this scrape.",
             |it, out| out.value(it.open),
         ),
         Metric::counter(
             "coracle_connections_opened_total",
-            "Connections that were accepted and entered the set of connections.",
+            "Connections accepted and added to the set of connections.",
             |it, out| out.value(it.counters.opened.value()),
         ),
         Metric::counter(
             "coracle_connections_closed_total",
-            "Connections that left the set of connections, by the reason for which they ended.",
+            "Connections that left the set of connections, by the reason why they ended.",
             |it, out| out.by("reason", &it.counters.closed),
         ),
         Metric::histogram(
             "coracle_connection_duration_seconds",
-            "How long the connections that have ended were open, in seconds.",
+            "How long ended connections were open, in seconds.",
             |it, out| out.observed(&it.counters.duration),
         ),
         Metric::counter(
             "coracle_bytes_total",
-            "Payload bytes passed on, counted as they pass.",
+            "Payload bytes relayed, counted as they pass.",
             |it, out| out.by("direction", &it.counters.bytes),
         ),
         Metric::counter(
             "coracle_accept_errors_total",
-            "Failed attempts to accept a connection. The listener goes on after each of them.",
+            "Failed attempts to accept a connection. The listener continues after each.",
             |it, out| out.by("reason", &it.counters.accept_errors),
         ),
     ];

@@ -1,4 +1,4 @@
-//! How many bytes are held for receivers that are blocked: the sum of the reservations that live.
+//! How many bytes are held for blocked receivers: the sum of the live reservations.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -14,32 +14,32 @@ pub enum HeldIn {
     Pipe,
 }
 
-/// The sum, in all connections. Only [`Reservation`]s change it.
+/// The bytes held for all connections. Only [`Reservation`]s change it.
 #[derive(Debug, Default)]
 pub struct Held {
     spills: Cell<usize>,
     pipes: Cell<usize>,
-    /// The most that the spills have been since [`Held::is_worth_trimming`] was last true.
+    /// The largest value of `spills` since [`Held::is_worth_trimming`] last returned `true`.
     peak: Cell<usize>,
 }
 
 impl Held {
-    /// Less than this need not be given back to the system.
+    /// The smallest amount worth returning to the system.
     const WORTH_TRIMMING_BYTES: usize = 4 << 20;
 
-    /// The bytes that are held in this way.
+    /// Returns the bytes held in `place`.
     #[must_use]
     pub fn bytes(&self, place: HeldIn) -> usize {
         self.cell(place).get()
     }
 
-    /// All bytes that are held.
+    /// Returns all bytes held.
     #[must_use]
     pub fn sum(&self) -> usize {
         self.spills.get() + self.pipes.get()
     }
 
-    /// The bytes that are held now.
+    /// Returns a copy of the current amounts.
     #[must_use]
     pub fn copy(&self) -> HeldBytes {
         HeldBytes {
@@ -48,7 +48,8 @@ impl Held {
         }
     }
 
-    /// Notes that `bytes` are held until the reservation is dropped. It always succeeds: what has been read must be kept.
+    /// Records that `bytes` are held until the reservation is dropped. This always succeeds,
+    /// because data that was read must be kept.
     #[must_use]
     pub fn reserve(self: &Rc<Self>, place: HeldIn, bytes: usize) -> Reservation {
         let mut reservation = Reservation {
@@ -60,7 +61,8 @@ impl Held {
         reservation
     }
 
-    /// True once after much was held and half of it has gone: the allocator may keep what was freed.
+    /// Returns `true` once after a large amount was held and half of it has been freed: the
+    /// allocator may still keep the freed memory.
     #[must_use]
     pub fn is_worth_trimming(&self) -> bool {
         let (held, peak) = (self.spills.get(), self.peak.get());
@@ -71,7 +73,8 @@ impl Held {
         is_worth_it
     }
 
-    /// True while [`Held::is_worth_trimming`] may become true without more being held.
+    /// Returns `true` while [`Held::is_worth_trimming`] may become `true` without more bytes being
+    /// held.
     #[must_use]
     pub fn may_be_worth_trimming(&self) -> bool {
         self.peak.get() >= Self::WORTH_TRIMMING_BYTES
@@ -85,7 +88,7 @@ impl Held {
     }
 }
 
-/// The bytes that are held at one moment.
+/// The bytes held at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldBytes {
     spills: usize,
@@ -95,7 +98,7 @@ pub struct HeldBytes {
 impl Publish for HeldBytes {
     const METRICS: &'static [Metric<Self>] = &[Metric::gauge(
         "coracle_memory_held_bytes",
-        "Bytes that were read and that blocked receivers have not taken yet, in the process (spill) or in pipes.",
+        "Bytes read but not yet taken by blocked receivers, held in the process (spill) or in pipes (pipe).",
         |it, out| {
             out.number(Some(("kind", "spill")), it.spills as f64);
             out.number(Some(("kind", "pipe")), it.pipes as f64);
@@ -105,7 +108,7 @@ impl Publish for HeldBytes {
     fn labels<'a>(&'a self, _add: &mut dyn FnMut(&'static str, &'a str)) {}
 }
 
-/// Bytes that are held, for as long as this lives.
+/// Bytes that are held while this value lives.
 #[derive(Debug)]
 pub struct Reservation {
     held: Rc<Held>,
@@ -114,7 +117,7 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Notes that it is `bytes` now.
+    /// Changes the reservation to `bytes`.
     pub fn resize(&mut self, bytes: usize) {
         let cell = self.held.cell(self.place);
         cell.set(cell.get() - self.bytes + bytes);
@@ -136,7 +139,7 @@ mod tests {
     use std::rc::Rc;
 
     #[test]
-    fn what_is_held_is_the_sum_of_what_lives() {
+    fn held_bytes_are_the_sum_of_live_reservations() {
         let held = Rc::<Held>::default();
         let first = held.reserve(HeldIn::Spill, 60_000);
         let mut second = held.reserve(HeldIn::Pipe, 50_000);
@@ -150,11 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn trimming_is_worth_it_once_after_much_has_gone() {
+    fn trimming_is_worth_it_once_after_much_is_freed() {
         let held = Rc::<Held>::default();
         let reserve = || held.reserve(HeldIn::Spill, 65_536);
         let much: Vec<_> = (0..100).map(|_| reserve()).collect();
-        assert!(!held.is_worth_trimming(), "it is still held");
+        assert!(!held.is_worth_trimming(), "still held");
         drop(much);
         assert!(held.may_be_worth_trimming());
         assert!(held.is_worth_trimming());
@@ -162,6 +165,6 @@ mod tests {
         for _ in 0..1000 {
             drop(reserve());
         }
-        assert!(!held.is_worth_trimming(), "never much at once");
+        assert!(!held.is_worth_trimming(), "never much at the same time");
     }
 }

@@ -1,4 +1,4 @@
-//! Identities: numbers that are unique while the process lives and are never used again.
+//! Identities: numbers that are unique for the life of the process and never reused.
 
 use std::cell::Cell;
 use std::fmt;
@@ -30,24 +30,24 @@ identity! {
     ConnId
 }
 identity! {
-    /// An entrypoint's identity. Those that are older have smaller ones.
+    /// An entrypoint's identity. Older entrypoints have smaller identities.
     EntrypointId
 }
 identity! {
-    /// A server's identity. Those that are older have smaller ones.
+    /// A server's identity. Older servers have smaller identities.
     ServerId
 }
 
-/// Gives identities out.
+/// Allocates identities.
 #[derive(Debug, Default)]
 pub(super) struct Identities(Cell<u64>);
 
 impl Identities {
-    /// One that nobody has had.
+    /// Returns an identity that was never used before.
     pub(super) fn next<I: From<NonZeroU64>>(&self) -> I {
         let number = self.0.get() + 1;
         self.0.set(number);
-        // 2^64 of them take 584 years at one each nanosecond.
+        // At one per nanosecond, 2^64 identities last 584 years.
         NonZeroU64::new(number).unwrap_or(NonZeroU64::MAX).into()
     }
 }

@@ -1,22 +1,26 @@
-//! Which name is looked up next, and when: a few places, and names that hang must not keep the others from them.
+//! Schedules name look-ups in a limited number of places, so that names that hang do not block the
+//! others.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 
-/// How long an answer is used before it is asked for again. getaddrinfo(3) does not tell an answer's time to live.
+/// How long an answer is used before it is refreshed. getaddrinfo(3) does not report an answer's
+/// time to live.
 const REFRESH: Duration = Duration::from_secs(30);
-/// The wait after a first failure; it doubles up to [`REFRESH`].
+/// The pause after a first failure; it doubles up to [`REFRESH`].
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The schedule of all look-ups. A look-up cannot be cancelled: it holds its place until it returns, however late.
+/// The schedule of all look-ups. A look-up cannot be cancelled: it occupies its place until it
+/// returns, however late.
 #[derive(Debug)]
 pub struct Lookups {
     names: BTreeMap<usize, Name>,
     last: usize,
     places: usize,
-    /// The names that are due, in the order in which they became so. One that has to wait keeps its place here.
+    /// The names that are due, in the order in which they became due. A name that has to wait keeps
+    /// its position.
     due: VecDeque<usize>,
 }
 
@@ -24,11 +28,11 @@ pub struct Lookups {
 struct Name {
     phase: Phase,
     retry: Backoff,
-    /// Its last look-up took longer than [`Lookups::DEADLINE`].
+    /// The last look-up took longer than [`Lookups::DEADLINE`].
     is_slow: bool,
     /// A look-up has returned in time.
     is_proven: bool,
-    /// A connection waits for it.
+    /// A connection waits for this name.
     is_wanted: bool,
 }
 
@@ -38,7 +42,7 @@ enum Phase {
     Running {
         deadline: Instant,
     },
-    /// Still running, and told to be late.
+    /// Still running, and already reported as late.
     Late,
     Resting {
         until: Instant,
@@ -52,10 +56,10 @@ impl Name {
 }
 
 impl Lookups {
-    /// How long a look-up may take. The time in which it waits for a place does not count.
+    /// How long a look-up may take. Time spent waiting for a place does not count.
     pub const DEADLINE: Duration = Duration::from_secs(5);
 
-    /// No name yet; `places` can be looked up at the same time.
+    /// Creates a schedule without names in which `places` names can be looked up at the same time.
     #[must_use]
     pub fn new(places: usize) -> Self {
         Self {
@@ -66,12 +70,12 @@ impl Lookups {
         }
     }
 
-    /// From now on so many can be looked up at the same time.
+    /// Changes how many names can be looked up at the same time.
     pub fn set_places(&mut self, places: usize) {
         self.places = places;
     }
 
-    /// Another name, which is due. Returns its number.
+    /// Adds a name, which is due at once. Returns its number.
     pub fn add(&mut self) -> usize {
         let name = Name {
             phase: Phase::Due,
@@ -86,7 +90,7 @@ impl Lookups {
         self.last
     }
 
-    /// A name is not needed any more. False if that has to wait, since it is being looked up.
+    /// Removes a name. Returns `false`, and keeps the name, if it is being looked up.
     pub fn remove(&mut self, name: usize) -> bool {
         if self.names.get(&name).is_some_and(Name::is_running) {
             return false;
@@ -96,13 +100,13 @@ impl Lookups {
         true
     }
 
-    /// Notes that a connection waits for a name. False if that is known.
+    /// Records that a connection waits for a name. Returns `false` if that was already recorded.
     pub fn want(&mut self, name: usize) -> bool {
         let name = self.names.get_mut(&name);
         name.is_some_and(|name| !std::mem::replace(&mut name.is_wanted, true))
     }
 
-    /// Moves on to `now`. Returns the names whose look-up has just become late.
+    /// Advances to `now`. Returns the names whose look-up has just become late.
     pub fn advance(&mut self, now: Instant) -> Vec<usize> {
         let mut late = Vec::new();
         let mut rested = Vec::new();
@@ -125,7 +129,8 @@ impl Lookups {
         late
     }
 
-    /// The name whose look-up begins now, if one may: those that a connection waits for go first, then the order counts.
+    /// Starts the next look-up that may start, and returns its name. Names that a connection waits
+    /// for go first; otherwise the order counts.
     pub fn begin(&mut self, now: Instant) -> Option<usize> {
         let running = self.names.values().filter(|name| name.is_running());
         let slow = running.clone().filter(|name| name.is_slow).count();
@@ -135,9 +140,10 @@ impl Lookups {
                 return false;
             };
             match name {
-                // A quarter of the places is for those that are known to hang.
+                // A quarter of the places is for names that are known to hang.
                 _ if name.is_slow => free > 0 && slow < (self.places / 4).max(1),
-                // The last place is kept from names that could turn out to hang, unless somebody waits for them.
+                // The last place is reserved: names that may turn out to hang get it only if a
+                // connection waits for them.
                 _ if name.is_proven || name.is_wanted || self.places == 1 => free > 0,
                 _ => free > 1,
             }
@@ -155,7 +161,7 @@ impl Lookups {
         Some(index)
     }
 
-    /// Notes that a look-up has returned, late or not. The name becomes due again after a while.
+    /// Records that a look-up has returned, late or not. The name becomes due again after a while.
     pub fn finished(&mut self, index: usize, now: Instant, is_good: bool) {
         let Some(name) = self.names.get_mut(&index) else {
             return;
@@ -175,7 +181,7 @@ impl Lookups {
         name.phase = Phase::Resting { until: now + rest };
     }
 
-    /// When [`Lookups::advance`] has something to do next.
+    /// Returns when [`Lookups::advance`] next has something to do.
     #[must_use]
     pub fn next_event(&self) -> Option<Instant> {
         let event = |name: &Name| match name.phase {
@@ -195,7 +201,7 @@ mod tests {
         std::iter::from_fn(|| lookups.begin(now)).collect()
     }
 
-    /// So many names, which are numbered from 1.
+    /// Creates a schedule of `names` names, numbered from 1.
     fn lookups(names: usize, places: usize) -> Lookups {
         let mut lookups = Lookups::new(places);
         for _ in 0..names {
@@ -207,16 +213,16 @@ mod tests {
     const LATE: Duration = Lookups::DEADLINE;
 
     #[test]
-    fn time_in_the_queue_does_not_count_and_places_in_it_are_kept() {
+    fn queued_time_does_not_count_and_the_order_is_kept() {
         let start = Instant::now();
         let mut lookups = lookups(6, 4);
         assert_eq!(begun(&mut lookups, start), [1, 2, 3]);
-        // Nobody returns in time. The others have waited for as long, and are not late.
+        // No look-up returns in time. The others have waited just as long, and are not late.
         let now = start + LATE;
         assert_eq!(lookups.advance(now), [1, 2, 3]);
-        assert_eq!(lookups.advance(now), [0; 0], "told once");
+        assert_eq!(lookups.advance(now), [0; 0], "reported once");
         lookups.finished(2, now, false);
-        // 2 rests for its retry, and is then due behind those that have waited.
+        // 2 rests before its retry, and is then due behind the names that have waited.
         let now = now + RETRY;
         assert_eq!(lookups.advance(now), [0; 0]);
         assert_eq!(begun(&mut lookups, now), [4]);
@@ -226,9 +232,9 @@ mod tests {
     }
 
     #[test]
-    fn names_that_hang_hold_a_quarter_of_the_places() {
+    fn hanging_names_hold_a_quarter_of_the_places() {
         let mut now = Instant::now();
-        // Eight that hang, and a healthy one behind them.
+        // Eight names that hang, and a healthy one behind them.
         let mut lookups = lookups(9, 4);
         let hang = |index: &usize| *index != 9;
         let mut round = |now: Instant| {
@@ -237,7 +243,7 @@ mod tests {
             if some.contains(&9) {
                 lookups.finished(9, now, true);
             }
-            // Those that hang return, but too late.
+            // The names that hang do return, but too late.
             let late = now + LATE;
             lookups.advance(late);
             let hanging: Vec<_> = some.iter().copied().filter(hang).collect();
@@ -256,30 +262,30 @@ mod tests {
             assert_eq!(
                 round(now),
                 (1, true),
-                "round {n}: one that hangs, and the healthy one"
+                "round {n}: one hanging name and the healthy one"
             );
             now += LATE;
         }
     }
 
     #[test]
-    fn a_name_that_somebody_waits_for_is_looked_up_at_once_although_others_hang_from_the_start() {
+    fn a_wanted_name_is_looked_up_at_once_although_others_hang() {
         let start = Instant::now();
         let mut lookups = lookups(9, 4);
         assert_eq!(
             begun(&mut lookups, start),
             [1, 2, 3],
-            "the last place is kept"
+            "the last place is reserved"
         );
         assert!(lookups.want(9));
-        assert!(!lookups.want(9), "known");
+        assert!(!lookups.want(9), "already recorded");
         assert_eq!(begun(&mut lookups, start), [9]);
         lookups.finished(9, start, true);
         assert_eq!(begun(&mut lookups, start), [0; 0]);
     }
 
     #[test]
-    fn a_name_that_answers_in_time_again_is_slow_no_more() {
+    fn a_name_that_answers_in_time_is_no_longer_slow() {
         let mut now = Instant::now();
         let mut lookups = lookups(2, 2);
         assert_eq!(begun(&mut lookups, now), [1]);
@@ -289,7 +295,7 @@ mod tests {
         assert_eq!(
             lookups.next_event(),
             Some(now + REFRESH),
-            "what comes late is good all the same"
+            "a late answer is still good"
         );
         assert_eq!(begun(&mut lookups, now), [2]);
         now += LATE;
@@ -299,7 +305,7 @@ mod tests {
         assert_eq!(
             begun(&mut lookups, now),
             [0; 0],
-            "one slow name holds all that slow ones may"
+            "one slow name fills the share of slow names"
         );
         lookups.finished(2, now, false);
         assert_eq!(begun(&mut lookups, now), [1]);
@@ -310,14 +316,14 @@ mod tests {
     }
 
     #[test]
-    fn one_name_alone_is_looked_up_again_and_again() {
+    fn a_single_name_is_looked_up_repeatedly() {
         let mut now = Instant::now();
         let mut lookups = lookups(1, 1);
         let mut pauses = Vec::new();
         for is_good in [false, false, true, false] {
             assert_eq!(begun(&mut lookups, now), [1]);
             lookups.finished(1, now, is_good);
-            let next = lookups.next_event().expect("it rests");
+            let next = lookups.next_event().expect("the name rests");
             pauses.push(next.duration_since(now).as_secs());
             now = next;
             lookups.advance(now);
@@ -326,16 +332,16 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_needed_goes_when_it_is_not_being_looked_up() {
+    fn a_name_is_removed_only_while_it_is_not_being_looked_up() {
         let now = Instant::now();
         let mut lookups = lookups(3, 1);
         assert_eq!(begun(&mut lookups, now), [1]);
         assert!(lookups.remove(2));
-        assert!(!lookups.remove(1), "its thread is busy with it");
+        assert!(!lookups.remove(1), "its look-up is still running");
         assert_eq!(begun(&mut lookups, now), [0; 0]);
         lookups.finished(1, now, true);
         assert!(lookups.remove(1));
         assert_eq!(begun(&mut lookups, now), [3]);
-        assert_eq!(lookups.add(), 4, "no number is used again");
+        assert_eq!(lookups.add(), 4, "numbers are never reused");
     }
 }

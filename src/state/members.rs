@@ -1,4 +1,4 @@
-//! The open connections of one entrypoint or server: a set of their identities, whose length is the gauge.
+//! The open connections of one entrypoint or server: a set of identities whose length is the gauge.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -6,7 +6,8 @@ use std::collections::HashSet;
 use super::identity::ConnId;
 use super::waiters::{Until, Waiters};
 
-/// A set of connections. A connection's [`Guard`](super::Guard) puts it in and takes it out; nothing counts beside it.
+/// A set of connections. A connection's [`Guard`](super::Guard) adds it and removes it; there is no
+/// counter beside the set.
 #[derive(Debug, Default)]
 pub struct Members {
     ids: RefCell<HashSet<ConnId>>,
@@ -14,25 +15,25 @@ pub struct Members {
 }
 
 impl Members {
-    /// How many there are: the gauge.
+    /// Returns the number of connections: the gauge.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ids.borrow().len()
     }
 
-    /// True if there are none.
+    /// Returns `true` if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All of them, in no order.
+    /// Returns the identities of all connections, in no particular order.
     #[must_use]
     pub fn ids(&self) -> Vec<ConnId> {
         self.ids.borrow().iter().copied().collect()
     }
 
-    /// Waits until there are fewer than `limit`. Woken by those that leave.
+    /// Waits until there are fewer than `limit`. Leaving connections wake it.
     pub fn below(&self, limit: usize) -> Until<'_, impl Fn() -> bool + Unpin> {
         Until::new(&self.fewer, move || self.len() < limit)
     }

@@ -1,13 +1,13 @@
-//! What is known and decided, without I/O: the sets of connections, the registry, the counters, the
-//! choice of a server.
+//! The program's state and decisions, without I/O: the sets of connections, the registry, the
+//! counters and the choice of a server.
 //!
-//! [`Conns`] is the set of all open connections, and each [`Entrypoint`] and [`Server`] has the set
-//! of its own ([`Members`]). A [`Guard`] puts a connection into them and takes it out. The
-//! [`Registry`] finds entrypoints and servers that live. What is published of each stands beside it
+//! [`Conns`] is the set of all open connections, and each [`Entrypoint`] and [`Server`] has its own
+//! set ([`Members`]). A [`Guard`] adds a connection to these sets and removes it. The [`Registry`]
+//! finds live entrypoints and servers. The metrics of each type are declared beside it
 //! ([`Publish`]).
 //!
-//! One thread owns and changes all of it, so whoever reads it between two awaits sees one consistent moment. Nothing here
-//! opens a socket or asks a clock: times come in as arguments.
+//! One thread owns and changes all of this, so code that reads it between two awaits sees one
+//! consistent moment. Nothing here opens a socket or reads a clock: times are arguments.
 
 mod addresses;
 mod backoff;
@@ -58,21 +58,21 @@ pub use waiters::{Until, Waiters, Waiting};
 /// Everything the running program knows, passed around as `Rc<Shared>`; there are no globals.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// The set of open connections: the gauge is its length.
+    /// The set of open connections. Its length is the gauge.
     pub conns: Rc<Conns>,
-    /// The entrypoints, services and servers that live.
+    /// The live entrypoints, services and servers.
     pub registry: Registry,
     /// The configurations that have come into force.
     pub config_loads: ConfigLoads,
-    /// Whether what Traefik publishes too is published under its names as well.
+    /// Whether metrics that Traefik also has are published under Traefik's names, too.
     pub traefik_names: Cell<bool>,
-    /// What is held for blocked receivers.
+    /// The bytes held for blocked receivers.
     pub held: Rc<Held>,
     draining: Cell<bool>,
 }
 
 impl Shared {
-    /// A state with no connections yet, and with what a loop holds for blocked receivers.
+    /// Creates a state without connections that shares `held` with an event loop.
     #[must_use]
     pub fn with_held(held: Rc<Held>) -> Self {
         Self {
@@ -81,13 +81,14 @@ impl Shared {
         }
     }
 
-    /// True once the program has been asked to stop: it accepts no more, and `/readyz` says so.
+    /// Returns `true` once the program was asked to stop: it accepts no more connections, and
+    /// `/readyz` reports that.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.get()
     }
 
-    /// Marks the start of the drain. There is no way back.
+    /// Marks the start of the drain, which cannot be undone.
     pub fn start_draining(&self) {
         self.draining.set(true);
     }

@@ -1,9 +1,9 @@
-//! Times in which the program did not run, which are nobody's silence.
+//! Times when the program did not run, which must not count as silence of a connection.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The pauses of the recent past, as far as they are kept apart.
+/// The recent pauses. Older ones are merged.
 #[derive(Debug, Default)]
 pub struct Pauses {
     recent: VecDeque<Pause>,
@@ -16,10 +16,12 @@ struct Pause {
 }
 
 impl Pauses {
-    /// The most that are kept apart. The two oldest are taken as one when another comes, which can only make silences shorter.
+    /// The most pauses that are kept apart. When another one comes, the two oldest are merged,
+    /// which can only make silences shorter.
     const AT_MOST: usize = 64;
 
-    /// Notes that the program has not run for `length`, until `end`. Pauses come in the order of their ends.
+    /// Records that the program did not run for `length`, until `end`. Pauses must be added in the
+    /// order of their ends.
     pub fn add(&mut self, length: Duration, end: Instant) {
         if self.recent.len() == Self::AT_MOST
             && let Some(oldest) = self.recent.pop_front()
@@ -30,7 +32,7 @@ impl Pauses {
         self.recent.push_back(Pause { length, end });
     }
 
-    /// How long the program has run between `since` and `now`.
+    /// Returns how long the program ran between `since` and `now`.
     #[must_use]
     pub fn awake(&self, since: Instant, now: Instant) -> Duration {
         let later = self.recent.iter().rev();
@@ -50,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_lies_between_is_taken_off() {
+    fn only_pauses_in_between_are_subtracted() {
         let start = Instant::now();
         let at = |n| start + seconds(n);
         let mut pauses = Pauses::default();
@@ -58,14 +60,14 @@ mod tests {
         pauses.add(seconds(10), at(20));
         pauses.add(seconds(5), at(30));
         assert_eq!(pauses.awake(start, at(40)), seconds(25));
-        // From within a pause: a byte can come no earlier than its end, but a connection can be as old.
+        // From within a pause: no byte can arrive before its end, but a connection can be that old.
         assert_eq!(pauses.awake(at(15), at(40)), seconds(15));
         assert_eq!(pauses.awake(at(20), at(40)), seconds(15));
         assert_eq!(pauses.awake(at(30), at(40)), seconds(10));
     }
 
     #[test]
-    fn many_pauses_take_little_memory_and_make_no_silence_longer() {
+    fn many_pauses_take_bounded_memory_and_never_lengthen_a_silence() {
         let start = Instant::now();
         let mut pauses = Pauses::default();
         for n in 1..=1000 {

@@ -3,17 +3,17 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// Who is at the client's end.
+/// Who is at the client's end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A client over TCP.
     Tcp(SocketAddr),
-    /// A client over a Unix socket, which has no address of its own.
+    /// A client over a Unix socket, which has no address.
     Unix,
 }
 
 impl From<SocketAddr> for Peer {
-    /// An IPv4 client of an IPv6 listener is known by its IPv4 address.
+    /// Represents an IPv4 client of an IPv6 listener by its IPv4 address.
     fn from(address: SocketAddr) -> Self {
         Self::Tcp(match address.ip().to_canonical() {
             IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
@@ -31,7 +31,8 @@ impl fmt::Display for Peer {
     }
 }
 
-/// The same in 24 bytes instead of 32: each open connection has one. An IPv6 flow label is left out.
+/// A [`Peer`] in 24 bytes instead of 32, because each open connection has one. It drops the IPv6
+/// flow label.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PackedPeer {
     ip: [u8; 16],
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_packed_is_what_it_was() {
+    fn packing_round_trips() {
         let tcp = [
             "192.0.2.7:80",
             "0.0.0.0:1",

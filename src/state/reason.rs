@@ -1,35 +1,40 @@
-//! Why things end: the closed lists of reasons that the counters and the access log speak of.
+//! Why things end: the closed lists of reasons used in the counters and the access log.
 
 use super::counters::label;
 
 label! {
     /// Why a connection left the set.
     CloseReason {
-        /// Both sides had sent everything and said so.
+        /// Both sides finished sending.
         Done = "done",
         /// The client reset the connection; the server's side was reset too.
         ClientReset = "client_reset",
         /// The server reset the connection; the client's side was reset too.
         ServerReset = "server_reset",
-        /// The client vanished: keep-alive probes or retransmissions went unanswered, or the network failed.
+        /// The client vanished: keep-alive probes or retransmissions went unanswered, or the
+        /// network failed.
         ClientLost = "client_lost",
-        /// The server vanished: keep-alive probes or retransmissions went unanswered, or the network failed.
+        /// The server vanished: keep-alive probes or retransmissions went unanswered, or the
+        /// network failed.
         ServerLost = "server_lost",
         /// No server could be reached; the client's side was reset.
         ConnectFailed = "connect_failed",
         /// Nothing passed in either direction for the entrypoint's `idle_timeout`.
         IdleTimeout = "idle_timeout",
-        /// One side had finished, the other had not, and nothing passed for the entrypoint's `half_close_timeout`.
+        /// One side had finished, the other had not, and nothing passed for the entrypoint's
+        /// `half_close_timeout`.
         HalfCloseTimeout = "half_close_timeout",
-        /// The set was full and others waited; one side had finished, and nothing had passed for 30 s.
+        /// The set was full and others waited; one side had finished, and nothing had passed for 30
+        /// s.
         GaveWay = "gave_way",
-        /// It was still open when `drain_timeout` had passed after the request to stop.
+        /// The connection was still open `drain_timeout` after the request to stop.
         Drain = "drain",
-        /// A reload took its entrypoint away, and the configuration said that this ends its connections.
+        /// A reload removed the entrypoint, and the configuration says that this ends its
+        /// connections.
         Removed = "removed",
-        /// A bug in coracle ended this connection's task; please report it.
+        /// An internal error in coracle ended this connection's task; please report it.
         Panic = "panic",
-        /// Its task was dropped without having said why.
+        /// The task was dropped without a reason.
         Dropped = "dropped",
     }
 }
@@ -37,17 +42,20 @@ label! {
 label! {
     /// Why a server could not be reached.
     ConnectError {
-        /// The server's host refused: nothing listens there.
+        /// The server's host refused the connection: nothing listens there.
         Refused = "refused",
-        /// No answer within the service's `connect_timeout`, or what was left of `dial_timeout`.
+        /// No answer arrived within the service's `connect_timeout`, or what was left of
+        /// `dial_timeout`.
         Timeout = "timeout",
-        /// No route to the host or network, or no address of this machine to reach it from.
+        /// There is no route to the host or network, or this machine has no address to reach it
+        /// from.
         Unreachable = "unreachable",
         /// The server's name could not be resolved.
         Unresolved = "unresolved",
-        /// It is a listener of this very proxy, which would forward to itself.
+        /// The address is a listener of this proxy, which would forward to itself.
         Loop = "loop",
-        /// The process or the system has run out of descriptors, memory or local ports, or a Unix socket's backlog is full.
+        /// The process or the system has run out of descriptors, memory or local ports, or a Unix
+        /// socket's backlog is full.
         Exhausted = "exhausted",
         /// Any other error; the log has its text.
         Other = "other",

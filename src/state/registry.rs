@@ -1,5 +1,5 @@
-//! The entrypoints, services and servers that live: those of the configuration in force, and those that it no longer has while
-//! connections hold them.
+//! The live entrypoints, services and servers: those of the configuration in force, and removed
+//! ones that open connections still hold.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,20 +12,21 @@ use super::entrypoint::{Entrypoint, EntrypointNumbers, Local, Protocol};
 use super::identity::{EntrypointId, Identities};
 use super::service::{Server, ServerNumbers, Service};
 
-/// Finds what lives. It keeps nothing alive: the routes and the connections do.
+/// Finds live objects. The registry keeps nothing alive: the routes and the connections do.
 #[derive(Debug, Default)]
 pub struct Registry {
     identities: Identities,
     entrypoints: RefCell<BTreeMap<EntrypointId, Weak<Entrypoint>>>,
     services: RefCell<BTreeMap<String, Weak<Service>>>,
-    /// By the names of their service and their own.
+    /// By the names of the service and the server.
     servers: RefCell<BTreeMap<(String, String), Weak<Server>>>,
-    /// Made when it is asked for, and gone when one of the entrypoints has changed.
+    /// Computed on demand, and discarded when an entrypoint changes.
     addresses: RefCell<Option<Arc<Addresses>>>,
 }
 
 impl Registry {
-    /// The entrypoint of this name. Where none lives a new one begins, at `now` and with nothing counted.
+    /// Returns the entrypoint called `name`. If none is alive, creates one that begins at `now`
+    /// with all counters at zero.
     pub fn entrypoint(&self, name: &str, protocol: Protocol, now: Instant) -> Rc<Entrypoint> {
         let living = self.entrypoints();
         let found = living.into_iter().find(|it| it.name() == name);
@@ -38,7 +39,7 @@ impl Registry {
         })
     }
 
-    /// The service of this name, likewise.
+    /// Returns the service called `name`, or creates it.
     pub fn service(&self, name: &str) -> Rc<Service> {
         let mut services = self.services.borrow_mut();
         services.retain(|_, it| it.strong_count() > 0);
@@ -50,7 +51,7 @@ impl Registry {
         })
     }
 
-    /// The server of this name in `service`, likewise.
+    /// Returns the server called `name` in `service`, or creates it.
     pub fn server(&self, service: &Service, name: &str) -> Rc<Server> {
         let mut servers = self.servers.borrow_mut();
         let key = (service.name.clone(), name.to_owned());
@@ -62,13 +63,13 @@ impl Registry {
         })
     }
 
-    /// Notes what an entrypoint listens on from now on.
+    /// Records what an entrypoint listens on from now on.
     pub fn listens_on(&self, entrypoint: &Entrypoint, locals: Vec<Local>) {
         entrypoint.listens_on(locals);
         self.addresses.take();
     }
 
-    /// The entrypoints that live, the oldest first.
+    /// Returns the live entrypoints, oldest first.
     #[must_use]
     pub fn entrypoints(&self) -> Vec<Rc<Entrypoint>> {
         let before = self.entrypoints.borrow().len();
@@ -79,7 +80,7 @@ impl Registry {
         living
     }
 
-    /// Copies the numbers of all that live.
+    /// Copies the numbers of all live entrypoints and servers.
     #[must_use]
     pub fn numbers(&self) -> (Vec<EntrypointNumbers>, Vec<ServerNumbers>) {
         let entrypoints = self.entrypoints();
@@ -89,13 +90,13 @@ impl Registry {
         (entrypoints, servers)
     }
 
-    /// The servers that live, in the order of their names.
+    /// Returns the live servers, sorted by name.
     #[must_use]
     pub fn servers(&self) -> Vec<Rc<Server>> {
         living(&self.servers)
     }
 
-    /// Where all of them listen and have listened.
+    /// Returns the addresses on which all live entrypoints listen or have listened.
     #[must_use]
     pub fn addresses(&self) -> Arc<Addresses> {
         let entrypoints = self.entrypoints();
@@ -105,7 +106,7 @@ impl Registry {
     }
 }
 
-/// Those that live. The others are forgotten.
+/// Returns the live objects and removes the others.
 fn living<I: Ord, T>(all: &RefCell<BTreeMap<I, Weak<T>>>) -> Vec<Rc<T>> {
     let mut living = Vec::with_capacity(all.borrow().len());
     all.borrow_mut().retain(|_, it| {
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_lives_is_found_again_and_whoever_is_gone_begins_anew() {
+    fn live_objects_are_found_again_and_dead_ones_start_over() {
         let registry = Registry::default();
         let now = Instant::now();
         let first = registry.entrypoint("a", Protocol::Tcp, now);
@@ -133,11 +134,11 @@ mod tests {
         assert!(Rc::ptr_eq(&server, &registry.server(&service, "x")));
         let other = registry.service("t");
         assert_ne!(server.id(), registry.server(&other, "x").id());
-        assert_eq!(registry.numbers().1.len(), 1, "nobody holds the other one");
+        assert_eq!(registry.numbers().1.len(), 1, "the other one is not held");
         drop((first, again));
         assert!(registry.entrypoints().is_empty());
         let new = registry.entrypoint("a", Protocol::Tcp, now);
-        assert!(new.id() > id, "an identity is never used again");
+        assert!(new.id() > id, "identities are never reused");
         assert_eq!(new.counters.opened.value(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Servers, what is counted and published of them, and the choice among those of a service.
+//! Servers with their counters and metrics, and services, which choose among their servers.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use super::members::Members;
 use super::metric::{Metric, Publish};
 use super::reason::ConnectError;
 
-/// Upper bounds of the connect time's buckets: 0.5 ms (the same box) over a LAN and Wi-Fi to 5 s, the default timeout.
+/// Upper bounds of the connect time's buckets: from 0.5 ms (the same machine) over LAN and Wi-Fi to
+/// 5 s, the default timeout.
 const CONNECT_BOUNDS: &[Duration; 8] = &[
     Duration::from_micros(500),
     Duration::from_millis(1),
@@ -22,10 +23,10 @@ const CONNECT_BOUNDS: &[Duration; 8] = &[
     Duration::from_secs(5),
 ];
 
-/// What a server is known by.
+/// What identifies a server.
 #[derive(Debug)]
 pub struct ServerIdentity {
-    /// Its identity.
+    /// The server's identity.
     pub id: ServerId,
     /// The name of its service.
     pub service: String,
@@ -33,23 +34,24 @@ pub struct ServerIdentity {
     pub name: String,
 }
 
-/// One server of a service. It lives until the configuration no longer has it and its last connection has gone.
+/// One server of a service. It lives until the configuration no longer has it and its last
+/// connection is gone.
 #[derive(Debug)]
 pub struct Server {
-    /// What it is known by.
+    /// What identifies the server.
     pub identity: Arc<ServerIdentity>,
     /// The open connections that are connected to it.
     pub open: Members,
-    /// What is counted.
+    /// The counters.
     pub counters: ServerCounters,
 }
 
-/// What is counted for one server.
+/// The counters of one server.
 #[derive(Clone, Debug)]
 pub struct ServerCounters {
-    /// How long it took to connect, for each success.
+    /// How long each successful connect took.
     pub connect_duration: Histogram<8>,
-    /// Attempts to connect that failed.
+    /// Failed attempts to connect.
     pub connect_errors: CounterBy<ConnectError>,
 }
 
@@ -69,19 +71,19 @@ impl Server {
         }
     }
 
-    /// Its identity.
+    /// Returns the server's identity.
     #[must_use]
     pub fn id(&self) -> ServerId {
         self.identity.id
     }
 
-    /// Its address as written in the configuration.
+    /// Returns the server's address as written in the configuration.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.identity.name
     }
 
-    /// A copy of its numbers.
+    /// Returns a copy of the server's numbers.
     #[must_use]
     pub fn numbers(&self) -> ServerNumbers {
         ServerNumbers {
@@ -95,11 +97,11 @@ impl Server {
 /// The numbers of one server at one moment.
 #[derive(Debug)]
 pub struct ServerNumbers {
-    /// Which server.
+    /// What identifies the server.
     pub identity: Arc<ServerIdentity>,
     /// The length of the set of open connections that are connected to it.
     pub open: u64,
-    /// What was counted.
+    /// The counters.
     pub counters: ServerCounters,
 }
 
@@ -107,12 +109,12 @@ impl Publish for ServerNumbers {
     const METRICS: &'static [Metric<Self>] = &[
         Metric::gauge(
             "coracle_service_open_connections",
-            "Open connections that are connected to this server; those that are still dialling belong to none.",
+            "Open connections connected to this server; connections still dialling belong to no server.",
             |it, out| out.value(it.open),
         ),
         Metric::histogram(
             "coracle_connect_duration_seconds",
-            "How long it took to connect to the server, in seconds, for each success.",
+            "How long each successful connect to the server took, in seconds.",
             |it, out| out.observed(&it.counters.connect_duration),
         ),
         Metric::counter(
@@ -128,10 +130,10 @@ impl Publish for ServerNumbers {
     }
 }
 
-/// A group of servers that offer the same, used in turn. Which servers these are is its routes' business.
+/// A group of interchangeable servers, used in turn. Its routes hold the list of servers.
 #[derive(Debug)]
 pub struct Service {
-    /// Its name in the configuration.
+    /// The service's name in the configuration.
     pub name: String,
     turn: Cell<usize>,
 }
@@ -144,8 +146,8 @@ impl Service {
         }
     }
 
-    /// Each of its `servers` once, in the order in which one connection shall try them: each call starts one further on (round
-    /// robin).
+    /// Iterates over each of `servers` once, in the order in which a connection should try them.
+    /// Each call starts one further on (round robin).
     pub fn in_turn<'a, T>(&self, servers: &'a [T]) -> impl Iterator<Item = &'a T> + use<'a, T> {
         let n = servers.len().max(1);
         let first = self.turn.get() % n;
@@ -161,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_take_turns_and_each_connection_may_try_all() {
+    fn servers_take_turns_and_a_connection_may_try_all() {
         let service = Service::new("s");
         let names = |_| -> String { service.in_turn(&["a", "b", "c"]).copied().collect() };
         let tries: Vec<String> = (0..4).map(names).collect();
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_turn_goes_on_where_servers_come_and_go() {
+    fn the_turn_survives_servers_coming_and_going() {
         let service = Service::new("s");
         let many = [0; 5].map(|_| service.in_turn(&["a", "b", "c", "d"]).next());
         assert_eq!(many[4], Some(&"a"));

@@ -1,4 +1,5 @@
-//! Copies of the state at one moment, for those who read it at leisure. No I/O, and nothing is changed.
+//! Copies of the state at one moment, for readers on other threads. This module does no I/O and
+//! changes nothing.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,64 +14,64 @@ use super::identity::{ConnId, EntrypointId, ServerId};
 use super::peer::Peer;
 use super::service::{ServerIdentity, ServerNumbers};
 
-/// All numbers of one moment.
+/// All numbers at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// One for each entrypoint, the oldest first.
+    /// One entry per entrypoint, oldest first.
     pub entrypoints: Vec<EntrypointNumbers>,
-    /// One for each server, in the order of their names.
+    /// One entry per server, sorted by name.
     pub servers: Vec<ServerNumbers>,
-    /// Where the entrypoints listen.
+    /// The addresses on which the entrypoints listen.
     pub addresses: Arc<Addresses>,
     /// The configurations that have come into force.
     pub config_loads: ConfigLoads,
-    /// Bytes that are held for blocked receivers.
+    /// The bytes held for blocked receivers.
     pub held: HeldBytes,
-    /// Whether what Traefik publishes too is published under its names as well.
+    /// Whether metrics that Traefik also has are published under Traefik's names, too.
     pub traefik_names: bool,
 }
 
-/// The set at one moment.
+/// The set of open connections at one moment.
 #[derive(Debug)]
 pub struct Entries {
-    /// The entries, in no order.
+    /// The entries, in no particular order.
     pub list: Vec<Entry>,
-    /// The entrypoints that live, the oldest first.
+    /// The live entrypoints, oldest first.
     pub entrypoints: Vec<Arc<EntrypointIdentity>>,
-    /// The servers that live, the oldest first.
+    /// The live servers, oldest first.
     pub servers: Vec<Arc<ServerIdentity>>,
-    /// Where the entrypoints listen.
+    /// The addresses on which the entrypoints listen.
     pub addresses: Arc<Addresses>,
-    /// The moment.
+    /// The moment of the copy.
     pub at: Instant,
 }
 
 /// One entry of the set.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its identity.
+    /// The connection's identity.
     pub id: ConnId,
     /// Who is at the client's end.
     pub peer: Peer,
-    /// Where it came in.
+    /// The entrypoint that accepted it.
     pub entrypoint: EntrypointId,
-    /// The server it talks to, once it is connected to one.
+    /// The server, once the connection is connected to one.
     pub server: Option<ServerId>,
-    /// How far it has come.
+    /// How far the connection has progressed.
     pub phase: Phase,
-    /// When it was accepted.
+    /// When the connection was accepted.
     pub opened: Instant,
 }
 
 impl Entries {
-    /// The entrypoint's name; empty for one that does not live.
+    /// Returns the entrypoint's name, or an empty string if it is no longer alive.
     #[must_use]
     pub fn entrypoint_name(&self, id: EntrypointId) -> &str {
         let found = self.entrypoints.binary_search_by_key(&id, |it| it.id);
         found.map_or("", |index| &self.entrypoints[index].name)
     }
 
-    /// The server's name; empty for one that does not live.
+    /// Returns the server's name, or an empty string if it is no longer alive.
     #[must_use]
     pub fn server_name(&self, id: ServerId) -> &str {
         let found = self.servers.binary_search_by_key(&id, |it| it.id);
@@ -79,8 +80,8 @@ impl Entries {
 }
 
 impl Shared {
-    /// Copies all numbers. This is all that a scrape costs the thread that moves data: no walk through the set, for each
-    /// entrypoint and server has its own.
+    /// Copies all numbers. This is all that a scrape costs the thread that moves data: it does not
+    /// walk the set of connections, because each entrypoint and server has its own set.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let (entrypoints, servers) = self.registry.numbers();
@@ -94,7 +95,7 @@ impl Shared {
         }
     }
 
-    /// Copies the set.
+    /// Copies the set of open connections.
     #[must_use]
     pub fn entries(&self, at: Instant) -> Entries {
         let mut list = Vec::with_capacity(self.conns.len());

@@ -1,9 +1,9 @@
-//! Says a repeated thing at most once per interval, with how often it was left unsaid.
+//! Limits a repeated event to one per interval, and counts the events in between.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Lets one event per interval through.
+/// Admits one event per interval.
 #[derive(Debug)]
 pub struct Throttle {
     interval: Duration,
@@ -12,7 +12,7 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// One event per `interval`.
+    /// Creates a throttle that admits one event per `interval`.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         Self {
@@ -22,7 +22,8 @@ impl Throttle {
         }
     }
 
-    /// If the event at `now` may be told: how many before it were not.
+    /// Returns how many events were suppressed before the one at `now`, or `None` if that one is
+    /// suppressed too.
     pub fn admit(&self, now: Instant) -> Option<u64> {
         let is_early = |last| now.saturating_duration_since(last) < self.interval;
         if self.last.get().is_some_and(is_early) {
@@ -39,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_per_interval_and_the_rest_is_counted() {
+    fn one_event_per_interval_passes_and_the_rest_are_counted() {
         let throttle = Throttle::new(Duration::from_secs(1));
         let start = Instant::now();
         let at = |millis| throttle.admit(start + Duration::from_millis(millis));

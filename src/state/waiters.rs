@@ -1,4 +1,4 @@
-//! Tasks that wait for the same thing: one waker each, in the order in which they came.
+//! Tasks that wait for the same event: one waker each, in order of arrival.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-/// Those who wait. Each has a place by its [`Waiting`], and leaves with it.
+/// The waiting tasks. Each holds a place through its [`Waiting`], and gives it up with it.
 #[derive(Debug, Default)]
 pub struct Waiters {
     wakers: RefCell<BTreeMap<u64, Waiter>>,
@@ -17,24 +17,24 @@ pub struct Waiters {
 #[derive(Debug)]
 struct Waiter {
     waker: Waker,
-    /// It has been told by [`Waiters::wake_one`], and has not looked yet.
+    /// [`Waiters::wake_one`] has notified this task, and it has not been polled since.
     is_told: bool,
 }
 
 impl Waiters {
-    /// True if nobody waits.
+    /// Returns `true` if no task waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.wakers.borrow().is_empty()
     }
 
-    /// How many wait.
+    /// Returns the number of waiting tasks.
     #[must_use]
     pub fn len(&self) -> usize {
         self.wakers.borrow().len()
     }
 
-    /// For a task that is about to wait.
+    /// Creates a handle for a task that is about to wait.
     #[must_use]
     pub fn waiting(&self) -> Waiting<'_> {
         Waiting {
@@ -43,16 +43,18 @@ impl Waiters {
         }
     }
 
-    /// Wakes all of them, first come first. They keep their places until they leave.
+    /// Wakes all tasks in order of arrival. They keep their places until they leave.
     pub fn wake_all(&self) {
-        // Outside the borrow: a waker may do anything.
+        // Outside the borrow: a waker may run any code.
         let wakers = self.wakers.borrow();
         let wakers: Vec<Waker> = wakers.values().map(|it| it.waker.clone()).collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Wakes the one who has waited the longest of those that have not been told yet. One who has no use for it, or leaves before it
-    /// has looked, passes it on to those who came later.
+    /// Wakes the longest-waiting task that has not been notified yet.
+    ///
+    /// A notified task that goes on waiting, or that leaves before it is polled, passes the
+    /// notification on to a task behind it.
     pub fn wake_one(&self) {
         self.tell_one(Bound::Unbounded);
     }
@@ -70,7 +72,7 @@ impl Waiters {
         }
     }
 
-    /// Wakes the one who has waited the longest.
+    /// Wakes the longest-waiting task.
     pub fn wake_first(&self) {
         let wakers = self.wakers.borrow();
         let first = wakers.values().next().map(|it| it.waker.clone());
@@ -81,7 +83,7 @@ impl Waiters {
     }
 }
 
-/// One who waits. Dropping it gives the place up.
+/// One waiting task. Dropping it gives up the place.
 #[derive(Debug)]
 pub struct Waiting<'a> {
     waiters: &'a Waiters,
@@ -89,7 +91,7 @@ pub struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// Has `waker` woken: takes a place at the end, or keeps the one it has.
+    /// Registers `waker`: takes a place at the end, or keeps the current one.
     pub fn wait(&mut self, waker: &Waker) {
         let ticket = self.ticket.unwrap_or_else(|| {
             let ticket = self.waiters.last_ticket.get() + 1;
@@ -110,7 +112,7 @@ impl Waiting<'_> {
                     is_told: false,
                 };
                 let old = wakers.insert(ticket, waiter);
-                // Outside the borrow: a waker's drop may drop a task, and with it another place.
+                // Outside the borrow: dropping a waker may drop a task, and with it another place.
                 drop(wakers);
                 old.is_some_and(|old| old.is_told)
             }
@@ -120,14 +122,14 @@ impl Waiting<'_> {
         }
     }
 
-    /// True if it waits, and nobody has waited longer.
+    /// Returns `true` if this task waits and no task has waited longer.
     #[must_use]
     pub fn is_first(&self) -> bool {
         let wakers = self.waiters.wakers.borrow();
         self.ticket.is_some() && self.ticket.as_ref() == wakers.keys().next()
     }
 
-    /// Gives the place up. What it was told and has not looked at goes to the next.
+    /// Gives up the place. A pending notification goes to the next task.
     pub fn leave(&mut self) {
         if let Some(ticket) = self.ticket
             && self.take()
@@ -136,12 +138,12 @@ impl Waiting<'_> {
         }
     }
 
-    /// Gives the place up, having got what it has waited for.
+    /// Gives up the place after the wait succeeded.
     pub fn is_served(&mut self) {
         self.take();
     }
 
-    /// Whether it was told and has not looked.
+    /// Removes the place, and returns whether it had a pending notification.
     fn take(&mut self) -> bool {
         let Some(ticket) = self.ticket.take() else {
             return false;
@@ -157,7 +159,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Waits until a condition holds. It is looked at when it is polled, so whoever makes it hold wakes those who wait.
+/// Waits until a condition holds. The condition is checked only when polled, so code that makes it
+/// true must wake the waiters.
 #[derive(Debug)]
 pub struct Until<'a, F> {
     waiting: Waiting<'a>,
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn polling_again_adds_no_waker_and_replaces_the_old_one() {
+    fn polling_again_replaces_the_waker() {
         let waiters = Waiters::default();
         let mut waiting = waiters.waiting();
         let (old, new) = (Arc::<Count>::default(), Arc::<Count>::default());
@@ -218,11 +221,11 @@ mod tests {
         assert_eq!(waiters.len(), 1);
         waiters.wake_all();
         assert_eq!((old.woken(), new.woken()), (0, 1));
-        assert_eq!(Arc::strong_count(&old), 1, "the old waker is let go");
+        assert_eq!(Arc::strong_count(&old), 1, "the old waker is dropped");
     }
 
     #[test]
-    fn the_first_is_woken_until_it_leaves() {
+    fn wake_first_wakes_the_first_until_it_leaves() {
         let waiters = Waiters::default();
         let counts = [0; 3].map(|_| Arc::<Count>::default());
         let mut places: Vec<_> = counts.iter().map(|_| waiters.waiting()).collect();
@@ -232,7 +235,7 @@ mod tests {
         }
         let woken = || counts.each_ref().map(|count| count.woken());
         waiters.wake_first();
-        // Being woken, or waiting anew, does not change one's place.
+        // Neither being woken nor waiting again changes a task's place.
         places[0].wait(&counts[0].clone().into());
         waiters.wake_first();
         assert_eq!(woken(), [2, 0, 0]);
@@ -247,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn one_is_told_and_passes_on_what_it_has_no_use_for() {
+    fn wake_one_notifies_one_task_which_passes_on_what_it_cannot_use() {
         let waiters = Waiters::default();
         let counts = [0; 3].map(|_| Arc::<Count>::default());
         let mut places: Vec<_> = counts.iter().map(|_| waiters.waiting()).collect();
@@ -257,26 +260,26 @@ mod tests {
         let woken = || counts.each_ref().map(|count| count.woken());
         waiters.wake_one();
         assert_eq!(woken(), [1, 0, 0]);
-        // A second event before the first one has looked is for the next.
+        // A second event before the first task is polled is for the next task.
         waiters.wake_one();
         assert_eq!(woken(), [1, 1, 0]);
-        // The first goes on waiting, with another waker or the same: the last is told.
+        // The first goes on waiting, with another waker or the same: the last is notified.
         places[0].wait(&counts[0].clone().into());
         assert_eq!(woken(), [1, 1, 1]);
-        // The second is served: nobody else is told.
+        // The second is served: no other task is notified.
         places[1].is_served();
         assert_eq!(woken(), [1, 1, 1]);
-        // The last leaves without having looked, and nobody is behind it.
+        // The last leaves without being polled, and no task is behind it.
         places[2].leave();
         assert_eq!(woken(), [1, 1, 1]);
         waiters.wake_one();
         places[1].wait(&counts[1].clone().into());
         places[0].leave();
-        assert_eq!(woken(), [2, 2, 1], "told and gone: the next is told");
+        assert_eq!(woken(), [2, 2, 1], "the next is notified instead");
     }
 
     #[test]
-    fn whoever_waits_for_a_condition_is_done_when_it_holds() {
+    fn until_completes_when_its_condition_holds() {
         let waiters = Waiters::default();
         let open = Cell::new(2);
         let count = Arc::<Count>::default();

@@ -426,12 +426,12 @@ fn by_default_there_is_one_where_its_directory_is() {
         PathBuf::from(root)
     };
     let without = start("");
-    let line = without.logged("there is no control socket");
+    let line = without.logged("no control socket");
     assert!(line.contains("level=debug"), "{line}");
     assert!(!path(&without).exists());
     // A file that is no socket is another's.
     let taken = start("mkdir /run/coracle; touch /run/coracle/control.sock;");
-    taken.logged("there is no control socket");
+    taken.logged("no control socket");
     let mut with = start("mkdir /run/coracle;");
     assert_eq!(
         reload_at(&path(&with), &["--dry-run"]),

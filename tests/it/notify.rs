@@ -88,7 +88,7 @@ fn a_notify_socket_that_nobody_reads_freezes_neither_data_nor_admin_nor_signals(
         "drain_timeout = \"1h\"\n[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
     );
     let mut coracle = Coracle::start_by(command, &config);
-    coracle.logged("the service manager cannot be told READY=1: it does not read");
+    coracle.logged("cannot send READY=1 to the service manager: it is not reading");
     let mut stream = TcpStream::connect(coracle.address("e")).unwrap();
     stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
     stream.write_all(&Script::Hold.request(0)).unwrap();

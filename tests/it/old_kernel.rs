@@ -476,7 +476,7 @@ fn without_ip_freebind_addresses_that_are_there_can_be_listened_on_and_others_ar
     if let Some(machine) = Machine::without(&BOTH) {
         // For documentation (RFC 5737, RFC 3849): no machine has them.
         for absent in ["192.0.2.1:0:127.0.0.1:9", "[2001:db8::1]:0:127.0.0.1:9"] {
-            machine.cannot_start(absent, "this machine has no such address");
+            machine.cannot_start(absent, "this machine does not have this address");
         }
     }
 }
@@ -497,8 +497,8 @@ fn without_accept4_it_does_not_start_and_says_so_in_one_line() {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("front.sock");
             let unix = format!("unix:{}:127.0.0.1:9", path.display());
-            machine.cannot_start("0:127.0.0.1:9", "Linux 3.10 or later");
-            machine.cannot_start(&unix, "Linux 3.10 or later");
+            machine.cannot_start("0:127.0.0.1:9", "Linux 3.10 and later");
+            machine.cannot_start(&unix, "Linux 3.10 and later");
             assert!(!path.exists());
         }
     }

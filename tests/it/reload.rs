@@ -516,7 +516,7 @@ fn a_hangup_at_a_bad_moment_is_told_in_one_line() {
     coracle.logged("reloaded: drain_timeout: 1h");
     coracle.signal(Signal::TERM);
     coracle.logged("draining");
-    told(&coracle, "it drains");
+    told(&coracle, "is draining");
     drop(held);
     assert!(coracle.wait().success());
 }

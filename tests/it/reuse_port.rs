@@ -57,7 +57,7 @@ fn without_it_on_both_sides_the_second_cannot_start() {
     for (first, second, remedy) in [
         (false, false, "in use: another program listens there; stop"),
         (true, false, "in use: another program listens there; stop"),
-        (false, true, "that is of another user or does not share"),
+        (false, true, "that belongs to another user or does"),
     ] {
         let address = support::lasting_address(&mut Rng::from_env());
         let _first = Coracle::start(&config(address, to, first));

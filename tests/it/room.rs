@@ -144,8 +144,8 @@ fn injected(trace: &tempfile::NamedTempFile) -> usize {
 #[test]
 fn an_accept_error_that_stays_is_retried_with_pauses_whatever_its_kind() {
     for (error, text) in [
-        ("EPERM", "fails again and again"),
-        ("EMFILE", "no descriptor left"),
+        ("EPERM", "repeated failures"),
+        ("EMFILE", "out of file descriptors"),
     ] {
         let Some((coracle, trace)) = with_failing_accept(error, "2+") else {
             return;

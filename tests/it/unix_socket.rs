@@ -119,7 +119,7 @@ fn a_directory_that_somebody_locks_is_waited_for_and_then_told() {
     let lock = fs::File::open(dir.path()).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let said = fails(&config(&path, ""));
-    assert!(said.contains("keeps the directory locked"), "{said}");
+    assert!(said.contains("has locked the directory"), "{said}");
     assert!(!path.exists());
     drop(lock);
     let _coracle = Coracle::start(&config(&path, ""));
