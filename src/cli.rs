@@ -1,17 +1,22 @@
-//! The command line: what may be written there, and its help.
+//! The command line: its commands, their options and their help.
+
+mod words;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use argh::FromArgs;
-use coracle::config::{AdminEndpoint, AdminListen, Forward};
+use argh::{ArgsInfo, FromArgs};
+use coracle::config::{AdminEndpoint, AdminListen, Forward, printable};
+
+use words::Misuse;
 
 /// A lightweight TCP proxy that knows exactly who is connected.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     help_triggers("-h", "--help"),
     example = "{command_name} demo",
-    example = "{command_name} run -L 8080:192.168.1.10:80"
+    example = "{command_name} run -L 8080:192.168.1.10:80",
+    example = "{command_name} help run"
 )]
 pub(crate) struct Arguments {
     /// print the version
@@ -22,62 +27,91 @@ pub(crate) struct Arguments {
     pub command: Option<Command>,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 pub(crate) enum Command {
     Run(Run),
     Check(Check),
-    Demo(Demo),
+    List(List),
     Audit(Audit),
     Reload(Reload),
+    Demo(Demo),
+    Version(Version),
 }
 
-/// Forward connections until told to stop. Without a file and without a forward, ./coracle.toml is read, or else
-/// /etc/coracle.toml.
-#[derive(FromArgs)]
+/// Forward connections until stopped. Without -c and -L, coracle reads ./coracle.toml or, if that
+/// does not exist, /etc/coracle.toml.
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "run",
     help_triggers("-h", "--help"),
-    example = "{command_name} -L 8080:192.168.1.10:80",
+    example = "{command_name}",
+    example = "{command_name} -c coracle.toml --access-log",
+    example = "{command_name} -L 8080:192.168.1.10:80 --admin off",
     example = "{command_name} -L '*:2222:nas.lan:22' -L '[::]:8443:[fd00::10]:443'",
-    example = "{command_name} -c coracle.toml --access-log"
+    example = "{command_name} -L unix:/run/app.sock:192.168.1.10:80"
 )]
 pub(crate) struct Run {
-    /// the configuration
+    /// read the configuration from this file
     #[argh(option, short = 'c', arg_name = "file")]
     pub config: Option<PathBuf>,
 
-    /// forward a port as ssh does: [bind:]port:host:hostport; may be given more than once. Bind is 127.0.0.1 if left out; * is all
-    /// interfaces. unix:/path may stand for either side
+    /// forward a port, written as for ssh: [bind:]port:host:hostport. Repeat it for more ports.
+    /// Without bind, only this machine can connect; * means all interfaces. Either side can be
+    /// unix:/path
     #[argh(option, short = 'L', arg_name = "spec")]
     pub forward: Vec<Forward>,
 
-    /// write a line for each closed connection
+    /// log a line for each closed connection
     #[argh(switch)]
     pub access_log: bool,
 
-    /// address of the admin endpoint, or off; default: the file's, or 127.0.0.1:2672
+    /// serve the admin endpoint at this address, or not at all if it is off; default: the address
+    /// in the configuration, or 127.0.0.1:2672
     #[argh(option, arg_name = "addr")]
     pub admin: Option<AdminListen>,
 }
 
-/// Check a configuration and tell every mistake in it.
-#[derive(FromArgs)]
+/// Check a configuration and report every error in it.
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "check",
     help_triggers("-h", "--help"),
-    example = "{command_name} /etc/coracle.toml"
+    example = "{command_name} /etc/coracle.toml",
+    example = "ssh pi cat /etc/coracle.toml | {command_name} -"
 )]
 pub(crate) struct Check {
-    /// the configuration
+    /// the configuration; - reads standard input
     #[argh(positional, arg_name = "file")]
     pub file: PathBuf,
 }
 
-/// Compare the connections of a running coracle with the kernel's table, one by one. Exit code 0 if they agree, else 1.
-#[derive(FromArgs)]
+/// List the open connections of a running coracle, with the bytes that each has carried.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "list",
+    help_triggers("-h", "--help"),
+    example = "{command_name}",
+    example = "{command_name} --admin raspberrypi.lan:2672",
+    example = "{command_name} --admin unix:/run/coracle/control.sock --json"
+)]
+pub(crate) struct List {
+    /// the admin endpoint, as host:port or [IPv6]:port, or unix:/path for the control socket;
+    /// default: 127.0.0.1:2672
+    #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]
+    pub admin: AdminEndpoint,
+
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Compare the connections of a running coracle with the kernel's socket table, one by one. The
+/// exit code is 0 if they agree and 1 if not.
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "audit",
@@ -87,8 +121,8 @@ pub(crate) struct Check {
     example = "{command_name} --watch"
 )]
 pub(crate) struct Audit {
-    /// address of its admin endpoint, with a host by name or number, or unix:/path of its control socket; default:
-    /// 127.0.0.1:2672
+    /// the admin endpoint, as host:port or [IPv6]:port, or unix:/path for the control socket;
+    /// default: 127.0.0.1:2672
     #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]
     pub admin: AdminEndpoint,
 
@@ -96,39 +130,41 @@ pub(crate) struct Audit {
     #[argh(switch)]
     pub json: bool,
 
-    /// repeat every two seconds until Ctrl-C, then tell the largest difference that lasted
+    /// repeat every two seconds until Ctrl-C, then print the largest difference that persisted
     #[argh(switch)]
     pub watch: bool,
 }
 
-/// Have a running coracle read its configuration anew, without cutting a connection. Prints the changes; if the configuration has
-/// mistakes, prints them, and nothing changes.
-#[derive(FromArgs)]
+/// Make a running coracle reread its configuration, without closing a connection. Prints what
+/// changes. If the configuration has errors, prints those and changes nothing.
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "reload",
     help_triggers("-h", "--help"),
     example = "{command_name}",
+    example = "{command_name} --socket /run/coracle/other.sock",
     example = "{command_name} --dry-run",
     example = "{command_name} --dry-run new.toml",
     example = "ssh pi cat coracle.toml | {command_name} --dry-run -"
 )]
 pub(crate) struct Reload {
-    /// its control socket; default: /run/coracle/control.sock
+    /// the control socket; default: /run/coracle/control.sock
     #[argh(option, arg_name = "path")]
     pub socket: Option<PathBuf>,
 
-    /// change nothing, only print what would change
+    /// print what would change, and change nothing
     #[argh(switch)]
     pub dry_run: bool,
 
-    /// with --dry-run: a configuration other than the one that coracle was started with; - is standard input
+    /// with --dry-run: compare this configuration instead of the one that coracle was started
+    /// with; - reads standard input
     #[argh(positional, arg_name = "file")]
     pub file: Option<PathBuf>,
 }
 
-/// Show the proxy at work, with servers and clients of its own.
-#[derive(FromArgs)]
+/// Show the proxy at work, between a web server and a client of its own.
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "demo",
@@ -137,19 +173,93 @@ pub(crate) struct Reload {
     example = "{command_name} --listen 0.0.0.0:8080 --admin 0.0.0.0:2672"
 )]
 pub(crate) struct Demo {
-    /// address of the proxy; default: 127.0.0.1:8080
+    /// listen on this address; default: 127.0.0.1:8080
     #[argh(
         option,
         arg_name = "addr",
+        from_str_fn(socket_address),
         default = "SocketAddr::from(([127, 0, 0, 1], 8080))"
     )]
     pub listen: SocketAddr,
 
-    /// address of the admin endpoint; default: 127.0.0.1:2672
+    /// serve the admin endpoint at this address; default: 127.0.0.1:2672
     #[argh(
         option,
         arg_name = "addr",
+        from_str_fn(socket_address),
         default = "coracle::config::defaults::ADMIN"
     )]
     pub admin: SocketAddr,
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse();
+    address.map_err(|_| "not an IP address and a port; write one such as 127.0.0.1:8080".to_owned())
+}
+
+/// Print the version.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "version",
+    help_triggers("-h", "--help"),
+    example = "{command_name}"
+)]
+pub(crate) struct Version {}
+
+/// Why there are no [`Arguments`].
+pub(crate) enum Early {
+    /// The help that was asked for.
+    Help(String),
+    /// What is wrong with the command line, and where to find help.
+    Misuse(String),
+}
+
+/// Parses the words after the program's name.
+///
+/// # Errors
+/// What to print instead of running a command.
+pub(crate) fn parse(words: &[String]) -> Result<Arguments, Early> {
+    let words = words::normalise(words, &Arguments::get_args_info()).map_err(misuse)?;
+    let borrowed: Vec<&str> = words.iter().map(String::as_str).collect();
+    Arguments::from_args(&["coracle"], &borrowed).map_err(|early| match early.status {
+        Ok(()) if words == ["--help"] => Early::Help(with_help_command(&early.output)),
+        Ok(()) => Early::Help(early.output.trim_end().to_owned()),
+        Err(()) => misuse(Misuse {
+            what: in_short(&early.output, &words),
+            command: words.iter().find(|word| !word.starts_with('-')).cloned(),
+        }),
+    })
+}
+
+fn misuse(Misuse { what, command }: Misuse) -> Early {
+    let command = command.map_or(String::new(), |command| format!(" {command}"));
+    Early::Misuse(format!(
+        "coracle: {what}\nRun `coracle{command} --help` for help."
+    ))
+}
+
+/// Adds `help` to the list of commands, since argh allows no command of this name.
+fn with_help_command(help: &str) -> String {
+    const HELP: &str =
+        "\n  help              Print the help of coracle, or of one of its commands.";
+    let end = "\n\nExamples:";
+    help.trim_end().replacen(end, &format!("{HELP}{end}"), 1)
+}
+
+/// argh's sentence about a value, `Error parsing option '-L' with value '80:x': ...`, as
+/// `-L 80:x: ...`.
+fn in_short(said: &str, words: &[String]) -> String {
+    let said = said.trim_end();
+    let parts = said
+        .strip_prefix("Error parsing option '")
+        .and_then(|said| said.split_once("' with value '"));
+    let short = parts.and_then(|(option, said)| {
+        // The value is one of the words. Looking for the quote behind it would find one inside it.
+        let why = words
+            .iter()
+            .find_map(|word| Some((word, said.strip_prefix(word.as_str())?.strip_prefix("': ")?)));
+        why.map(|(value, why)| format!("{option} {}: {why}", printable(value)))
+    });
+    short.unwrap_or_else(|| printable(said))
 }

@@ -1,4 +1,5 @@
-//! The demo: a web server, a client that comes and goes, and a coracle between them, all in one process.
+//! The demo: a web server, a client that connects and disconnects, and coracle between them, all in
+//! one process.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -9,12 +10,12 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::proxy::{BindError, Proxy};
 
-/// Connections that the client holds at most.
+/// The most connections that the client holds.
 const HELD_AT_MOST: usize = 8;
-/// The client opens or closes one connection in each.
+/// The time between two actions of the client, which opens or closes one connection in each.
 const STEP: Duration = Duration::from_millis(400);
 
-/// The page that the web server answers with.
+/// The web server's page.
 const PAGE: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>coracle</title>\
 <body style=\"font-family:sans-serif;max-width:40em;margin:4em auto\">\
 <h1>It floats.</h1><p>This page came through coracle. Load it again and watch the count:</p>\
@@ -23,14 +24,14 @@ const PAGE: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>cora
 /// A demo whose proxy listens and whose web server answers.
 #[derive(Debug)]
 pub struct Demo {
-    /// The proxy, to be run.
+    /// The proxy, ready to run.
     pub proxy: Proxy,
     listen: SocketAddr,
     admin: SocketAddr,
     backend: SocketAddr,
 }
 
-/// Why the demo cannot start: one line.
+/// Why the demo cannot start, in one line.
 #[derive(Debug)]
 pub struct DemoError(String);
 
@@ -58,7 +59,7 @@ impl Demo {
     /// Starts the web server and binds the proxy in front of it.
     ///
     /// # Errors
-    /// When an address cannot be listened on.
+    /// If it cannot listen on an address.
     pub fn start(listen: SocketAddr, admin: SocketAddr) -> Result<Self, DemoError> {
         let backend = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(no_web_server)?;
         let backend_address = backend.local_addr().map_err(no_web_server)?;
@@ -76,10 +77,10 @@ impl Demo {
         })
     }
 
-    /// Starts the client that comes and goes.
+    /// Starts the client.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// If no thread can be started.
     pub fn start_client(&self) -> Result<(), DemoError> {
         let listen = self.listen;
         let client = thread::Builder::new().name("demo client".into());
@@ -109,8 +110,8 @@ impl Demo {
     }
 }
 
-/// Read from a text as any other configuration, so that it is checked and has the same defaults. Nothing is waited for in the end: its
-/// connections are its own.
+/// Parsed from text like any other configuration, so that it is checked and has the same defaults.
+/// It does not drain, since all connections are the demo's own.
 fn config(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Result<Config, DemoError> {
     let text = format!(
         "drain_timeout = \"0s\"
@@ -139,18 +140,18 @@ fn no_thread(error: &io::Error) -> DemoError {
     DemoError::new(format!("no thread can be started: {error}"))
 }
 
-/// A thread per connection will do for a demo.
+/// One thread per connection is good enough for a demo.
 fn serve(listener: &TcpListener, page: &str) {
     thread::scope(|scope| {
         for stream in listener.incoming().flatten() {
-            // Without a thread for it this one connection is closed.
+            // If there is no thread for it, only this connection is closed.
             let thread = thread::Builder::new();
             let _ = thread.spawn_scoped(scope, move || answer(stream, page));
         }
     });
 }
 
-/// Answers each request head with the page until the client goes.
+/// Answers each request head with the page until the client leaves.
 fn answer(mut stream: TcpStream, page: &str) -> io::Result<()> {
     let mut head = Vec::new();
     let mut chunk = [0; 1024];
@@ -171,7 +172,8 @@ fn answer(mut stream: TcpStream, page: &str) -> io::Result<()> {
     }
 }
 
-/// Opens connections one by one, asks for the page on each, then closes them one by one, and again.
+/// Opens connections one by one, requests the page on each, then closes them one by one. Repeats
+/// forever.
 fn come_and_go(address: SocketAddr) {
     let mut held = Vec::new();
     loop {

@@ -2,9 +2,10 @@
 
 _coracle() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} options files=
+    local commands='run check list audit reload demo version help'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'run check audit reload demo --version --help' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "$commands -V --version -h --help" -- "$cur")
         return
     fi
     case $prev in
@@ -16,24 +17,28 @@ _coracle() {
         --admin)
             case ${COMP_WORDS[1]} in
                 run) options='off 127.0.0.1:2672' ;;
-                audit) options='127.0.0.1:2672 localhost:2672 unix:' ;;
+                list | audit) options='127.0.0.1:2672 localhost:2672 unix:' ;;
                 *) options='127.0.0.1:2672' ;;
             esac
             mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
             return
             ;;
         :)
-            # The shell takes unix:/path for three words.
+            # The shell splits unix:/path into three words.
             [ "${COMP_WORDS[COMP_CWORD - 2]}" != unix ] || mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
             ;;
     esac
+    # The options of each command.
     case ${COMP_WORDS[1]} in
-        run) options='-c --config -L --forward --admin --access-log --help' ;;
-        audit) options='--admin --json --watch --help' ;;
-        demo) options='--listen --admin --help' ;;
-        check) options='--help' files=yes ;;
-        reload) options='--socket --dry-run --help' files=yes ;;
+        run) options='-c --config -L --forward --admin --access-log -h --help' ;;
+        check) options='-h --help' files=yes ;;
+        list) options='--admin --json -h --help' ;;
+        audit) options='--admin --json --watch -h --help' ;;
+        reload) options='--socket --dry-run -h --help' files=yes ;;
+        demo) options='--listen --admin -h --help' ;;
+        version) options='-h --help' ;;
+        help) options=$commands ;;
         *) return ;;
     esac
     if [[ $files && $cur != -* ]]; then

@@ -1,4 +1,4 @@
-//! The bodies of answers: text in segments, shared by all who read it, and bounded in sum.
+//! Response bodies: text in segments, shared by all readers, with a limit on their total size.
 
 use std::cell::Cell;
 use std::fmt;
@@ -8,15 +8,16 @@ use std::rc::Rc;
 use event_listener::Event;
 use smol::lock::{Mutex, MutexGuard};
 
-/// The size of one allocation. A body of megabytes in one piece would be copied as it grows.
+/// The size of one allocation. A body of megabytes in one allocation would be copied as it grows.
 const SEGMENT_BYTES: usize = 16 * 1024;
-/// The most slices handed to the kernel at once.
+/// The most slices handed to the kernel in one call.
 const SLICES: usize = 16;
 
-/// The room for bodies that are made anew for those who ask.
+/// The memory for bodies that are generated on request.
 ///
-/// Small ones may be many. While more than [`Room::SMALL_BYTES`] are held by those who read, the next one waits until they
-/// have read it, or their time is up: so there is at most one large body, however many clients read slowly.
+/// There can be many small ones. While readers hold more than [`Room::SMALL_BYTES`], the next body
+/// waits until they have read theirs or time out. So there is at most one large body, however many
+/// clients read slowly.
 #[derive(Debug)]
 pub(super) struct Room {
     held: Cell<usize>,
@@ -25,10 +26,10 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// What bodies may hold in sum before the next one has to wait.
+    /// The total size of bodies above which the next one has to wait.
     const SMALL_BYTES: usize = 256 * 1024;
 
-    /// All of it is free.
+    /// Creates a room with no body in it.
     #[must_use]
     pub(super) fn new() -> Rc<Self> {
         Rc::new(Self {
@@ -38,7 +39,8 @@ impl Room {
         })
     }
 
-    /// Waits until there is room for one more body, however large. Nobody else makes one until the guard is dropped.
+    /// Waits until there is room for one more body, of any size. No other body is started until the
+    /// guard is dropped.
     pub(super) async fn free(&self) -> MutexGuard<'_, ()> {
         let making = self.making.lock().await;
         loop {
@@ -51,7 +53,7 @@ impl Room {
     }
 }
 
-/// A body. Writing to it cannot fail.
+/// A response body. Writing to it cannot fail.
 #[derive(Debug)]
 pub(super) struct Body {
     segments: Vec<Vec<u8>>,
@@ -60,7 +62,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// An empty one, to be written to.
+    /// Creates an empty body to write to.
     #[must_use]
     pub(super) fn in_room(room: &Rc<Room>) -> Self {
         Self {
@@ -70,7 +72,7 @@ impl Body {
         }
     }
 
-    /// A short one that needs no room.
+    /// Creates a short body that does not count against a room.
     #[must_use]
     pub(super) fn of(text: &str) -> Rc<Self> {
         Rc::new(Self {
@@ -80,13 +82,14 @@ impl Body {
         })
     }
 
-    /// How long it is.
+    /// Its length in bytes.
     #[must_use]
     pub(super) fn len(&self) -> usize {
         self.bytes
     }
 
-    /// The bytes from `position` on, after `head`, in as many slices as one call to the kernel takes.
+    /// The bytes of `head` and then of the body from `position` on, in as many slices as one call
+    /// to the kernel takes.
     #[must_use]
     pub(super) fn slices<'a>(&'a self, head: &'a [u8], position: usize) -> Vec<IoSlice<'a>> {
         let mut skip = position;

@@ -1,29 +1,29 @@
-//! One piece of work at a time, whose outcome goes to all who have asked for it before it began.
+//! Does one piece of work at a time and gives its result to everyone who asked before it began.
 
 use std::cell::RefCell;
 
 use event_listener::Event;
 use smol::channel::{Sender, bounded};
 
-/// Where those wait who have asked a question `Q` for an answer `A`.
+/// The queue of those who asked a question `Q` and wait for an answer `A`.
 #[derive(Debug)]
 pub(super) struct Desk<Q, A> {
     waiting: RefCell<Vec<Waiting<Q, A>>>,
     came: Event,
 }
 
-/// One who waits. Dropping it without an answer says that there will be none.
+/// One who waits. Dropping it without an answer means that there will be none.
 #[derive(Debug)]
 pub(super) struct Waiting<Q, A> {
-    /// What it has asked.
+    /// The question.
     pub question: Q,
     answer: Sender<A>,
 }
 
 impl<Q, A> Waiting<Q, A> {
-    /// Answers.
+    /// Sends the answer.
     pub(super) fn tell(self, answer: A) {
-        // It may have gone.
+        // The receiver may be gone.
         let _ = self.answer.try_send(answer);
     }
 }
@@ -38,7 +38,8 @@ impl<Q, A> Default for Desk<Q, A> {
 }
 
 impl<Q, A> Desk<Q, A> {
-    /// Asks, and waits for the answer; `None` when there is none, because something went wrong.
+    /// Asks, and waits for the answer. Returns `None` if there will be none because of an internal
+    /// error.
     pub(super) async fn ask(&self, question: Q) -> Option<A> {
         let (answer, told) = bounded(1);
         self.waiting.borrow_mut().push(Waiting { question, answer });
@@ -46,7 +47,7 @@ impl<Q, A> Desk<Q, A> {
         told.recv().await.ok()
     }
 
-    /// Waits until somebody waits.
+    /// Waits until someone asks.
     pub(super) async fn wanted(&self) {
         loop {
             let came = self.came.listen();
@@ -63,7 +64,7 @@ impl<Q, A> Desk<Q, A> {
         !waiting.is_empty()
     }
 
-    /// All who wait now. Who comes later has the next piece of work.
+    /// Takes everyone who waits now. Those who ask later get the next piece of work.
     pub(super) fn take(&self) -> Vec<Waiting<Q, A>> {
         self.waiting.take()
     }

@@ -1,28 +1,30 @@
-//! What those who ask, and the loop, may take.
+//! The limits for clients of the admin endpoint and for the data loop's answers.
 
 use std::time::Duration;
 
 /// The endpoint's limits.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientLimits {
-    /// How many TCP clients are served at once.
+    /// The number of TCP clients served at once.
     pub clients: usize,
-    /// How many clients of the control socket are served at once. None of them gives way to a TCP client.
+    /// The number of control socket clients served at once. None of them is dropped for a TCP
+    /// client.
     pub control_clients: usize,
     /// How long a request may take from its first byte to its last.
     pub request: Duration,
     /// How long a client may be silent between requests.
     pub idle: Duration,
-    /// How long a client may take to read one answer, and the loop to give what it is made of.
+    /// How long a client may take to read one response, and the data loop to supply its contents.
     pub answer: Duration,
-    /// How long an order may take to be answered.
+    /// How long an order may take.
     pub order: Duration,
-    /// How long a client whose request is complete may keep its place while another waits for one. (One that is idle or whose
-    /// request is not complete gives way at once.) So this bounds how long anybody waits.
+    /// How long a client whose request is complete keeps its place while another client waits for
+    /// one. (A client that is idle, or whose request is incomplete, is dropped at once.) This
+    /// bounds how long any client waits.
     pub patience: Duration,
-    /// How long the loop may be silent before it counts as hanging.
+    /// How long the data loop may be silent before it counts as hung.
     pub silence: Duration,
-    /// How long a client may take to close the connection after the last answer.
+    /// How long a client may take to close the connection after the last response.
     pub linger: Duration,
 }
 

@@ -1,9 +1,12 @@
-//! The admin endpoint: metrics and health over HTTP. It reads copies of the state and changes nothing itself: what clients of the
-//! control socket want changed is passed on as an [`Order`].
+//! The admin endpoint: metrics and health over HTTP. It reads copies of the state and changes
+//! nothing itself: changes that clients of the control socket ask for are passed on as an
+//! [`Order`].
 //!
-//! It runs on a thread of its own, "admin", which gives way to the one that moves data. `http` takes clients in, bounds their
-//! number, and answers them. Through `moments` it gets copies of the state, which is all that the loop does for it; `metrics`
-//! and `agreement` are what there is to say of them, and `desk` has it said once to all who ask at the same time.
+//! It runs on its own thread, "admin", which has a lower priority than the thread of the data loop,
+//! which moves the data. `http` accepts clients, limits their number and answers them. `moments`
+//! gets copies of the state; making them is all that the data loop does for the endpoint. `metrics`
+//! and `agreement` turn the copies into responses, and `desk` has each response made once for all
+//! who ask at the same time.
 
 mod agreement;
 mod body;
@@ -44,15 +47,17 @@ use park::Park;
 pub use sockets::Control;
 use sockets::Listeners;
 
-/// The thread's stack.
+/// The thread's stack size.
 const STACK_BYTES: usize = 256 * 1024;
-/// What the thread adds to its nice value: on one busy core, the thread that moves data has nine tenths of the time.
+/// Added to the thread's nice value. On one busy core, this leaves nine tenths of the time to the
+/// thread that moves data.
 const NICE: i32 = 10;
 
-/// How long clients of an endpoint that is retired may take to get the answers they have asked for.
+/// How long clients of a retired endpoint may take to receive the responses to their requests.
 const RETIREMENT: Duration = Duration::from_secs(5);
 
-/// The endpoint's listening sockets, with everything that it must have opened before descriptors can run out.
+/// The endpoint's listening sockets, and everything that must be open before descriptors can run
+/// out.
 #[derive(Debug)]
 pub struct Endpoint {
     listeners: Listeners,
@@ -66,19 +71,19 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Listens on `address`; port 0 is any free port.
+    /// Listens on `address`. Port 0 selects any free port.
     ///
     /// # Errors
-    /// When the address is not available, or no descriptor is left.
+    /// If the address is unavailable, or no descriptor is left.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         // The standard library sets SO_REUSEADDR and FD_CLOEXEC.
         Self::on_tcp(TcpListener::bind(address)?)
     }
 
-    /// Takes a TCP socket that listens.
+    /// Takes a listening TCP socket.
     ///
     /// # Errors
-    /// When no descriptor is left.
+    /// If no descriptor is left.
     pub fn on_tcp(tcp: TcpListener) -> io::Result<Self> {
         tcp.set_nonblocking(true)?;
         Self::on(Listeners {
@@ -90,7 +95,7 @@ impl Endpoint {
     /// Takes the control socket alone.
     ///
     /// # Errors
-    /// When no descriptor is left.
+    /// If no descriptor is left.
     pub fn on_control(control: Control) -> io::Result<Self> {
         Self::on(Listeners {
             tcp: None,
@@ -111,45 +116,46 @@ impl Endpoint {
         })
     }
 
-    /// The same, reachable over the control socket too.
+    /// Makes it reachable over the control socket too.
     #[must_use]
     pub fn with_control(mut self, control: Control) -> Self {
         self.listeners.control = Some(control);
         self
     }
 
-    /// The same, passing on the orders that come over the control socket. Without this they are answered with 503. `take` is
-    /// called on the endpoint's thread, and must not block.
+    /// Passes on the orders that arrive over the control socket. Without this, they are answered
+    /// with 503. `take` is called on the endpoint's thread and must not block.
     #[must_use]
     pub fn with_orders(mut self, take: Arc<dyn Fn(Order) + Send + Sync>) -> Self {
         self.orders = Some(Orders(take));
         self
     }
 
-    /// The same with other limits.
+    /// Replaces its limits.
     #[must_use]
     pub fn with_limits(mut self, limits: ClientLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The same, answering to these hosts too.
+    /// Makes it answer requests for these hosts too.
     #[must_use]
     pub fn with_hosts(mut self, hosts: Vec<String>) -> Self {
         self.hosts = Hosts::new(hosts);
         self
     }
 
-    /// The TCP address it listens on, with the real port.
+    /// Its TCP address, with the actual port.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listeners.local_addr()
     }
 
-    /// Starts the thread. It serves until the handle is dropped, and asks what [`Answers`] answers.
+    /// Starts the thread, which serves until the handle is dropped. Its questions are answered by
+    /// [`Answers`].
     ///
     /// # Errors
-    /// When there is no thread for it, or none for async-io.
+    /// If no thread can be started for it, or for async-io.
     pub fn start(mut self) -> io::Result<(Handle, Answers)> {
         start_async_io()?;
         let (stop, stopped) = bounded(1);
@@ -171,7 +177,7 @@ impl Endpoint {
         stopped: &Receiver<Retire>,
         questions: moments::Questions,
     ) {
-        // Where it is not allowed, the kernel shares the time equally.
+        // If this is not permitted, the kernel shares the time equally.
         let nice = rustix::process::getpriority_process(None).unwrap_or(0);
         let _ = rustix::process::setpriority_process(None, nice + NICE);
         let (park, limits) = (Rc::new(self.park), self.limits);
@@ -179,7 +185,7 @@ impl Endpoint {
         let served = Rc::new(Serving {
             park: park.clone(),
             tcp: Rc::new(Clients::new(limits.clients, limits.patience)),
-            // Whoever waits for a reload has its time.
+            // A client that waits for a reload keeps its place for as long as a reload may take.
             control: Rc::new(Clients::new(limits.control_clients, limits.order)),
             reserve: Rc::new(self.reserve),
             routes: Routes {
@@ -212,35 +218,36 @@ impl Endpoint {
             let all = end.or(executor.run(forever));
             park.block_on(Some(&listeners), || served.tick(), all)
         };
-        // Closed before anything else: whoever replaces this endpoint may have their addresses now.
+        // Closed first: the endpoint that replaces this one may already use their addresses.
         drop(listeners);
         if let Some(Retire) = told {
             let late = park.sleep(RETIREMENT);
             let all = late.or(executor.run(or(served.retire(), working)));
             park.block_on(None, || served.tick(), all);
         }
-        // Their tasks hold the set that holds them, so nothing else would end them.
+        // The tasks and the set that contains them hold each other, so nothing else would end them.
         served.end_all();
     }
 }
 
-/// Tells an endpoint to end once its clients have the answers they have asked for.
+/// Tells an endpoint to end once its clients have the responses to their requests.
 #[derive(Debug)]
 struct Retire;
 
-/// The running endpoint. Dropping it ends it, with all its clients.
+/// The running endpoint. Dropping this ends it, with all its clients.
 #[derive(Debug)]
 pub struct Handle {
     stop: Sender<Retire>,
-    /// The thread's own. This does not keep them open.
+    /// Owned by the thread. This does not keep them open.
     listeners: Weak<Listeners>,
 }
 
 impl Handle {
-    /// Another handle to the TCP socket and its backlog, for the endpoint that replaces this one; `None` if it has none.
+    /// Another handle to the TCP socket and its backlog, for the endpoint that replaces this one.
+    /// `None` if it has no TCP socket.
     ///
     /// # Errors
-    /// When no descriptor is left.
+    /// If no descriptor is left.
     pub fn try_clone_tcp(&self) -> io::Result<Option<TcpListener>> {
         let listeners = self.listeners.upgrade();
         let tcp = listeners.as_ref().and_then(|it| it.tcp.as_ref());
@@ -250,22 +257,25 @@ impl Handle {
     /// The same for the control socket.
     ///
     /// # Errors
-    /// When no descriptor is left.
+    /// If no descriptor is left.
     pub fn try_clone_control(&self) -> io::Result<Option<Control>> {
         let listeners = self.listeners.upgrade();
         let control = listeners.as_ref().and_then(|it| it.control.as_ref());
         control.map(Control::try_clone).transpose()
     }
 
-    /// Ends the endpoint without cutting an answer. It closes its sockets at once, lets clients have the answers they have asked for,
-    /// within five seconds, and then ends by itself. Until then it needs its [`Answers`].
+    /// Ends the endpoint without truncating a response. It closes its sockets at once, gives
+    /// clients five seconds to receive the responses to their requests, and then ends. Until then,
+    /// it needs its [`Answers`].
     pub fn retire(self) {
-        // What is in the channel is read before its end is. It is never full: there is one message.
+        // A channel delivers its messages before its end. It is never full: this is the only
+        // message.
         let _ = self.stop.try_send(Retire);
     }
 }
 
-/// Has async-io start its thread now. Where it cannot, it panics, so whether there can be a thread is tried first.
+/// Starts async-io's thread now. async-io panics if it cannot have one, so this first tests whether
+/// a thread can be started.
 fn start_async_io() -> io::Result<()> {
     sys::thread::try_one()?;
     let any = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;

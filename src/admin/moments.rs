@@ -1,4 +1,5 @@
-//! The one way from the admin thread to the loop that moves data: asks it for a copy of what it knows, and answers there.
+//! The only way from the admin thread to the data loop: asks it for a copy of its state, and makes
+//! the copy there.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,9 +12,10 @@ use super::limits::ClientLimits;
 use super::park::Park;
 use crate::state::{Entries, Shared, Snapshot};
 
-/// The loop rests this many times as long as a copy has taken it: the endpoint has a fiftieth of its time at most.
+/// The data loop rests this many times as long as a copy took, so the endpoint uses at most a
+/// fiftieth of its time.
 const REST: u32 = 50;
-/// What else a question costs the loop: being woken, and one more iteration.
+/// What else a question costs the data loop: a wake-up and one more iteration.
 const OVERHEAD: Duration = Duration::from_micros(40);
 
 #[derive(Debug)]
@@ -23,33 +25,33 @@ enum Question {
     Sign(Sender<Timed<Sign>>),
 }
 
-/// An answer, and how long it has kept the loop.
+/// An answer, and how long the data loop took to make it.
 #[derive(Debug)]
 struct Timed<T> {
     answer: T,
     took: Duration,
 }
 
-/// The loop lives.
+/// The data loop responds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sign {
-    /// Whether it accepts no more connections.
+    /// Whether it no longer accepts connections.
     pub is_draining: bool,
 }
 
-/// A channel between the two.
+/// Creates the channel between the two threads.
 #[must_use]
 pub(super) fn channel() -> (Questions, Answers) {
     let (questions, asked) = unbounded();
     (Questions(questions), Answers(asked))
 }
 
-/// The admin thread's end of it, on its way there.
+/// The admin thread's end of the channel, before it has arrived there.
 #[derive(Debug)]
 pub(super) struct Questions(Sender<Question>);
 
 impl Questions {
-    /// The same for a thread that waits in `park`, and for so long.
+    /// Ties it to the thread that waits in `park`, with these limits.
     #[must_use]
     pub(super) fn asked_from(self, park: Rc<Park>, limits: &ClientLimits) -> Moments {
         Moments {
@@ -61,12 +63,12 @@ impl Questions {
     }
 }
 
-/// The loop's end of it.
+/// The data loop's end of the channel.
 #[derive(Debug)]
 pub struct Answers(Receiver<Question>);
 
 impl Answers {
-    /// Answers on the loop's thread until the endpoint ends. It copies, and does nothing else.
+    /// Answers on the data loop's thread until the endpoint ends. It copies and does nothing else.
     pub async fn answer(self, shared: Rc<Shared>) {
         while let Ok(question) = self.0.recv().await {
             match question {
@@ -81,7 +83,7 @@ impl Answers {
 }
 
 fn answer<T>(to: &Sender<Timed<T>>, copy: impl FnOnce() -> T) {
-    // Whoever asked has given up.
+    // The requester has given up.
     if to.is_closed() {
         return;
     }
@@ -91,43 +93,43 @@ fn answer<T>(to: &Sender<Timed<T>>, copy: impl FnOnce() -> T) {
         Err(_) => log::error!("admin: copying the state panicked; please report this"),
         Ok(answer) => {
             let took = begun.elapsed();
-            // Never full: there is one answer.
+            // Never full: there is only one answer.
             let _ = to.try_send(Timed { answer, took });
         }
     }
 }
 
-/// The admin thread's end of it, there.
+/// The admin thread's end of the channel.
 #[derive(Debug)]
 pub(super) struct Moments {
     questions: Sender<Question>,
     park: Rc<Park>,
     limits: ClientLimits,
-    /// When the loop has rested from the last question.
+    /// When the data loop has rested from the last question.
     next: Cell<Instant>,
 }
 
 impl Moments {
-    /// Waits until the loop may be asked again. To be awaited before each question.
+    /// Waits until the data loop may be asked again. Must be awaited before each question.
     pub(super) async fn turn(&self) {
         while Instant::now() < self.next.get() {
             self.park.sleep_until(self.next.get()).await;
         }
-        // So that of several that wait one goes on.
+        // Makes sure that only one of several waiting tasks continues.
         self.next.set(Instant::now() + OVERHEAD * REST);
     }
 
-    /// All numbers of one moment; `None` when the loop does not answer.
+    /// All numbers at one moment. `None` if the data loop does not answer.
     pub(super) async fn snapshot(&self) -> Option<Snapshot> {
         self.ask(Question::Snapshot, self.limits.answer).await
     }
 
-    /// The set at one moment; `None` when the loop does not answer.
+    /// The set at one moment. `None` if the data loop does not answer.
     pub(super) async fn entries(&self) -> Option<Entries> {
         self.ask(Question::Entries, self.limits.answer).await
     }
 
-    /// A sign of life; `None` when there is none.
+    /// A sign of life. `None` if there is none.
     pub(super) async fn sign(&self) -> Option<Sign> {
         self.ask(Question::Sign, self.limits.silence).await
     }
@@ -151,9 +153,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bug_in_one_copy_costs_that_answer_and_nothing_else() {
+    fn a_panic_in_one_copy_costs_only_that_answer() {
         let (to, told) = bounded::<Timed<u8>>(1);
-        answer(&to, || panic!("a bug, on purpose"));
+        answer(&to, || panic!("a deliberate bug"));
         drop(to);
         assert!(told.recv_blocking().is_err(), "there is no answer");
         let (to, told) = bounded(1);

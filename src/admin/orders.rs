@@ -1,29 +1,31 @@
-//! What clients of the control socket want changed. The endpoint only passes it on.
+//! Changes that clients of the control socket ask for. The endpoint only passes them on.
 
 use std::fmt;
 use std::sync::Arc;
 
 use smol::channel::Sender;
 
-/// What is wanted.
+/// The requested change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// Read the configuration anew and bring it into force.
+    /// Reread the configuration and apply it.
     Reload,
-    /// Say what bringing a configuration into force would change: that of the file as it is now, or this name and text.
+    /// Report what applying a configuration would change. The configuration is the file in its
+    /// present state, or this name and text.
     DryRun(Option<(String, String)>),
 }
 
-/// What is wanted, and where the answer goes: the changes, one on each line, or why there are none.
+/// A requested change, and where to send the answer: the changes, one on each line, or the reason
+/// why there are none.
 #[derive(Debug)]
 pub struct Order {
-    /// What is wanted.
+    /// The requested change.
     pub ask: Ask,
-    /// Takes one answer. Dropping it says that nobody will answer.
+    /// Takes one answer. Dropping it means that there will be none.
     pub answer: Sender<Result<String, String>>,
 }
 
-/// Whoever takes orders. Called on the endpoint's thread, so it must not block.
+/// The function that takes orders. It is called on the endpoint's thread, so it must not block.
 #[derive(Clone)]
 pub(super) struct Orders(pub Arc<dyn Fn(Order) + Send + Sync>);
 

@@ -1,8 +1,10 @@
-//! The admin thread's own waiting: poll(2) for new clients and for wake-ups, and a tick while somebody is served.
+//! How the admin thread waits: poll(2) for new clients and for wake-ups, and a tick while a client
+//! is served.
 //!
-//! The clients' sockets and the timers are async-io's, whose thread can lose an event: if the epoll_ctl(2) with which it
-//! re-arms its own eventfd fails, it throws away the events that it has just taken from the kernel, and hears of no new timer
-//! until something else wakes it. So new clients do not depend on it, and whoever waits for it looks again at each tick.
+//! The clients' sockets and the timers belong to async-io, whose thread can lose an event. If the
+//! epoll_ctl(2) that re-arms its own eventfd fails, it discards the events that it just received
+//! from the kernel, and does not see new timers until something else wakes it. So accepting new
+//! clients does not depend on async-io, and whatever waits for async-io checks again at each tick.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -23,26 +25,26 @@ use smol::future::or;
 use super::sockets::{Door, Listeners};
 use crate::state::Throttle;
 
-/// The pause after poll(2) has failed, which it does for lack of memory alone.
+/// The pause after poll(2) fails, which happens only when memory is short.
 const FAILED: Duration = Duration::from_millis(10);
-/// A timer that is later than this was forgotten by async-io.
+/// A timer that is later than this was lost by async-io.
 const LATE: Duration = Duration::from_millis(400);
 
 /// Where the thread sleeps.
 #[derive(Debug)]
 pub(super) struct Park {
     wake_up: Arc<WakeUp>,
-    /// Whoever waits for a new client, at each door.
+    /// For each door, the task that waits for a new client.
     backlogs: [RefCell<Option<Waker>>; 2],
     tick: Event,
     complaints: Throttle,
 }
 
 impl Park {
-    /// Opens what wakes the thread.
+    /// Opens the eventfd that wakes the thread.
     ///
     /// # Errors
-    /// When no descriptor is left.
+    /// If no descriptor is left.
     pub(super) fn new() -> io::Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         Ok(Self {
@@ -56,8 +58,8 @@ impl Park {
         })
     }
 
-    /// Drives `future` to its end. New clients are waited for at `listeners`, if there are any. `tick` is the time from one tick to
-    /// the next; none while nobody waits for async-io.
+    /// Drives `future` to completion, and watches `listeners`, if given, for new clients. `tick` is
+    /// the time from one tick to the next, or `None` while nothing waits for async-io.
     pub(super) fn block_on<T>(
         &self,
         listeners: Option<&Listeners>,
@@ -108,7 +110,7 @@ impl Park {
             Err(_) => std::thread::sleep(FAILED),
         }
         if !fds[0].revents().is_empty() {
-            // Empty already, or emptied: both are right.
+            // Whether or not there was anything to read, it is empty now.
             let _ = rustix::io::read(eventfd, &mut [0; 8]);
         }
         for (fd, door) in fds[1..].iter().zip(waited_for) {
@@ -124,8 +126,9 @@ impl Park {
         &self.backlogs[door as usize]
     }
 
-    /// Waits until a client waits at `door` to be accepted. One task for each door at a time. Nothing is tried before: accept(2) takes a
-    /// descriptor before it looks whether somebody waits, so that without one it fails although nobody does.
+    /// Waits until a client waits at `door` to be accepted. Only one task per door may wait at a
+    /// time. This does not try accept(2) first: accept(2) takes a descriptor before it checks for a
+    /// client, so without a free descriptor it fails even if there is no client.
     pub(super) async fn backlog(&self, door: Door) {
         let backlog = self.backlog_of(door);
         let is_asked = Cell::new(false);
@@ -169,7 +172,7 @@ impl Park {
             && let Some(suppressed) = self.complaints.admit(Instant::now())
         {
             log::warn!(suppressed, late:? = late;
-                "admin: async-io has missed a timer, perhaps for lack of memory in epoll_ctl; the endpoint goes on by itself");
+                "admin: async-io missed a timer, perhaps because epoll_ctl ran out of memory; the endpoint continues without it");
         }
     }
 
@@ -187,10 +190,10 @@ impl Park {
     }
 }
 
-/// The waker behind the thread's future.
+/// The waker for the thread's future.
 #[derive(Debug)]
 struct WakeUp {
-    /// Whether the eventfd has been written to since the future was polled.
+    /// Whether the eventfd has been written to since the future was last polled.
     is_woken: AtomicBool,
     eventfd: OwnedFd,
 }
@@ -202,7 +205,7 @@ impl Wake for WakeUp {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.is_woken.swap(true, Ordering::SeqCst) {
-            // It fails only when the number in it is full, and then the thread does not sleep either.
+            // This fails only if the counter is full, and then the thread does not sleep either.
             let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
         }
     }

@@ -1,4 +1,5 @@
-//! The sockets that clients come in by: a TCP one that can only be asked, and a Unix one that also takes orders.
+//! The sockets that clients connect to: a TCP socket for questions, and a Unix socket that also
+//! takes orders.
 
 use std::fs;
 use std::io;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::peer::Peer;
 
-/// Which of the two.
+/// One of the two sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Door {
     Tcp,
@@ -20,15 +21,15 @@ pub(super) enum Door {
 /// What a client may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Ask, if it names a host that is answered to.
+    /// Ask questions, if its request is for a host that the endpoint answers to.
     Read,
-    /// Ask, and give orders.
+    /// Ask questions and give orders.
     Command,
     /// Nothing.
     Nothing,
 }
 
-/// A client that was accepted.
+/// An accepted client.
 #[derive(Debug)]
 pub(super) enum Accepted {
     Tcp(TcpStream),
@@ -48,7 +49,7 @@ impl Listeners {
         self.tcp.as_ref()?.local_addr().ok()
     }
 
-    /// The socket of one door, to wait for.
+    /// The socket of this door, to wait for.
     pub(super) fn fd(&self, door: Door) -> Option<BorrowedFd<'_>> {
         match door {
             Door::Tcp => self.tcp.as_ref().map(AsFd::as_fd),
@@ -56,7 +57,7 @@ impl Listeners {
         }
     }
 
-    /// Accepts a client and says what it may do. `WouldBlock` if there is none.
+    /// Accepts a client and returns what it may do. Fails with `WouldBlock` if there is none.
     ///
     /// # Errors
     /// Those of accept(2).
@@ -76,7 +77,7 @@ impl Listeners {
     }
 }
 
-/// The control socket, listening.
+/// The listening control socket.
 #[derive(Debug)]
 pub struct Control {
     listener: UnixListener,
@@ -84,10 +85,10 @@ pub struct Control {
 }
 
 impl Control {
-    /// Takes a Unix socket that is bound to a path and listens.
+    /// Takes a listening Unix socket that is bound to a path.
     ///
     /// # Errors
-    /// `InvalidInput` if it has no path; those of fcntl(2).
+    /// `InvalidInput` if it has no path, and those of fcntl(2).
     pub fn new(listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -99,27 +100,27 @@ impl Control {
     /// Another handle to the same socket and its backlog.
     ///
     /// # Errors
-    /// When no descriptor is left.
+    /// If no descriptor is left.
     pub fn try_clone(&self) -> io::Result<Self> {
         let listener = self.listener.try_clone()?;
         let path = self.path.clone();
         Ok(Self { listener, path })
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Root, this process's own user, and members of the group of the socket's file may give orders. Others get here only if
-    /// somebody has opened the file to them.
+    /// Root, the user of this process, and members of the group of the socket's file may give
+    /// orders. Other users can connect only if the file's mode has been changed to let them in.
     fn access_of(&self, client: &UnixStream) -> Access {
         let Ok(peer) = Peer::of(client) else {
             return Access::Nothing;
         };
         let own = rustix::process::geteuid().as_raw();
-        // Looked up each time: it may be given to another group while it is open.
+        // Looked up each time, since the file's group can change while the socket is open.
         let group = fs::symlink_metadata(&self.path).map(|file| file.gid());
         match peer.uid == 0 || peer.uid == own || group.is_ok_and(|group| peer.is_in(group)) {
             true => Access::Command,

@@ -1,4 +1,5 @@
-//! `coracle audit`: asks a running coracle for its set beside the kernel's table, and shows the two to a person.
+//! `coracle audit`: asks a running coracle for its set and the kernel's socket table, and prints
+//! the two for people.
 
 use std::io;
 use std::time::Duration;
@@ -6,43 +7,28 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::request::{self, Failure};
+use super::table::table;
 use crate::config::{AdminEndpoint, printable};
 
-/// How long the running program may take to answer. It compares several times before it speaks of a difference.
+/// How long the running program may take to answer. It compares several times before it reports a
+/// difference.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The name of this machine and that of another would both have to be known there; `localhost` always is.
+/// The server must know the name in this header. It always knows `localhost`, but may not know the
+/// name by which it was reached.
 const REQUEST: &str = "GET /audit HTTP/1.0\r\nHost: localhost\r\n\r\n";
 
-/// One comparison of the set with the kernel's table, as the running program made it.
+/// One comparison of the set with the kernel's table, made by the running program.
 #[derive(Debug)]
 pub struct Audit(Value);
 
 impl Audit {
-    /// Asks the coracle whose admin endpoint is at `admin`. Whatever stands there, this takes at most 15 seconds.
+    /// Asks the coracle whose admin endpoint is at `admin`. This takes at most 15 seconds.
     ///
     /// # Errors
-    /// When nobody answers there, or somebody else.
+    /// If nothing answers there, or another program does.
     pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
-        let request = REQUEST.as_bytes().to_vec();
-        let answer = request::exchange(admin, request, TIMEOUT);
-        let answer = answer.map_err(|error| Failure(explain(admin, &error)))?;
-        let stranger = || {
-            Failure(format!(
-                "the program that listens at {admin} is not coracle, or an older one; `ss -ltnp` names it; name coracle's admin endpoint with --admin ADDRESS"
-            ))
-        };
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(stranger)?;
-        let Ok(value) = serde_json::from_str::<Value>(body) else {
-            return Err(refusal(admin, head, body).unwrap_or_else(stranger));
-        };
-        if value["coracle"].as_str().is_none() {
-            return Err(stranger());
-        }
-        match value["error"].as_str() {
-            Some(error) => Err(Failure(error.to_owned())),
-            None => Ok(Self(value)),
-        }
+        fetch(admin).map(Self)
     }
 
     /// Whether the set and the kernel agree.
@@ -51,19 +37,19 @@ impl Audit {
         self.0["agree"].as_bool().unwrap_or(false)
     }
 
-    /// How many connections are in one only.
+    /// The number of connections that only one side has.
     #[must_use]
     pub fn difference(&self) -> u64 {
         self.number("set_only") + self.number("kernel_only")
     }
 
-    /// The answer as it came, in JSON.
+    /// The answer as received, in JSON.
     #[must_use]
     pub fn json(&self) -> String {
         self.0.to_string()
     }
 
-    /// A table of all connections, those that are in one only marked.
+    /// A table of all connections. `!` marks those that only one side has.
     #[must_use]
     pub fn table(&self) -> String {
         const TITLES: [&str; 8] = [
@@ -76,19 +62,9 @@ impl Audit {
             "SET",
             "KERNEL",
         ];
-        let titles = TITLES.map(str::to_owned);
         let mut rows: Vec<[String; 8]> = self.connections().iter().map(row).collect();
         rows.sort_by_key(|row| (row[3].clone(), row[1].parse::<u64>().unwrap_or(u64::MAX)));
-        rows.insert(0, titles);
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-        let widths: Vec<usize> = (0..TITLES.len()).map(|i| width(i).unwrap_or(0)).collect();
-        let lines = rows.iter().map(|row| {
-            let cells = row.iter().zip(&widths);
-            let cells = cells.map(|(cell, width)| format!("{cell:width$}"));
-            let line = cells.collect::<Vec<_>>().join("  ");
-            format!("{}\n", line.trim_end())
-        });
-        lines.collect()
+        table(TITLES, rows)
     }
 
     /// The verdict in a sentence.
@@ -125,25 +101,54 @@ impl Audit {
     }
 }
 
+/// Gets the response of `/audit` at `admin`.
+///
+/// # Errors
+/// If nothing answers there, or another program does.
+pub(super) fn fetch(admin: &AdminEndpoint) -> Result<Value, Failure> {
+    let request = REQUEST.as_bytes().to_vec();
+    let answer = request::exchange(admin, request, TIMEOUT);
+    let answer = answer.map_err(|error| Failure(explain(admin, &error)))?;
+    let stranger = || {
+        Failure(format!(
+            "the program that listens at {admin} is not coracle, or is an older version; `ss -ltnp` shows its name; give the address of coracle's admin endpoint with --admin ADDRESS"
+        ))
+    };
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(stranger)?;
+    let Ok(value) = serde_json::from_str::<Value>(body) else {
+        return Err(refusal(admin, head, body).unwrap_or_else(stranger));
+    };
+    if value["coracle"].as_str().is_none() {
+        return Err(stranger());
+    }
+    match value["error"].as_str() {
+        Some(error) => Err(Failure(error.to_owned())),
+        None => Ok(value),
+    }
+}
+
 /// Why there was no answer, and what to do.
 fn explain(admin: &AdminEndpoint, error: &io::Error) -> String {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, TimedOut};
     match error.kind() {
         ConnectionRefused | NotFound => format!(
-            "no coracle is running at {admin}: nothing listens there; start one, or name its admin endpoint with --admin ADDRESS"
+            "no coracle is running at {admin}: nothing listens there; start one, or give the address of its admin endpoint with --admin ADDRESS"
         ),
         TimedOut => format!(
-            "whoever listens at {admin} does not answer within {} s; is it coracle's admin endpoint? Name it with --admin ADDRESS",
+            "the program that listens at {admin} does not answer within {} s; give the address of coracle's admin endpoint with --admin ADDRESS",
             TIMEOUT.as_secs()
         ),
         PermissionDenied => {
-            format!("asking {admin}: this user may not connect to it: permission denied")
+            format!(
+                "cannot connect to {admin}: permission denied; use sudo, or join the group of that file"
+            )
         }
-        _ => format!("asking {admin}: {error}"),
+        _ => format!("cannot ask {admin}: {error}"),
     }
 }
 
-/// What coracle says instead of an audit: that it does not answer to this host's name, or not now.
+/// What coracle responds instead of an audit: that it does not answer to this host's name, or not
+/// now.
 fn refusal(admin: &AdminEndpoint, head: &str, body: &str) -> Option<Failure> {
     let (_, status) = head.lines().next()?.split_once(' ')?;
     let is_refusal = ["421", "429", "503"]
@@ -169,8 +174,8 @@ fn row(connection: &Value) -> [String; 8] {
     ]
 }
 
-/// An age in whole seconds, or in milliseconds below one.
-fn age(seconds: f64) -> String {
+/// An age in whole seconds, or in milliseconds below one second.
+pub(super) fn age(seconds: f64) -> String {
     let age = Duration::try_from_secs_f64(seconds).unwrap_or_default();
     let age = match age.as_secs() {
         0 => Duration::from_millis(u64::from(age.subsec_millis())),
@@ -185,7 +190,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_table_marks_what_is_in_one_only() {
+    fn the_table_marks_what_only_one_side_has() {
         let audit = Audit(json!({
             "coracle": "0", "agree": false, "source": "proc", "set_only": 1, "kernel_only": 1,
             "listening": [{ "backlog": 2 }, { "backlog": null }],

@@ -1,9 +1,12 @@
-//! What the commands ask of a running coracle over its admin endpoint.
+//! The client side: what commands ask a running coracle over its admin endpoint.
 
 mod audit;
+mod connections;
 mod reload;
 mod request;
+mod table;
 
 pub use audit::Audit;
+pub use connections::Connections;
 pub use reload::{Reload, Reloaded};
 pub use request::Failure;

@@ -1,4 +1,5 @@
-//! `coracle reload`: has a running coracle read its configuration anew, or say what that would change.
+//! `coracle reload`: makes a running coracle reread its configuration, or report what that would
+//! change.
 
 use std::fmt::Write;
 use std::io;
@@ -8,39 +9,39 @@ use std::time::Duration;
 use super::request::{self, Failure};
 use crate::config::{Address, AdminEndpoint, printable};
 
-/// Longer than coracle itself waits for its loop, so that it is coracle that says what is wrong.
+/// Longer than coracle itself waits for its data loop, so that coracle reports what is wrong.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// What is to be brought into force, or only to be compared with what is.
+/// The configuration to apply, or only to compare with the one in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reload {
-    /// The file that coracle was started with is brought into force.
+    /// Applies the file that coracle was started with.
     Now,
-    /// The same file is compared.
+    /// Compares the same file.
     DryRun,
-    /// A text that stands for a file of this name is compared.
+    /// Compares a text that stands for a file of this name.
     DryRunOf {
-        /// The name, which the mistakes show.
+        /// The name, as diagnostics show it.
         name: String,
         /// The configuration.
         text: String,
     },
 }
 
-/// What coracle answers, each without a final line end.
+/// Coracle's answer, without a trailing newline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reloaded {
     /// The changes, one on each line.
     Changes(String),
-    /// Why the configuration in force stays: what `coracle check` prints.
+    /// Why the configuration in force stays: the text that `coracle check` prints.
     Mistakes(String),
 }
 
 impl Reload {
-    /// Asks the coracle whose control socket is at `socket`. Whatever stands there, this takes at most 40 seconds.
+    /// Asks the coracle whose control socket is at `socket`. This takes at most 40 seconds.
     ///
     /// # Errors
-    /// When nobody answers there, somebody else does, or coracle does not answer this user.
+    /// If nothing answers there, another program does, or coracle does not answer this user.
     pub fn ask(&self, socket: &Path) -> Result<Reloaded, Failure> {
         let at = AdminEndpoint(Address::Unix(socket.to_owned()));
         let answer = request::exchange(&at, self.request(), TIMEOUT);
@@ -48,7 +49,7 @@ impl Reload {
         let at = shown(socket);
         let (status, body) = parse(&answer).ok_or_else(|| {
             Failure(format!(
-                "the program that listens at {at} is not coracle; name coracle's control socket with --socket PATH"
+                "the program that listens at {at} is not coracle; give the path of coracle's control socket with --socket PATH"
             ))
         })?;
         let text = body.strip_suffix('\n').unwrap_or(body).to_owned();
@@ -56,7 +57,7 @@ impl Reload {
             200 => Ok(Reloaded::Changes(text)),
             422 => Ok(Reloaded::Mistakes(text)),
             404 | 405 => Err(Failure(format!(
-                "the program that listens at {at} is an older coracle or another program; name coracle's control socket with --socket PATH"
+                "the program that listens at {at} is an older coracle or another program; give the path of coracle's control socket with --socket PATH"
             ))),
             _ => {
                 let why = printable(text.lines().next().unwrap_or_default());
@@ -82,7 +83,7 @@ impl Reload {
     }
 }
 
-/// The status of an answer, and its body; `None` if it is no answer, or has been cut.
+/// The status and the body of an answer. `None` if it is not HTTP, or is truncated.
 fn parse(answer: &str) -> Option<(u16, &str)> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let mut lines = head.lines();
@@ -96,7 +97,8 @@ fn parse(answer: &str) -> Option<(u16, &str)> {
     (body.len() == length).then_some((status, body))
 }
 
-/// A value of a query: all but letters, digits and what never means anything there.
+/// A value in a query: encodes everything but letters, digits and characters without special
+/// meaning.
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
@@ -121,16 +123,16 @@ fn explain(socket: &Path, error: &io::Error) -> String {
     let at = shown(socket);
     match error.kind() {
         ConnectionRefused | NotFound => format!(
-            "no coracle has a control socket at {at}: if one is running, `socket` in [admin] of its configuration says where it is (--socket PATH); or send it SIGHUP"
+            "no coracle has a control socket at {at}; if one is running, see `socket` in [admin] of its configuration and give that path with --socket PATH, or send it SIGHUP"
         ),
         TimedOut => format!(
-            "whoever listens at {at} does not answer within {} s; name coracle's control socket with --socket PATH",
+            "the program that listens at {at} does not answer within {} s; give the path of coracle's control socket with --socket PATH",
             TIMEOUT.as_secs()
         ),
-        PermissionDenied => format!(
-            "this user may not connect to {at}; use sudo, or become a member of the group of that file"
-        ),
-        _ => format!("asking {at}: {error}"),
+        PermissionDenied => {
+            format!("this user may not connect to {at}; use sudo, or join the group of that file")
+        }
+        _ => format!("cannot ask {at}: {error}"),
     }
 }
 
@@ -139,13 +141,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_files_name_passes_through_the_query() {
+    fn a_file_name_survives_the_query() {
         assert_eq!(percent_encoded("/etc/a-b_c.toml"), "/etc/a-b_c.toml");
         assert_eq!(percent_encoded("a b&ü=%+\n"), "a%20b%26%C3%BC%3D%25%2B%0A");
     }
 
     #[test]
-    fn an_answer_that_was_cut_is_none() {
+    fn a_truncated_answer_is_none() {
         let whole =
             "HTTP/1.1 422 Unprocessable\r\ncontent-type: x\r\nContent-Length: 3\r\n\r\na\nb";
         assert_eq!(parse(whole), Some((422, "a\nb")));

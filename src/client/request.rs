@@ -1,4 +1,4 @@
-//! One request to an admin endpoint and its answer, within a time limit.
+//! One request to an admin endpoint and its response, within a time limit.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -10,13 +10,13 @@ use std::time::Duration;
 use crate::config::{Address, AdminEndpoint, Host};
 use crate::sys;
 
-/// Far beyond an audit of as many connections as a process can have.
+/// Far larger than an audit of all connections that a process can have.
 const ANSWER_BYTES: u64 = 512 << 20;
 
 /// Enough for getaddrinfo(3), whatever the C library.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Why there is no answer: one line that says what to do.
+/// Why there is no answer, in one line that says what to do.
 #[derive(Debug)]
 pub struct Failure(pub(super) String);
 
@@ -28,10 +28,10 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Sends `request` and returns all that comes back, head and body.
+/// Sends `request` and returns the whole response, head and body.
 ///
 /// # Errors
-/// Those of connecting, writing and reading; `TimedOut` after `limit`, wherever the time went.
+/// Those of connecting, writing and reading. `TimedOut` after `limit`, wherever the time went.
 pub(super) fn exchange(
     admin: &AdminEndpoint,
     request: Vec<u8>,
@@ -39,7 +39,7 @@ pub(super) fn exchange(
 ) -> io::Result<String> {
     let (tell, told) = mpsc::channel();
     let admin = admin.clone();
-    // On a thread, because looking up a name and connecting to a Unix socket know no time limit.
+    // On a thread, because looking up a name and connecting to a Unix socket have no time limit.
     sys::thread::spawn("request", STACK_BYTES, move || {
         let _ = tell.send(fetch(&admin, &request, limit));
     })
@@ -71,7 +71,7 @@ fn fetch(admin: &AdminEndpoint, request: &[u8], limit: Duration) -> io::Result<S
 fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let addresses = (name, port).to_socket_addrs();
     let addresses = addresses.map_err(|error| {
-        // The resolver's own text, without what the standard library puts before it.
+        // The resolver's own text, without the standard library's prefix.
         let error = error.to_string();
         let why = error.rsplit(": ").next().unwrap_or_default();
         io::Error::other(format!("the name cannot be resolved: {why}"))
@@ -81,7 +81,7 @@ fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 fn converse(mut stream: impl Read + Write, request: &[u8]) -> io::Result<String> {
     match stream.write_all(request) {
-        // It has answered before it has read all of it, and why is in the answer.
+        // The server responded before it read all of the request. The response says why.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         written => written?,
     }

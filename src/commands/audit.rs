@@ -1,4 +1,5 @@
-//! `coracle audit`: asks a running coracle whether its set and the kernel agree, once or again and again.
+//! `coracle audit`: asks a running coracle whether its set and the kernel agree, once or
+//! repeatedly.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -27,7 +28,7 @@ pub(crate) fn audit(arguments: &cli::Audit) -> Result<ExitCode, String> {
     Ok(say(&text, audit.agrees()))
 }
 
-/// Audits again and again until a signal, and tells the largest difference.
+/// Audits until a signal arrives, then prints the largest difference.
 fn watch(arguments: &cli::Audit) -> Result<ExitCode, String> {
     const PAUSE: Duration = Duration::from_secs(2);
     let mut stops = stops(Hangup::Stops)?;
@@ -42,7 +43,7 @@ fn watch(arguments: &cli::Audit) -> Result<ExitCode, String> {
         } else {
             audit.sentence()
         };
-        // Whoever reads may have gone.
+        // The reader may be gone.
         if writeln!(io::stdout(), "{line}").is_err() {
             break;
         }
@@ -56,8 +57,8 @@ fn watch(arguments: &cli::Audit) -> Result<ExitCode, String> {
         }
     }
     let verdict =
-        format!("{audits} audits; the largest difference that lasted: {largest} connections");
-    // With --json, stdout holds JSON alone.
+        format!("{audits} audits; the largest difference that persisted: {largest} connections");
+    // With --json, stdout contains only JSON.
     if arguments.json {
         logging::say(&verdict);
         return Ok(if largest == 0 {

@@ -1,4 +1,4 @@
-//! `coracle check`: reads a configuration and tells every mistake in it.
+//! `coracle check`: reads a configuration and reports every error in it.
 
 use std::process::ExitCode;
 
@@ -8,11 +8,11 @@ use super::{load, say};
 use crate::cli::Check;
 
 pub(crate) fn check(Check { file }: Check) -> Result<ExitCode, String> {
-    let config = load::file(&file, &Overrides::default())?;
+    let config = load::file_or_stdin(&file, &Overrides::default())?;
     let (file, summary) = (load::name(&file), load::summary(&config));
-    let good = format!("{file}: good: {summary}");
+    let ok = format!("{file}: OK: {summary}");
     Ok(match config.warnings {
-        Some(warnings) => say(&format!("{warnings}\n\n{good}"), true),
-        None => say(&good, true),
+        Some(warnings) => say(&format!("{warnings}\n\n{ok}"), true),
+        None => say(&ok, true),
     })
 }

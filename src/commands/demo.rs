@@ -1,6 +1,7 @@
 //! `coracle demo`: shows the proxy at work in a terminal.
 
 use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
 use coracle::demo::Demo;
@@ -12,14 +13,51 @@ use super::{drive, start, told};
 use crate::cli;
 
 pub(crate) fn demo(cli::Demo { listen, admin }: cli::Demo) -> Result<ExitCode, String> {
+    if collide(listen, admin) {
+        let same = match listen == admin {
+            true => "are the same address".to_owned(),
+            false => format!("take the same port: {listen} and {admin}"),
+        };
+        return Err(told(format!("--listen and --admin {same}; choose another")));
+    }
     let stops = start(LevelFilter::Warn, false, Hangup::Stops)?;
     let stops = stops.inspect(|signal| {
-        // A line of its own, below the ^C of the terminal.
+        // On a line of its own, below the terminal's ^C.
         let _ = writeln!(io::stdout(), "\n{signal}: the demo ends");
     });
     let demo = Demo::start(listen, admin).map_err(told)?;
-    // Whoever reads may have gone; the demo goes on.
+    // The demo runs even if nobody reads its output.
     let _ = write!(io::stdout(), "{}", demo.guide());
     demo.start_client().map_err(told)?;
     drive(demo.proxy, stops)
+}
+
+/// Whether the two cannot be listened on at once.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    // `[::]` takes IPv4 too.
+    let covers =
+        |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    let overlap = a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip());
+    a.port() == b.port() && a.port() != 0 && overlap
+}
+
+#[cfg(test)]
+mod tests {
+    use super::collide;
+
+    #[test]
+    fn only_addresses_that_overlap_collide() {
+        let collides = |a: &str, b: &str| {
+            let [a, b] = [a, b].map(|it| it.parse().expect("an address"));
+            assert_eq!(collide(a, b), collide(b, a));
+            collide(a, b)
+        };
+        assert!(collides("127.0.0.1:80", "127.0.0.1:80"));
+        assert!(collides("0.0.0.0:80", "127.0.0.1:80"));
+        assert!(collides("[::]:80", "127.0.0.1:80"));
+        assert!(!collides("0.0.0.0:80", "[::1]:80"));
+        assert!(!collides("127.0.0.2:80", "127.0.0.1:80"));
+        assert!(!collides("127.0.0.1:80", "127.0.0.1:81"));
+        assert!(!collides("127.0.0.1:0", "127.0.0.1:0"));
+    }
 }

@@ -1,4 +1,4 @@
-//! Finds the configuration's file and reads it; each failure is one line that says what to do.
+//! Finds the configuration file and reads it. Each failure is one line that says what to do.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -6,28 +6,44 @@ use std::path::{Path, PathBuf};
 
 use coracle::config::{Config, Overrides, count, printable};
 
-/// Far beyond any configuration that is meant.
+/// Far larger than any real configuration.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// Where a configuration is looked for.
+/// Where `run` looks for a configuration.
 const PLACES: [&str; 2] = ["./coracle.toml", "/etc/coracle.toml"];
 
-/// Reads and checks the configuration in `file`, with what the command line adds to it.
+/// Reads and checks the configuration in `file`, together with what the command line adds to it.
 ///
 /// # Errors
-/// The text to print: why the file cannot be read, or every mistake in it.
+/// The text to print: why the file cannot be read, or every error in it.
 pub(super) fn file(file: &Path, overrides: &Overrides) -> Result<Config, String> {
-    let (name, text) = named(file, read(file))?;
-    Config::with_overrides(Some((&name, &text)), overrides).map_err(|mistakes| mistakes.to_string())
+    let name = printable(&file.to_string_lossy());
+    config(named(name, read(file))?, overrides)
 }
 
-/// The file's name as it can be printed.
+/// The same, except that `-` is standard input.
+///
+/// # Errors
+/// The same.
+pub(super) fn file_or_stdin(file: &Path, overrides: &Overrides) -> Result<Config, String> {
+    config(text(file)?, overrides)
+}
+
+fn config((name, text): (String, String), overrides: &Overrides) -> Result<Config, String> {
+    let config = Config::with_overrides(Some((&name, &text)), overrides);
+    config.map_err(|errors| errors.to_string())
+}
+
+/// The file's name as diagnostics print it, where `-` is standard input.
 pub(super) fn name(file: &Path) -> String {
-    printable(&file.to_string_lossy())
+    match file.to_str() {
+        Some("-") => "<stdin>".to_owned(),
+        _ => printable(&file.to_string_lossy()),
+    }
 }
 
-/// The configuration for `run`, with the file that it comes from: the one that was named, else the forwards alone, else the
-/// one that is found.
+/// The configuration for `run`, and the file that it comes from: the named file, or else the
+/// forwards alone, or else the file that is found.
 ///
 /// # Errors
 /// The text to print.
@@ -39,11 +55,11 @@ pub(super) fn for_run(
         let config = Config::with_overrides(None, overrides);
         return config
             .map(|config| (config, None))
-            .map_err(|mistakes| mistakes.to_string());
+            .map_err(|errors| errors.to_string());
     }
     let Some(found) = named.or_else(find_config) else {
         return Err(format!(
-            "coracle: nothing to do: there is no {} and no {}; name a file with -c FILE, or forward a port with -L 8080:192.168.1.10:80",
+            "coracle: nothing to do: neither {} nor {} exists; name a file with -c FILE, or forward a port with -L 8080:192.168.1.10:80",
             PLACES[0], PLACES[1]
         ));
     };
@@ -51,7 +67,7 @@ pub(super) fn for_run(
     Ok((config, Some(found)))
 }
 
-/// The first of the places where a configuration is, if there is one.
+/// The first of these places that exists.
 pub(super) fn find_config() -> Option<PathBuf> {
     PLACES.iter().map(PathBuf::from).find(|path| path.exists())
 }
@@ -65,7 +81,8 @@ pub(super) fn summary(config: &Config) -> String {
     )
 }
 
-/// Where a running proxy reads its configuration anew: the file that it began with, with what its command line adds.
+/// What a running proxy rereads: the file that it started with, together with what its command line
+/// adds.
 pub(super) struct Source {
     pub(super) file: Option<PathBuf>,
     pub(super) overrides: Overrides,
@@ -81,7 +98,7 @@ impl coracle::proxy::Source for Source {
 
     fn parse(&self, name: &str, text: &str) -> Result<Config, String> {
         let config = Config::with_overrides(Some((name, text)), &self.overrides);
-        config.map_err(|mistakes| mistakes.to_string())
+        config.map_err(|errors| errors.to_string())
     }
 
     fn file(&self) -> Option<PathBuf> {
@@ -89,7 +106,7 @@ impl coracle::proxy::Source for Source {
     }
 }
 
-/// The name and text of `file`, in which `-` is standard input.
+/// The name and the text of `file`, where `-` is standard input.
 ///
 /// # Errors
 /// Why it cannot be read.
@@ -98,45 +115,66 @@ pub(super) fn text(file: &Path) -> Result<(String, String), String> {
         true => whole(io::stdin().lock()),
         false => read(file),
     };
-    named(file, text)
+    named(name(file), text)
 }
 
-fn named(file: &Path, text: Result<String, String>) -> Result<(String, String), String> {
-    let name = name(file);
+fn named(name: String, text: Result<String, Unreadable>) -> Result<(String, String), String> {
     match text {
         Ok(text) => Ok((name, text)),
-        Err(why) => Err(format!("{name}: {why}")),
+        Err(_) if name.is_empty() => {
+            Err("coracle: the configuration's file name is empty".to_owned())
+        }
+        Err(Unreadable { at, why }) => Err(format!("{name}{at}: {why}")),
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    File::open(path)
-        .map_err(|error| why(&error))
-        .and_then(whole)
+/// Why a text cannot be read.
+struct Unreadable {
+    /// The place in the text, such as `:2:3`, if the error has one.
+    at: String,
+    why: String,
 }
 
-fn why(error: &io::Error) -> String {
-    match error.kind() {
-        ErrorKind::NotFound => "there is no such file".to_owned(),
-        ErrorKind::IsADirectory => "this is a directory; name the file in it".to_owned(),
-        ErrorKind::PermissionDenied => "reading it is not permitted".to_owned(),
-        _ => format!("it cannot be read: {error}"),
+impl Unreadable {
+    fn whole(why: impl Into<String>) -> Self {
+        Self {
+            at: String::new(),
+            why: why.into(),
+        }
     }
 }
 
-fn whole(source: impl Read) -> Result<String, String> {
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound => Self::whole("no such file"),
+            ErrorKind::IsADirectory => Self::whole("this is a directory; name a file in it"),
+            ErrorKind::PermissionDenied => Self::whole("permission denied"),
+            _ => Self::whole(format!("cannot be read: {error}")),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, Unreadable> {
+    whole(File::open(path)?)
+}
+
+fn whole(source: impl Read) -> Result<String, Unreadable> {
     let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too large from one that fits, whatever its metadata says.
-    let mut source = source.take(MAX_FILE_BYTES + 1);
-    source
-        .read_to_end(&mut bytes)
-        .map_err(|error| why(&error))?;
+    // Reads one byte past the limit to detect a file that is too large, whatever its metadata says.
+    source.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err("the file is larger than 1 MiB, so it is hardly a configuration".to_owned());
+        let why = "larger than 1 MiB, so it is probably not a configuration";
+        return Err(Unreadable::whole(why));
     }
     String::from_utf8(bytes).map_err(|error| {
-        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
-        format!("line {line} is not UTF-8 text")
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let before = String::from_utf8_lossy(valid);
+        let line = 1 + before.matches('\n').count();
+        let column = 1 + before.chars().rev().take_while(|c| *c != '\n').count();
+        Unreadable {
+            at: format!(":{line}:{column}"),
+            why: "this is not UTF-8 text; save the file as UTF-8".to_owned(),
+        }
     })
 }

@@ -1,8 +1,10 @@
-//! The commands, one file each, and what they share: how they start, run a proxy, and say what has come of it.
+//! The commands, one file each, and what they share: starting up, running a proxy, and printing
+//! results.
 
 mod audit;
 mod check;
 mod demo;
+mod list;
 mod load;
 mod reload;
 mod run;
@@ -19,11 +21,13 @@ use log::LevelFilter;
 pub(crate) use audit::audit;
 pub(crate) use check::check;
 pub(crate) use demo::demo;
+pub(crate) use list::list;
 pub(crate) use reload::reload;
 pub(crate) use run::run;
 use stops::{Hangup, Stops, no_thread, stops};
 
-/// What both begin with, in this order: room for descriptors, a log, and signals that no longer kill.
+/// Prepares a proxy's process, in this order: raises the descriptor limit, starts the log, and
+/// catches signals.
 fn start(level: LevelFilter, access: bool, hangup: Hangup) -> Result<impl Stops, String> {
     let _ = sys::descriptors::raise_limit();
     logging::install(level, access).map_err(|error| format!("coracle: {}", no_thread(&error)))?;
@@ -32,13 +36,14 @@ fn start(level: LevelFilter, access: bool, hangup: Hangup) -> Result<impl Stops,
     Ok(stops)
 }
 
-/// Runs the proxy until a signal has ended it.
+/// Runs the proxy until a signal ends it.
 fn drive(proxy: Proxy, stops: impl Stops) -> Result<ExitCode, String> {
     proxy.run(stops).map_err(told)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints to stdout; the exit code says whether all is well. That the reader has gone away, such as `head`, is no failure.
+/// Prints to stdout. The exit code says whether all is `well`. It is no error if the reader is
+/// gone, as with `head`.
 pub(crate) fn say(text: &str, well: bool) -> ExitCode {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -49,10 +54,12 @@ pub(crate) fn say(text: &str, well: bool) -> ExitCode {
     }
 }
 
+/// A library error, as the commands print it.
 fn told(why: impl Display) -> String {
     format!("coracle: {why}")
 }
 
+/// Prints to stderr.
 pub(crate) fn fail(why: &str) -> ExitCode {
     logging::say(why);
     ExitCode::FAILURE

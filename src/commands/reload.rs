@@ -1,4 +1,5 @@
-//! `coracle reload`: has a running coracle read its configuration anew, or asks it what that would change.
+//! `coracle reload`: makes a running coracle reread its configuration, or asks it what that would
+//! change.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ pub(crate) fn reload(arguments: &cli::Reload) -> Result<ExitCode, String> {
         (false, Some(file)) => {
             let file = load::name(file);
             return Err(format!(
-                "coracle: {file}: a reload reads the file that coracle was started with; to compare another one, add --dry-run"
+                "coracle: {file}: a reload reads the file that coracle was started with; to compare another file, add --dry-run"
             ));
         }
     };

@@ -1,4 +1,4 @@
-//! `coracle run`: forwards connections until it is told to stop.
+//! `coracle run`: forwards connections until it is stopped.
 
 use std::cell::OnceCell;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use super::{drive, load, start, told};
 use crate::cli::Run;
 
 pub(crate) fn run(arguments: Run) -> Result<ExitCode, String> {
-    // Before anything is opened.
+    // Before any other descriptor is opened.
     let inherited = Inherited::take();
     let overrides = Overrides {
         forwards: arguments.forward,

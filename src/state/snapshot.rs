@@ -8,7 +8,7 @@ use super::Shared;
 use super::addresses::Addresses;
 use super::config_loads::ConfigLoads;
 use super::conns::Phase;
-use super::entrypoint::{EntrypointIdentity, EntrypointNumbers};
+use super::entrypoint::{Direction, EntrypointIdentity, EntrypointNumbers};
 use super::held::HeldBytes;
 use super::identity::{ConnId, EntrypointId, ServerId};
 use super::peer::Peer;
@@ -61,6 +61,10 @@ pub struct Entry {
     pub phase: Phase,
     /// When the connection was accepted.
     pub opened: Instant,
+    /// Payload bytes passed on from the client to the server so far.
+    pub to_server_bytes: u64,
+    /// Payload bytes passed on from the server to the client so far.
+    pub to_client_bytes: u64,
 }
 
 impl Entries {
@@ -107,6 +111,8 @@ impl Shared {
                 server: conn.server().map(|server| server.id()),
                 phase: conn.phase(),
                 opened: conn.opened(),
+                to_server_bytes: conn.bytes(Direction::ToServer),
+                to_client_bytes: conn.bytes(Direction::ToClient),
             });
         });
         let entrypoints = self.registry.entrypoints();

@@ -442,7 +442,7 @@ fn audit_watch_repeats_until_it_is_told_to_stop_and_sums_up() {
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     let last = rest.last().unwrap();
     assert!(
-        last.ends_with("the largest difference that lasted: 0 connections"),
+        last.ends_with("the largest difference that persisted: 0 connections"),
         "{rest:?}"
     );
     assert!(child.wait().unwrap().success());

@@ -40,7 +40,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("libc", &["sys"]),
     ("prometheus", &["admin/metrics"]),
     ("socket2", &["net/socket", "net/buffers"]),
-    ("strsim", &["config"]),
+    ("strsim", &["cli", "config"]),
     ("toml", &["config"]),
 ];
 

@@ -23,6 +23,7 @@ mod double_close;
 mod drain;
 mod exits;
 mod forwarding;
+mod help;
 mod layers;
 mod logs;
 mod loops;

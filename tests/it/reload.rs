@@ -502,7 +502,7 @@ fn a_hangup_at_a_bad_moment_is_told_in_one_line() {
         assert!(lines[before].contains(text), "{lines:#?}");
     };
     std::fs::remove_file(coracle.file()).unwrap();
-    told(&coracle, "there is no such file");
+    told(&coracle, "no such file");
     std::fs::create_dir(coracle.file()).unwrap();
     told(&coracle, "this is a directory");
     std::fs::remove_dir(coracle.file()).unwrap();

@@ -1,4 +1,4 @@
-//! The set beside the kernel's table, connection by connection, as JSON.
+//! The set compared with the kernel's socket table, connection by connection, as JSON.
 
 use std::fmt::Write;
 use std::rc::Rc;
@@ -11,19 +11,21 @@ use crate::admin::body::{Body, Room};
 use crate::admin::moments::Moments;
 use crate::admin::park::Park;
 
-/// Compares until both agree, or what is left of the differences has lasted, and writes down what was found.
+/// Compares until both agree, or until the remaining differences have persisted, and writes a
+/// report.
 ///
-/// An entry counts as missing in the kernel if it was in the set both before and after the kernel's table was read and has no
-/// socket in it; a socket counts as missing in the set if it belongs to no entry of either moment.
+/// An entry counts as missing in the kernel if it was in the set both before and after the kernel's
+/// table was read and has no socket in it. A socket counts as missing in the set if it belongs to
+/// no entry of either moment.
 ///
-/// `None` when the loop does not answer.
+/// Returns `None` if the data loop does not answer.
 pub(crate) async fn audit(
     moments: &Moments,
     kernel: &Kernel,
     park: &Park,
     room: &Rc<Room>,
 ) -> Option<Body> {
-    // From here on: both sides of the comparison are large, too.
+    // Held from here on: both sides of the comparison are large, too.
     let _making = room.free().await;
     let mut earlier: Option<Differences> = None;
     for reading in 1.. {

@@ -1,10 +1,12 @@
-//! Whether another count of the connections agrees with the set, although the two are not read at one instant.
+//! Decides whether another count of the connections agrees with the set, although the two are not
+//! read at the same instant.
 
 use std::time::Duration;
 
-/// A difference must show in this many readings in a row.
+/// A difference must appear in this many consecutive readings.
 pub(super) const READINGS: u32 = 3;
-/// The time from one of them to the next: the loop has long heard by then of whatever has ended in the kernel.
+/// The time between two readings. By the next one, the data loop has long been notified of
+/// everything that ended in the kernel.
 pub(super) const BETWEEN_READINGS: Duration = Duration::from_millis(100);
 
 /// An entrypoint's connections at one moment.
@@ -12,14 +14,14 @@ pub(super) const BETWEEN_READINGS: Duration = Duration::from_millis(100);
 pub(super) struct Moment {
     /// Connections in the set.
     pub open: u64,
-    /// Connections that have ever entered it.
+    /// Connections that ever entered it.
     pub opened: u64,
-    /// Connections that have ever left it.
+    /// Connections that ever left it.
     pub closed: u64,
 }
 
 impl Moment {
-    /// Of both together.
+    /// The sum of both.
     #[must_use]
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
@@ -29,7 +31,7 @@ impl Moment {
         }
     }
 
-    /// The moment at which all that were open have left.
+    /// The later moment at which all open connections have left.
     #[must_use]
     pub(super) fn ended(self) -> Self {
         Self {
@@ -40,11 +42,13 @@ impl Moment {
     }
 }
 
-/// How far `counted` lies outside of what the set can have been between two moments: above it is positive, below negative.
+/// How far `counted` lies outside the range of sizes that the set can have had between two moments:
+/// positive above it, negative below it.
 ///
-/// Between them the set has held at least those that were in it all the time, and at most those that were in it at any time.
-/// A count that was taken meanwhile, socket by socket, may be any number from the one to the other without a contradiction;
-/// where nothing came or went the two are the same, and the comparison is exact.
+/// Between the moments, the set held at least the connections that were in it all the time, and at
+/// most those that were in it at any time. A count taken meanwhile, socket by socket, can be any
+/// number in that range without contradicting the set. If nothing came or went, the range is a
+/// single number and the comparison is exact.
 #[must_use]
 pub(super) fn mismatch(before: Moment, counted: u64, after: Moment) -> i64 {
     let came = after.opened.wrapping_sub(before.opened);
@@ -58,7 +62,7 @@ pub(super) fn mismatch(before: Moment, counted: u64, after: Moment) -> i64 {
     }
 }
 
-/// The part of a difference that two readings share: what lasted from the one to the other.
+/// The part of a difference that two readings share: what persisted from one to the other.
 #[must_use]
 pub(super) fn lasting(first: i64, second: i64) -> i64 {
     if first.signum() != second.signum() {
@@ -84,29 +88,29 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_came_or_went_the_comparison_is_exact() {
+    fn without_changes_the_comparison_is_exact() {
         let still = moment(5, 9, 4);
         let of = |counted| mismatch(still, counted, still);
         assert_eq!([of(3), of(5), of(8)], [-2, 0, 3]);
     }
 
     #[test]
-    fn what_came_and_went_meanwhile_is_no_contradiction() {
-        // Two came and three went while it was counted: from 5 - 3 to 5 + 2.
+    fn changes_during_the_count_are_tolerated() {
+        // Two came and three went during the count: from 5 - 3 to 5 + 2.
         let (before, after) = (moment(5, 9, 4), moment(4, 11, 7));
         let of = |counted| mismatch(before, counted, after);
         assert_eq!([of(1), of(2), of(7), of(8)], [-1, 0, 0, 1]);
     }
 
     #[test]
-    fn a_leaked_entry_shows_although_no_counter_tells_of_it() {
-        // The kernel has none, the set keeps one for ever.
+    fn a_leaked_entry_is_found_even_if_the_counters_match_it() {
+        // The kernel has no connection, and the set keeps one forever.
         let leaked = moment(1, 10, 9);
         assert_eq!(mismatch(leaked, 0, leaked), -1);
     }
 
     #[test]
-    fn only_what_both_readings_share_lasts() {
+    fn only_the_shared_part_of_a_difference_persists() {
         let cases = [(0, 3), (3, 0), (-1, 1), (2, 5), (5, 2), (-4, -3)];
         let shared = cases.map(|(first, second)| lasting(first, second));
         assert_eq!(shared, [0, 0, 0, 2, 2, -3]);

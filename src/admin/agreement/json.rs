@@ -1,13 +1,13 @@
-//! JSON, written piece by piece: what a tree of values would need memory for.
+//! Writes JSON piece by piece. A tree of values would need memory for all of it at once.
 
 use std::fmt::{self, Display, Formatter};
 
-/// Nothing before the first element of a list, and a comma before each further one.
+/// Displays nothing before the first element of a list, and a comma before each later one.
 #[derive(Debug, Default)]
 pub(super) struct Separator(bool);
 
 impl Separator {
-    /// An element has been written.
+    /// Marks an element as written.
     pub(super) fn next(&mut self) {
         self.0 = true;
     }
@@ -19,7 +19,7 @@ impl Display for Separator {
     }
 }
 
-/// A text as a JSON string.
+/// Displays a text as a JSON string.
 #[derive(Debug)]
 pub(super) struct Json<'a>(pub &'a str);
 
@@ -30,7 +30,7 @@ impl Display for Json<'_> {
     }
 }
 
-/// A value that may be absent.
+/// Displays a value, or `null`.
 #[derive(Debug)]
 pub(super) struct OrNull<T>(pub Option<T>);
 

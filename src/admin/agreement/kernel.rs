@@ -1,4 +1,5 @@
-//! The kernel's count of the connections beside the set's, gathered no more often than it is worth.
+//! The kernel's count of the connections, compared with the set's. It is read only as often as its
+//! cost permits.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,21 +17,23 @@ use crate::state::{
 use crate::sys::process::thread_cpu_time;
 use crate::sys::sockets::{self, Name, Query, Table, TableSource};
 
-/// A reading serves all who ask within this time.
+/// A reading answers everyone who asks within this time.
 const FRESH: Duration = Duration::from_secs(1);
-/// A reading that took long serves for this many times as long, so that readings take a twentieth of one core at most.
+/// A slow reading is used for this many times as long as it took, so readings take at most a
+/// twentieth of one core.
 const COST_FACTOR: u32 = 20;
 
-/// What one entrypoint's connections are in the kernel.
+/// One entrypoint's connections, as the kernel counts them.
 #[derive(Clone, Debug)]
 pub(crate) struct Count {
-    /// Which entrypoint.
+    /// The entrypoint.
     pub entrypoint: Arc<EntrypointIdentity>,
     /// Accepted sockets that this process owns.
     pub connections: u64,
-    /// Connections that wait in the kernel to be accepted; `None` where it does not tell.
+    /// Connections that wait in the kernel to be accepted. `None` if the kernel does not report
+    /// them.
     pub backlog: Option<u64>,
-    /// The kernel's count less the set's, as far as it lasted.
+    /// The kernel's count minus the set's, as far as the difference persisted.
     pub mismatch: i64,
 }
 
@@ -43,7 +46,7 @@ impl Publish for Count {
         ),
         Metric::gauge(
             "coracle_accept_backlog",
-            "Connections that the kernel holds and that are not accepted yet, at most a second ago.",
+            "Connections that wait in the kernel to be accepted, at most a second ago.",
             |it, out| {
                 if let Some(backlog) = it.backlog {
                     out.value(backlog);
@@ -52,7 +55,7 @@ impl Publish for Count {
         ),
         Metric::gauge(
             "coracle_connection_mismatch",
-            "The kernel's count less the set's, as far as the difference lasted through several readings; 0 is right.",
+            "The kernel's count minus the set's, as far as the difference persisted through several readings; 0 means they agree.",
             |it, out| out.number(None, it.mismatch as f64),
         ),
     ];
@@ -77,7 +80,7 @@ struct Last {
 }
 
 impl Kernel {
-    /// Counts in the kernel's tables.
+    /// Counts in these tables.
     #[must_use]
     pub(crate) fn new(source: sockets::SocketTables, park: Rc<Park>) -> Self {
         Self {
@@ -87,7 +90,8 @@ impl Kernel {
         }
     }
 
-    /// One count per entrypoint, in their order; `None` where the kernel does not tell, or the loop does not answer.
+    /// One count per entrypoint, in the order of the entrypoints. `None` if the kernel does not
+    /// report them, or if the data loop does not answer.
     pub(crate) async fn counts(&self, moments: &Moments) -> Option<Rc<[Count]>> {
         if let Some(last) = &*self.last.borrow()
             && Instant::now() < last.until
@@ -105,7 +109,8 @@ impl Kernel {
         Some(counts)
     }
 
-    /// Counts until no difference is left, or what is left has lasted. Returns what the readings cost.
+    /// Counts until no difference is left, or until the remaining differences have persisted. Also
+    /// returns what the readings cost.
     async fn count(&self, moments: &Moments) -> (Option<Vec<Count>>, Duration) {
         let mut cost = Duration::ZERO;
         let mut found: Option<Vec<Count>> = None;
@@ -114,7 +119,8 @@ impl Kernel {
             let Some(before) = moments.snapshot().await else {
                 return (None, cost);
             };
-            // What both sides have closed is worth a look only where something is missing.
+            // Connections that both sides have closed are worth reading only if something is
+            // missing.
             let Some((_, table, took)) = self.read(&before.addresses, reading > 1) else {
                 return (None, cost);
             };
@@ -143,21 +149,23 @@ impl Kernel {
         (found, cost)
     }
 
-    /// Reads the kernel's table of what belongs to the entrypoints, and with `closed` the sockets that are held although both sides
-    /// have closed them. Returns how much processor time that took: it is the one thing here that keeps the thread.
+    /// Reads the part of the kernel's table that belongs to the entrypoints. With `closed`, this
+    /// includes sockets that are still held although both sides have closed them. Also returns the
+    /// processor time that this took: it is the only thing here that keeps the thread busy.
     pub(crate) fn read(
         &self,
         addresses: &Addresses,
         closed: bool,
     ) -> Option<(TableSource, Table, Duration)> {
-        // Not the time that has passed: beside a load, or after a pause, old numbers would be served for minutes.
+        // Not the elapsed time: under load, or after a pause, that would serve stale numbers for
+        // minutes.
         let begun = thread_cpu_time();
         let (source, table) = self.source.borrow_mut().read(&query(addresses, closed))?;
         Some((source, table, thread_cpu_time().saturating_sub(begun)))
     }
 }
 
-/// The entrypoint that a socket of this name was accepted on, or listens for.
+/// The entrypoint that accepted a socket of this name, or that listens with it.
 #[must_use]
 pub(super) fn entrypoint_of(addresses: &Addresses, name: &Name) -> Option<EntrypointId> {
     addresses.entrypoint_of(&match name {
@@ -190,7 +198,8 @@ fn moment(numbers: &EntrypointNumbers) -> Moment {
     }
 }
 
-/// Entrypoints whose sockets the kernel cannot tell apart, because one has an address after another.
+/// Entrypoints whose sockets the kernel cannot tell apart, because one took over an address from
+/// another.
 #[derive(Debug, Default)]
 struct Group {
     before: Moment,
@@ -198,8 +207,9 @@ struct Group {
     connections: u64,
 }
 
-/// What the kernel has, for each entrypoint that lives. Of a group only the sum is known: all but its youngest count for what they are in
-/// the set, and the youngest has the rest, with the mismatch.
+/// The kernel's count for each entrypoint that exists. Of a group, only the sum is known: every
+/// member but the youngest is given its number in the set, and the youngest gets the rest, with the
+/// mismatch.
 fn compare(before: &Snapshot, table: &Table, after: &Snapshot) -> Vec<Count> {
     let addresses = &after.addresses;
     let mut groups: BTreeMap<EntrypointId, Group> = BTreeMap::new();
@@ -211,12 +221,12 @@ fn compare(before: &Snapshot, table: &Table, after: &Snapshot) -> Vec<Count> {
         let group = groups
             .entry(addresses.group_of(it.identity.id))
             .or_default();
-        // One that has come meanwhile began with nothing.
+        // One that appeared meanwhile started with nothing.
         let began = earlier.remove(&it.identity.id).unwrap_or_default();
         group.before = group.before.plus(began);
         group.after = group.after.plus(moment(it));
     }
-    // One that has gone meanwhile has lost all that it had.
+    // One that disappeared meanwhile lost all its connections.
     for (id, moment) in earlier {
         let group = groups.entry(addresses.group_of(id)).or_default();
         group.before = group.before.plus(moment);
@@ -238,7 +248,7 @@ fn compare(before: &Snapshot, table: &Table, after: &Snapshot) -> Vec<Count> {
         }
     }
     let mut counts = Vec::new();
-    // The youngest first: it finds its group whole, and leaves the others none.
+    // The youngest comes first: it takes the whole group, and leaves nothing for the others.
     for it in after.entrypoints.iter().rev() {
         let group = groups.remove(&addresses.group_of(it.identity.id));
         let (connections, mismatch) = group.map_or((it.open, 0), |group| {

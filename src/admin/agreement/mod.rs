@@ -1,4 +1,5 @@
-//! Whether the set and the kernel agree: their counts at a scrape, and their connections one by one in an audit.
+//! Whether the set and the kernel agree: their counts at each scrape, and their connections one by
+//! one in an audit.
 
 mod audit;
 mod comparison;

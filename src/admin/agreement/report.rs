@@ -1,4 +1,4 @@
-//! One audit: the entries of the set matched with the sockets of the kernel, and its JSON.
+//! One audit: the entries of the set matched with the kernel's sockets, as JSON.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -14,10 +14,10 @@ use crate::admin::body::Body;
 use crate::state::{Addresses, ConnId, Entries, Entry, EntrypointId, Peer, Phase};
 use crate::sys::sockets::{Name, Table, TableSource, TcpState};
 
-/// After so many connections others come first.
+/// After this many connections, other tasks run first.
 const PIECE: usize = 128;
 
-/// What is in one only.
+/// Connections that only one side has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Differences {
     /// Entries without a socket.
@@ -27,13 +27,13 @@ pub(super) struct Differences {
 }
 
 impl Differences {
-    /// Whether there is none.
+    /// Whether both sides have the same.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.set_only.is_empty() && self.kernel_only.is_empty()
     }
 
-    /// What is here and in the earlier ones.
+    /// The differences that are in both.
     #[must_use]
     pub(super) fn shared_with(&self, earlier: &Self) -> Self {
         Self {
@@ -47,14 +47,14 @@ impl Differences {
 #[derive(Debug)]
 struct Socket {
     key: Key,
-    /// Of those that share its address, the one that has it now.
+    /// Of the entrypoints that share its address, the one that has it now.
     entrypoint: EntrypointId,
     state: TcpState,
     inode: u64,
 }
 
-/// What ties an entry to a socket: the entrypoint, or those that share its addresses, and the client's address. Unix clients have none, and
-/// are told from each other by their number alone.
+/// What connects an entry to a socket: the entrypoint, or the group that shares its addresses, and
+/// the client's address. Unix clients have no address, so only their number can be compared.
 type Key = (EntrypointId, Option<SocketAddr>);
 
 fn key(entry: &Entry, addresses: &Addresses) -> Key {
@@ -65,16 +65,16 @@ fn key(entry: &Entry, addresses: &Addresses) -> Key {
     (addresses.group_of(entry.entrypoint), peer)
 }
 
-/// One reading of the kernel's table, matched with the entries around it. With ten thousand connections all of it is to be small, so
-/// both sides are sorted and walked side by side.
+/// One reading of the kernel's table, matched with the entries around it. It must stay small with
+/// ten thousand connections, so both sides are sorted and walked in parallel.
 #[derive(Debug)]
 pub(super) struct Report {
     after: Entries,
-    /// The kernel's state for each of these entries.
+    /// The kernel's state of each of these entries.
     states: Vec<Option<TcpState>>,
-    /// What is in one only.
+    /// Connections that only one side has.
     pub differences: Differences,
-    /// The sockets of which the differences speak.
+    /// The sockets that the differences refer to.
     kernel_only: Vec<Socket>,
     listening: Vec<(EntrypointId, Name, Option<u64>)>,
     source: TableSource,
@@ -82,7 +82,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Matches them.
+    /// Matches the entries with the sockets.
     #[must_use]
     pub(super) fn new(
         before: Entries,
@@ -114,7 +114,8 @@ impl Report {
         let mut ids: Vec<ConnId> = before.list.iter().map(|entry| entry.id).collect();
         ids.sort_unstable();
         let lasted = |entry: &Entry| ids.binary_search(&entry.id).is_ok();
-        // Of those with one key, the ones that lasted come first: they must have a socket, the others may.
+        // Of the entries with the same key, those that were there all the time come first: they
+        // must have a socket, and the others may.
         after
             .list
             .sort_unstable_by(|a, b| key(a).cmp(&key(b)).then(lasted(b).cmp(&lasted(a))));
@@ -133,7 +134,7 @@ impl Report {
             states.push(socket);
         }
         let mut left = unclaimed.rest();
-        // And the sockets of those that went while the table was read.
+        // The sockets of entries that left while the table was read are no difference either.
         let mut ids: Vec<ConnId> = after.list.iter().map(|entry| entry.id).collect();
         ids.sort_unstable();
         let went = before
@@ -157,7 +158,7 @@ impl Report {
         }
     }
 
-    /// Writes it as JSON.
+    /// Writes the report as JSON.
     ///
     /// # Errors
     /// None: writing to a body cannot fail.
@@ -219,7 +220,7 @@ impl Report {
             write!(
                 body,
                 "{comma}{{\"id\":null,\"peer\":\"{peer}\",\"entrypoint\":{entrypoint},\"server\":null,\"age_seconds\":null,\
-                 \"set\":null,\"kernel\":\"{}\",\"differs\":true}}",
+                 \"to_server_bytes\":null,\"to_client_bytes\":null,\"set\":null,\"kernel\":\"{}\",\"differs\":true}}",
                 socket.state,
             )?;
             comma.next();
@@ -246,26 +247,29 @@ fn write_entry(
     write!(
         body,
         "{{\"id\":\"{}\",\"peer\":\"{}\",\"entrypoint\":{},\"server\":{},\"age_seconds\":{},\
-         \"set\":\"{phase}\",\"kernel\":{},\"differs\":{differs}}}",
+         \"to_server_bytes\":{},\"to_client_bytes\":{},\"set\":\"{phase}\",\"kernel\":{},\"differs\":{differs}}}",
         entry.id,
         entry.peer,
         Json(entries.entrypoint_name(entry.entrypoint)),
         OrNull(server),
         age.as_secs_f64(),
+        entry.to_server_bytes,
+        entry.to_client_bytes,
         OrNull(state),
     )
 }
 
-/// Sockets in order of their keys, to be claimed by entries in the same order.
+/// Sockets in the order of their keys, to be claimed by entries in the same order.
 struct Unclaimed {
     sockets: Vec<Socket>,
     next: usize,
-    /// The positions of those that nobody can claim any more.
+    /// The positions of sockets that no later entry can claim.
     left: Vec<usize>,
 }
 
 impl Unclaimed {
-    /// The state of a socket with this key, for one entry; keys come in ascending order.
+    /// Claims a socket with this key for one entry, and returns its state. Keys must come in
+    /// ascending order.
     fn claim(&mut self, key: Key) -> Option<TcpState> {
         while let Some(socket) = self.sockets.get(self.next) {
             match socket.key.cmp(&key) {
@@ -281,7 +285,7 @@ impl Unclaimed {
         None
     }
 
-    /// Those that nobody has claimed.
+    /// The sockets that no entry has claimed.
     fn rest(self) -> Vec<Socket> {
         let (mut left, next) = (self.left.into_iter().peekable(), self.next);
         let sockets = self.sockets.into_iter().enumerate();

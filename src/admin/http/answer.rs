@@ -1,4 +1,4 @@
-//! Answers: a status, headers and a body.
+//! Responses: a status, headers and a body.
 
 use std::rc::Rc;
 
@@ -8,16 +8,16 @@ use crate::admin::body::Body;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    /// Its status and headers.
+    /// The status and the headers.
     pub response: Response,
-    /// Its body, which others may read too.
+    /// The body, which other responses may share.
     pub body: Rc<Body>,
 }
 
-/// The answer that says no more than its status.
+/// A response that only states its status.
 #[must_use]
 pub(super) fn refusal(status: StatusCode) -> Answer {
     if status == StatusCode::MethodNotAllowed {
@@ -26,7 +26,7 @@ pub(super) fn refusal(status: StatusCode) -> Answer {
     text(status, &format!("{status} {}\n", status.canonical_reason()))
 }
 
-/// The answer to a method that is not one of these.
+/// The response to a method other than these.
 pub(super) fn not_allowed(methods: &str) -> Answer {
     let status = StatusCode::MethodNotAllowed;
     let mut answer = text(status, &format!("{status} {}\n", status.canonical_reason()));
@@ -34,7 +34,7 @@ pub(super) fn not_allowed(methods: &str) -> Answer {
     answer
 }
 
-/// The answer where the loop is silent.
+/// The response if the data loop does not answer.
 pub(super) fn silence() -> Answer {
     text(
         StatusCode::ServiceUnavailable,

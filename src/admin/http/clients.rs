@@ -1,6 +1,7 @@
-//! The clients of the endpoint: the tasks that serve them, bounded in number, and who of them gives way to the next.
+//! The endpoint's clients: the tasks that serve them, a limit on their number, and the choice of
+//! which client makes room for the next.
 //!
-//! As with the connections that are proxied, how many there are is the size of the set.
+//! As for proxied connections, the number of clients is the size of the set.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -16,17 +17,17 @@ use crate::admin::park::Park;
 
 /// The tick while a client waits for something.
 const BUSY_TICK: Duration = Duration::from_millis(500);
-/// The tick while all of them are idle.
+/// The tick while all clients are idle.
 const IDLE_TICK: Duration = Duration::from_secs(5);
 
-/// What a client is about.
+/// What a client is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// It has sent nothing since its last answer.
+    /// It has sent nothing since its last response.
     Idle,
-    /// Its request is not complete; a new client's has not begun.
+    /// Its request is incomplete. For a new client, it has not begun.
     Requesting,
-    /// Its answer is made or sent.
+    /// Its response is being made or sent.
     Answering,
 }
 
@@ -47,12 +48,13 @@ struct Client {
     phase: Phase,
     /// When the phase began.
     since: Instant,
-    /// Whether it has the reserve descriptor.
+    /// Whether it uses the reserve descriptor.
     has_reserve: bool,
 }
 
 impl Clients {
-    /// No clients yet, and at most `limit` at once. [`ClientLimits`](crate::admin::ClientLimits) says what `patience` is.
+    /// Creates an empty set of at most `limit` clients. See
+    /// [`ClientLimits`](crate::admin::ClientLimits) for `patience`.
     #[must_use]
     pub(crate) fn new(limit: usize, patience: Duration) -> Self {
         Self {
@@ -64,7 +66,7 @@ impl Clients {
         }
     }
 
-    /// Serves one more client in a task of its own, for as long as it keeps its [`Seat`].
+    /// Serves one more client in its own task, for as long as the task keeps its [`Seat`].
     pub(crate) fn spawn<F: Future<Output = ()> + 'static>(
         self: &Rc<Self>,
         executor: &LocalExecutor<'static>,
@@ -84,12 +86,13 @@ impl Clients {
 
     /// Ends every client by dropping its task.
     pub(crate) fn end_all(&self) {
-        // Taken in a statement of its own: dropping a task may drop its seat, which borrows the set.
+        // Taken in a separate statement: dropping a task may drop its seat, which borrows the set.
         let clients = std::mem::take(&mut *self.list.borrow_mut());
         drop(clients);
     }
 
-    /// Waits until a seat is free. While none is and `backlog` has resolved, that is while somebody waits for one, others give way.
+    /// Waits until a seat is free. If none is, and `backlog` has resolved because a client waits
+    /// for one, other clients are ended.
     pub(crate) async fn room(&self, park: &Park, backlog: impl Future<Output = ()>) {
         if !self.is_full() {
             return;
@@ -98,20 +101,21 @@ impl Clients {
         self.make_room(park, || !self.is_full(), |_| true).await;
     }
 
-    /// Waits until the client with the reserve descriptor has given way.
+    /// Waits until the client with the reserve descriptor has left.
     pub(crate) async fn room_for_reserve(&self, park: &Park) {
         self.make_room(park, || !self.has_reserve(), |client| client.has_reserve)
             .await;
     }
 
-    /// Whether one of these clients has the reserve descriptor.
+    /// Whether one of these clients uses the reserve descriptor.
     pub(crate) fn has_reserve(&self) -> bool {
         let list = self.list.borrow();
         list.iter().any(|(_, client)| client.has_reserve)
     }
 
-    /// Ends one client after the other until `is_done`: first the one that has been idle for the longest, then the one whose request has been
-    /// incomplete for the longest, both at once; and then whoever has waited for its answer or read it for longer than the patience.
+    /// Ends one client after another until `is_done`. Clients that have been idle longest go first,
+    /// then those whose request has been incomplete longest, both without delay. After that go the
+    /// clients that have waited for their response, or taken to read it, longer than the patience.
     async fn make_room(
         &self,
         park: &Park,
@@ -138,7 +142,8 @@ impl Clients {
         self.is_wanted.set(false);
     }
 
-    /// Ends the client that is in its phase for the longest, among those that `may_end`. False if there is none.
+    /// Ends the client that has been in its phase longest, among those that `may_end`. Returns
+    /// false if there is none.
     fn end_longest(&self, may_end: impl Fn(&Client) -> bool) -> bool {
         let mut list = self.list.borrow_mut();
         let those = list
@@ -146,13 +151,14 @@ impl Clients {
             .filter(|(_, client)| client.task.is_some() && may_end(client));
         let longest = those.min_by_key(|(_, client)| client.since);
         let task = longest.and_then(|(_, client)| client.task.take());
-        // Before the task is dropped, and perhaps its seat with it, which borrows the set.
+        // Released before the task is dropped: its seat may be dropped with it, which borrows the
+        // set.
         drop(list);
         task.is_some()
     }
 
-    /// Serves no request beyond those that have begun: ends all idle clients now, and the others once they have their answer.
-    /// Resolves when all have gone.
+    /// Serves only the requests that have begun: ends all idle clients now, and the others once
+    /// they have their response. Resolves when all are gone.
     pub(crate) async fn retire(&self) {
         self.is_wanted.set(true);
         while self.end_longest(|client| client.phase == Phase::Idle) {}
@@ -170,12 +176,12 @@ impl Clients {
         self.left.listen()
     }
 
-    /// True while somebody waits for a seat: whoever keeps one without need shall go.
+    /// True while a client waits for a seat. Clients that need theirs no longer should leave.
     pub(crate) fn is_wanted(&self) -> bool {
         self.is_wanted.get()
     }
 
-    /// How often those who wait are to look again by themselves; `None` while there is nobody.
+    /// How often waiting tasks must check again by themselves. `None` while there is no client.
     pub(crate) fn tick(&self) -> Option<Duration> {
         let list = self.list.borrow();
         let is_busy = list.iter().any(|(_, client)| client.phase != Phase::Idle);
@@ -188,7 +194,7 @@ impl Clients {
     }
 }
 
-/// A client's seat in the set, which it leaves by dropping this.
+/// A client's seat in the set. Dropping this leaves the set.
 #[derive(Debug)]
 pub(crate) struct Seat {
     clients: Rc<Clients>,
@@ -196,7 +202,7 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Notes what the client is about from now on.
+    /// Records what the client does from now on.
     pub(crate) fn enters(&self, phase: Phase) {
         if let Some(client) = self.clients.list.borrow_mut().get_mut(self.key) {
             client.phase = phase;
@@ -208,7 +214,8 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let client = self.clients.list.borrow_mut().try_remove(self.key);
-        // A task that ends by itself drops its seat while it runs: it is let go, not cancelled.
+        // A task that ends by itself drops its seat while it runs, so it is detached, not
+        // cancelled.
         if let Some(task) = client.and_then(|client| client.task) {
             task.detach();
         }

@@ -1,4 +1,5 @@
-//! One client's conversation over HTTP/1: reads requests and writes answers, each within a limit, until either side ends it.
+//! One client's conversation over HTTP/1: reads requests and writes responses, each within a time
+//! limit, until either side ends it.
 
 use std::io::{self, IoSlice};
 
@@ -13,12 +14,12 @@ use crate::admin::limits::ClientLimits;
 use crate::admin::park::Park;
 use crate::admin::sockets::Access;
 
-/// How much is read at once.
+/// How much to read at once.
 const READ_BYTES: usize = 1024;
-/// The most that is read and thrown away after the last answer.
+/// The most to read and discard after the last response.
 const LINGER_BYTES: usize = 256 * 1024;
 
-/// What a client hears that waits to send its body.
+/// Sent to a client that waits before it sends its body.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// One client's connection.
@@ -28,15 +29,15 @@ pub(super) struct Conversation<'a> {
     pub stream: Stream,
     /// What the client may do.
     pub access: Access,
-    /// What the client may take.
+    /// The client's limits.
     pub limits: &'a ClientLimits,
-    /// Those it shares the endpoint with.
+    /// The set of clients that it belongs to.
     pub clients: &'a Clients,
-    /// Its seat among them.
+    /// Its seat in the set.
     pub seat: &'a Seat,
     /// Where it waits.
     pub park: &'a Park,
-    /// Whether the connection ends with the first answer.
+    /// Whether the connection ends after the first response.
     pub once: bool,
 }
 
@@ -50,7 +51,8 @@ impl Conversation<'_> {
             received: Vec::new(),
             park,
         };
-        // A new client has the time of one request before it counts as idle; one that is served `once` has no more than that.
+        // A new client has the time of one request before it counts as idle. A client served `once`
+        // has no more than that.
         match park.within(limits.request, wire.read()).await {
             Some(Ok(())) => {}
             None if !self.once => {
@@ -85,7 +87,7 @@ impl Conversation<'_> {
                 park.within(limits.linger, wire.finish()).await;
                 return;
             }
-            // A client that sends many requests at once shall not have the thread to itself.
+            // A client that sends many requests at once must not keep the thread to itself.
             yield_now().await;
             if wire.received.is_empty() && !wire.next_byte(limits, seat).await {
                 return;
@@ -95,7 +97,7 @@ impl Conversation<'_> {
     }
 }
 
-/// How an answer is sent.
+/// How to send a response.
 #[derive(Clone, Copy)]
 struct Sending {
     with_body: bool,
@@ -129,13 +131,13 @@ enum End {
 struct Wire<'a> {
     stream: Stream,
     access: Access,
-    /// What has come and is not dealt with yet, at most [`HEAD_BYTES`].
+    /// Bytes received but not yet consumed, at most [`HEAD_BYTES`].
     received: Vec<u8>,
     park: &'a Park,
 }
 
 impl Wire<'_> {
-    /// Waits for a further request to begin; false when none will.
+    /// Waits for another request to begin. Returns false if there will be none.
     async fn next_byte(&mut self, limits: &ClientLimits, seat: &Seat) -> bool {
         seat.enters(Phase::Idle);
         // An idle client holds no buffer.
@@ -145,7 +147,7 @@ impl Wire<'_> {
         matches!(read, Some(Ok(())))
     }
 
-    /// Receives one request. Its body is thrown away, unless an order may have one.
+    /// Receives one request. Discards its body, unless it is an order.
     async fn receive(&mut self) -> Result<Head, End> {
         let mut head = loop {
             match request::parse(&self.received, self.access) {
@@ -156,7 +158,7 @@ impl Wire<'_> {
         };
         self.received.drain(..head.head_bytes);
         if head.waits_for_continue {
-            // So short that the kernel takes it whole: nothing else waits to be sent.
+            // The kernel takes this in one write: it is short, and nothing else waits to be sent.
             let sent = self.write(&[IoSlice::new(CONTINUE)]).await;
             if sent.ok() != Some(CONTINUE.len()) {
                 return Err(End::Gone);
@@ -177,10 +179,10 @@ impl Wire<'_> {
         }
     }
 
-    /// Reads at least one byte. Loses none when it is dropped.
+    /// Reads at least one byte. Dropping this loses none.
     async fn read(&mut self) -> Result<(), End> {
         let mut piece = [0; READ_BYTES];
-        // `parse` refuses a full buffer without a request in it, so there is always room.
+        // `parse` rejects a full buffer that contains no request, so there is always room.
         let room = (HEAD_BYTES - self.received.len()).min(READ_BYTES);
         match self.read_into(&mut piece[..room]).await {
             Ok(n @ 1..) => {
@@ -191,8 +193,8 @@ impl Wire<'_> {
         }
     }
 
-    /// At each tick the wait begins anew, and registers the socket with async-io once more: what it was registered for may have
-    /// come and been lost.
+    /// Waits again at each tick, and so registers the socket with async-io again: async-io may have
+    /// lost the event of the first registration.
     async fn read_into(&self, piece: &mut [u8]) -> io::Result<usize> {
         loop {
             let read = async { Some(self.stream.read(piece).await) };
@@ -202,7 +204,7 @@ impl Wire<'_> {
         }
     }
 
-    /// Sends one answer, head and body in one piece where the kernel takes it.
+    /// Sends one response, head and body in one write if the kernel takes it.
     async fn send(&mut self, answer: &Answer, sending: Sending) -> io::Result<()> {
         let head = head(answer, sending);
         let bytes = match sending.with_body {
@@ -235,8 +237,8 @@ impl Wire<'_> {
         }
     }
 
-    /// Ends the connection so that the client can read the last answer: bytes that were never read would turn the close
-    /// into a reset, and a reset throws away what the client has not read yet.
+    /// Ends the connection in a way that lets the client read the last response. Closing a socket
+    /// with unread bytes sends a reset, and a reset discards what the client has not read yet.
     async fn finish(&mut self) {
         let mut piece = [0; READ_BYTES];
         let mut left = LINGER_BYTES;
@@ -257,7 +259,7 @@ async fn next_tick<T>(park: &Park) -> Option<T> {
     None
 }
 
-/// An answer's status line and headers.
+/// A response's status line and headers.
 fn head(answer: &Answer, sending: Sending) -> Vec<u8> {
     use std::io::Write;
 

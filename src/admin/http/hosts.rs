@@ -1,8 +1,9 @@
-//! Which hosts the endpoint answers to, so that no web page can read it through a browser (DNS rebinding).
+//! The hosts that the endpoint answers to, so that no web page can read it through a browser (DNS
+//! rebinding).
 //!
-//! A page may ask for any name that its own domain has, and that name may lead here. The browser says which name it was. No page can
-//! be loaded from an address, from `localhost`, or from a name that the public DNS does not know, unless this machine's own network
-//! serves it.
+//! A page can request any name in its own domain, and that name can resolve to this machine. The
+//! browser says which name it was. No page can be loaded from an address, from `localhost`, or from
+//! a name that is not in the public DNS, unless this machine's own network serves it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -16,19 +17,20 @@ const LOCAL_DOMAINS: [&str; 6] = [
     "localdomain",
 ];
 
-/// The names in the configuration.
+/// The hosts in the configuration.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hosts(Vec<String>);
 
 impl Hosts {
-    /// These, beside those that are always answered to.
+    /// Allows these hosts, in addition to those that are always allowed.
     #[must_use]
     pub(crate) fn new(listed: Vec<String>) -> Self {
         Self(listed)
     }
 
-    /// Whether requests for `host`, with a port or without, are answered: an IP address, `localhost`, the machine's own name as it
-    /// is, in short or in a local network's domain, and what is listed.
+    /// Whether requests for `host`, with or without a port, are answered. These are: an IP address,
+    /// `localhost`, the machine's own name (in full, in short, or in a local network's domain), and
+    /// the configured hosts.
     #[must_use]
     pub(crate) fn answer_to(&self, host: &str) -> bool {
         let name = rustix::system::uname();
@@ -68,7 +70,8 @@ fn is_own(host: &str, own: &str) -> bool {
     name.eq_ignore_ascii_case(short) && is_local
 }
 
-/// The host of `host:port`, with the brackets of an IPv6 address; `None` where that is no port.
+/// The host of `host:port`, including the brackets of an IPv6 address. `None` if the port is
+/// invalid.
 fn without_port(host: &str) -> Option<&str> {
     let end = host.rfind(']').map_or(0, |end| end + 1);
     match host[end..].split_once(':') {
@@ -80,10 +83,10 @@ fn without_port(host: &str) -> Option<&str> {
     }
 }
 
-/// The sentence for whoever asked for another host.
+/// The response to a request for another host.
 #[must_use]
 pub(super) fn advice(host: &str) -> String {
-    // It is in the answer only as what may stand in the configuration.
+    // Echoed only if it is valid in the configuration.
     let name = without_port(host).unwrap_or_default();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     if name.is_empty() || name.len() > 253 || !name.bytes().all(is_plain) {
@@ -102,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_own_names_are_answered_to_and_no_name_that_somebody_can_register() {
+    fn addresses_and_own_names_are_allowed_and_registrable_names_are_not() {
         let hosts = Hosts::new(vec!["nas.example.org".to_owned()]);
         let answers = |host: &str| hosts.answer_to_with(host, "raspberrypi");
         for host in [
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_a_domain_is_answered_to_in_full_and_in_short() {
+    fn a_qualified_own_name_is_allowed_in_full_and_in_short() {
         let answers = |host: &str| Hosts::default().answer_to_with(host, "pi.home.example.org");
         assert!(answers("pi.home.example.org"));
         assert!(answers("pi"));
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_advice_names_the_key_and_echoes_nothing_strange() {
+    fn the_advice_names_the_key_and_does_not_echo_unsafe_text() {
         assert!(advice("nas.example.org:80").contains("hosts = [\"nas.example.org\"]"));
         for strange in ["<script>", "a\"b", "", "a b"] {
             assert!(advice(strange).contains("`hosts` in [admin]"), "{strange}");

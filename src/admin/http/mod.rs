@@ -1,4 +1,4 @@
-//! What speaks HTTP: who is served, what they may ask, and what they are answered.
+//! The HTTP server: accepts clients, parses their requests and answers them.
 
 mod answer;
 mod clients;

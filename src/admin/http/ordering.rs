@@ -1,4 +1,4 @@
-//! Orders over HTTP: what a request asks for, and the answer to it.
+//! Orders over HTTP: what a request asks for, and the response.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use super::request::Head;
 use crate::admin::orders::{Ask, Order, Orders};
 use crate::admin::park::Park;
 
-/// Where orders go, and where they may come from.
+/// Where orders go, and where they must come from.
 #[derive(Debug)]
 pub(crate) struct Ordering {
-    /// Whoever takes them.
+    /// The function that takes them.
     pub orders: Option<Orders>,
     /// The path of the control socket.
     pub path: Option<PathBuf>,
-    /// How long one may take to be answered.
+    /// How long an order may take.
     pub limit: Duration,
 }
 
 impl Ordering {
-    /// Passes an order on, and waits for its answer.
+    /// Passes an order on and waits for its answer.
     pub(super) async fn obey(&self, head: &Head, park: &Park) -> Answer {
         let ask = match ask(head) {
             Ok(ask) => ask,
@@ -44,7 +44,7 @@ impl Ordering {
         }
     }
 
-    /// The answer to an order that comes over TCP.
+    /// The response to an order that arrives over TCP.
     pub(super) fn only_there(&self) -> Answer {
         let how = match &self.path {
             Some(path) => format!(
@@ -57,10 +57,10 @@ impl Ordering {
     }
 }
 
-/// What an order asks for. An unknown parameter is a mistake: `?dryrun` must not reload.
+/// What an order asks for. An unknown parameter is an error: `?dryrun` must not reload.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the request.
 fn ask(head: &Head) -> Result<Ask, String> {
     let (mut is_dry_run, mut name) = (false, None);
     for (key, value) in head.request.url().query_pairs() {
@@ -70,7 +70,7 @@ fn ask(head: &Head) -> Result<Ask, String> {
             _ => return Err("the parameters are ?dry-run and &name=FILE".to_owned()),
         }
     }
-    // A name without a text stands for an empty file.
+    // A name without a text means an empty file.
     let has_text = name.is_some() || !head.body.is_empty();
     match (is_dry_run, has_text) {
         (true, true) => {
@@ -80,12 +80,12 @@ fn ask(head: &Head) -> Result<Ask, String> {
             Ok(Ask::DryRun(Some((name, text))))
         }
         (true, false) => Ok(Ask::DryRun(None)),
-        (false, true) => Err("a reload reads its file; only ?dry-run takes another one".to_owned()),
+        (false, true) => Err("a reload rereads the file that coracle was started with; only ?dry-run takes another configuration".to_owned()),
         (false, false) => Ok(Ask::Reload),
     }
 }
 
-/// The text with a line end behind its last line.
+/// The text, with a newline after its last line.
 fn lines(text: &str) -> String {
     match text.is_empty() {
         true => String::new(),

@@ -1,4 +1,4 @@
-//! Bytes of a request to a value, or the status that refuses them. No I/O.
+//! Parses the bytes of a request into a value, or returns the status that rejects them. No I/O.
 
 use http_types::headers::{HeaderName, HeaderValue};
 use http_types::{Method, Request, StatusCode, Url};
@@ -8,42 +8,44 @@ use crate::admin::sockets::Access;
 
 /// The longest request line with headers.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
-/// The longest body that is read and thrown away.
+/// The longest body that is read and discarded.
 const BODY_BYTES: u64 = 8 * 1024;
-/// The longest body of an order: as long as a configuration may be.
+/// The longest body of an order. This is also the longest configuration.
 const ORDER_BYTES: u64 = 1024 * 1024;
 /// The path that orders are posted to.
 pub(super) const RELOAD: &str = "/reload";
 /// The most headers. A browser sends about 15.
 const HEADERS: usize = 64;
 
-/// A request, and what is to be done with the bytes around it.
+/// A request, and how to treat the bytes around it.
 #[derive(Debug)]
 pub(crate) struct Head {
     /// The request. Headers that are not ASCII are left out.
     pub request: Request,
-    /// Whom it is for: a host, with a port or without; `None` in HTTP/1.0, which need not say it.
+    /// The host that the request is for, with or without a port. `None` in HTTP/1.0, where it is
+    /// optional.
     pub host: Option<String>,
-    /// How many bytes the head had.
+    /// The length of the head.
     pub head_bytes: usize,
-    /// How many bytes of a body follow.
+    /// The length of the body that follows.
     pub body_bytes: usize,
-    /// Whether it is an order by somebody who may give one, so that its body matters.
+    /// Whether it is an order from a client that may give one, so that its body matters.
     pub is_order: bool,
-    /// The body of an order; of others it stays empty.
+    /// The body of an order. Empty for other requests.
     pub body: Vec<u8>,
-    /// Whether the client sends its body only after a "100 Continue".
+    /// Whether the client sends its body only after "100 Continue".
     pub waits_for_continue: bool,
-    /// Whether the client wants to send another request on this connection, and may.
+    /// Whether the connection may carry another request after this one.
     pub keep_alive: bool,
-    /// Whether the request was in HTTP/1.0, where keep-alive must be said in the answer.
+    /// Whether the request was in HTTP/1.0, where the response must confirm keep-alive.
     pub is_http_1_0: bool,
 }
 
-/// Parses the head at the start of `bytes`, which a client with this access has sent; `None` when more bytes are needed.
+/// Parses the head at the start of `bytes`, which came from a client with this access. Returns
+/// `None` if more bytes are needed.
 ///
 /// # Errors
-/// The status of the answer after which the connection must be closed.
+/// The status to respond with before closing the connection.
 pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, StatusCode> {
     let mut headers = [EMPTY_HEADER; HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
@@ -73,7 +75,7 @@ pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, Status
         let host = fields.named("host").next();
         host.map(|host| String::from_utf8_lossy(host.trim_ascii()).into_owned())
     } else {
-        // It counts before the header: RFC 9112, 3.2.2.
+        // This takes precedence over the header: RFC 9112, 3.2.2.
         url.host_str().map(str::to_owned)
     };
     let mut request = Request::new(known_method(method)?, url);
@@ -85,8 +87,9 @@ pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, Status
         }
     }
     let expects = !is_http_1_0 && fields.has_token("expect", "100-continue") && body_bytes > 0;
-    // Who waits for "100 Continue" is answered at once, unless it gives an order, since no other answer depends on a body. Whether
-    // the body follows all the same cannot be known, so nothing more is read.
+    // Only the response to an order depends on a body, so any other client that waits for "100
+    // Continue" gets its response at once. It may or may not send the body anyway, so nothing more
+    // is read.
     let is_cut_short = expects && !is_order;
     let asked_to_keep = if is_http_1_0 {
         fields.has_token("connection", "keep-alive")
@@ -106,7 +109,7 @@ pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, Status
     }))
 }
 
-/// A request's headers, as they came.
+/// A request's headers, as received.
 struct Fields<'a>(&'a [Header<'a>]);
 
 impl<'a> Fields<'a> {
@@ -123,7 +126,7 @@ impl<'a> Fields<'a> {
             .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// One Host is needed in HTTP/1.1, and two are always wrong: RFC 9112, 3.2.
+    /// HTTP/1.1 requires one Host header, and two are always an error: RFC 9112, 3.2.
     fn check_host(&self, is_http_1_0: bool) -> Result<(), StatusCode> {
         match self.named("host").count() {
             1 => Ok(()),
@@ -132,7 +135,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// How long the body is, at most `most`. Where two readers could disagree on that, the request is refused: RFC 9112, 6.3.
+    /// The length of the body, at most `most`. A request whose length two parsers could disagree on
+    /// is rejected: RFC 9112, 6.3.
     fn body_bytes(&self, is_http_1_0: bool, most: u64) -> Result<usize, StatusCode> {
         let mut lengths = self.named("content-length");
         let length = lengths.next();
@@ -149,7 +153,7 @@ impl<'a> Fields<'a> {
             return Err(StatusCode::BadRequest);
         }
         let length = std::str::from_utf8(length).map_err(|_| StatusCode::BadRequest)?;
-        // The only way in which a row of digits is no u64 is that it is too large.
+        // A string of digits fails to parse as a u64 only if the number is too large.
         match length.parse::<u64>() {
             Ok(n) if n <= most => Ok(n as usize),
             _ => Err(StatusCode::PayloadTooLarge),
@@ -157,7 +161,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// True when the request line ends in a well-formed HTTP version: then it is that version which is not spoken here.
+/// True if the request line ends in a well-formed HTTP version. Then that version is the one not
+/// supported.
 fn names_a_version(bytes: &[u8]) -> bool {
     let line = bytes.trim_ascii_start().split(|b| *b == b'\n').next();
     let line = line.unwrap_or_default().trim_ascii_end();
@@ -166,7 +171,8 @@ fn names_a_version(bytes: &[u8]) -> bool {
         if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-/// Methods are case-sensitive, which http-types' own parsing is not. Unknown ones are as little allowed as POST.
+/// Methods are case-sensitive, but http-types parses them without regard to case. An unknown method
+/// is not allowed either.
 fn known_method(method: &str) -> Result<Method, StatusCode> {
     let known: Option<Method> = method.parse().ok();
     known
@@ -174,8 +180,8 @@ fn known_method(method: &str) -> Result<Method, StatusCode> {
         .ok_or(StatusCode::MethodNotAllowed)
 }
 
-/// The target in origin form (`/metrics`) or absolute form. The other forms (`*`, `host:port`) belong to methods that are
-/// not allowed anyway, whatever their target.
+/// The target, in origin form (`/metrics`) or absolute form. The other forms (`*`, `host:port`)
+/// belong to methods that are not allowed, whatever their target.
 fn url(method: &str, target: &str) -> Result<Url, StatusCode> {
     let url = match target {
         _ if target.starts_with('/') => Url::parse(&format!("http://localhost{target}")),
@@ -214,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_target_says_whom_a_request_is_for_and_else_the_header_does() {
+    fn an_absolute_target_overrides_the_host_header() {
         let host = |target: &str| {
             let request = format!("GET {target} HTTP/1.1\r\nHost:  a:1 \r\n\r\n");
             parse(request.as_bytes()).unwrap().unwrap().host
@@ -244,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_not_ascii_is_left_out_and_no_reason_to_refuse() {
+    fn non_ascii_headers_are_dropped_and_the_request_is_accepted() {
         let request = b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: caf\xe9\r\nAccept: */*\r\n\r\n";
         let head = parse(request).unwrap().unwrap();
         assert!(head.request.header("user-agent").is_none());

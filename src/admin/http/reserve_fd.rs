@@ -1,4 +1,5 @@
-//! A descriptor held back for the moment at which all others are taken, so that somebody can still look.
+//! A descriptor held in reserve, so that the endpoint can still be reached when all others are in
+//! use.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -7,19 +8,19 @@ use std::rc::Rc;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// The descriptor: held, lent to one client, or lost to somebody who was quicker.
+/// The descriptor: held, lent to one client, or lost to another user of descriptors.
 #[derive(Debug)]
 pub(crate) struct ReserveFd {
-    // An eventfd, because it needs no file to exist.
+    // An eventfd, because it does not depend on any file.
     held: RefCell<Option<OwnedFd>>,
     lent: Cell<bool>,
 }
 
 impl ReserveFd {
-    /// Takes a descriptor to hold.
+    /// Opens a descriptor and holds it.
     ///
     /// # Errors
-    /// When there is none.
+    /// If none is left.
     pub(crate) fn hold() -> io::Result<Self> {
         Ok(Self {
             held: RefCell::new(Some(open()?)),
@@ -27,19 +28,20 @@ impl ReserveFd {
         })
     }
 
-    /// Frees the descriptor for the caller to use at once, before anything else runs. `None` if it is not held.
+    /// Frees the descriptor for the caller to use at once, before anything else runs. Returns
+    /// `None` if it is not held.
     pub(crate) fn lend(self: &Rc<Self>) -> Option<LentFd> {
         drop(self.held.take()?);
         self.lent.set(true);
         Some(LentFd(self.clone()))
     }
 
-    /// Whether somebody has it now.
+    /// Whether a client has it now.
     pub(crate) fn is_lent(&self) -> bool {
         self.lent.get()
     }
 
-    /// Tries to hold a lost descriptor again. True when it is held.
+    /// Tries to hold a lost descriptor again. Returns whether it is held.
     pub(crate) fn regain(&self) -> bool {
         if self.held.borrow().is_none() && !self.lent.get() {
             self.held.replace(open().ok());
@@ -48,7 +50,7 @@ impl ReserveFd {
     }
 }
 
-/// Stands for the descriptor while somebody else uses it; to be dropped after that has been closed.
+/// Represents the descriptor while a client uses it. Drop this after the client's socket is closed.
 #[derive(Debug)]
 pub(crate) struct LentFd(Rc<ReserveFd>);
 

@@ -1,4 +1,4 @@
-//! What is answered to a request: the paths and their answers, and the work behind those that are made anew.
+//! The responses to requests: the paths, and the work behind responses that are generated.
 
 use std::fmt::Write;
 use std::future::Future;
@@ -24,58 +24,59 @@ use crate::admin::park::Park;
 use crate::admin::sockets::Access;
 use crate::sys::process::Process;
 
-/// After a scrape or an audit the thread rests for this many times as long as that took, so that each of the two takes a quarter of
-/// a core at most, however many ask without a pause.
+/// After a scrape or an audit, the thread rests for this many times as long as that took. So each
+/// of the two takes at most a quarter of a core, even if clients ask without a pause.
 const REST: u32 = 3;
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_millis(250);
 
 const INDEX: &str = "coracle's admin endpoint:
-/metrics   what coracle counts, for Prometheus
-/audit     the set of connections beside the kernel's table, for `coracle audit`
-/healthz   200 while the loop that moves data answers
-/readyz    200 while it accepts connections, 503 once it drains
-/reload    POST, over the control socket: read the configuration anew; ?dry-run says what would change
+/metrics   metrics for Prometheus
+/audit     the open connections and the kernel's socket table, for `coracle audit` and `coracle list`
+/healthz   200 while the loop that moves data responds
+/readyz    200 while coracle accepts connections, 503 while it drains
+/reload    POST over the control socket: reread the configuration; ?dry-run reports what would change
 ";
 
-const STRANGER: &str = "403 Forbidden: the control socket answers root, the user that coracle runs as, \
-                        and members of the group of its file\n";
+const STRANGER: &str = "403 Forbidden: only root, the user that coracle runs as, and members of the \
+                        socket file's group may use the control socket\n";
 
-/// What can be seen through the endpoint.
+/// Everything that the endpoint serves.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    /// The way to the loop.
+    /// The way to the data loop.
     pub moments: Moments,
-    /// What the kernel says of the process.
+    /// The kernel's figures for the process.
     pub process: Process,
-    /// What the kernel says of its sockets.
+    /// The kernel's socket tables.
     pub kernel: Kernel,
     /// The hosts that it answers to.
     pub hosts: Hosts,
     /// Where its work waits.
     pub park: Rc<Park>,
-    /// The room for what is made anew.
+    /// The room for generated bodies.
     pub room: Rc<Room>,
-    /// Who waits for metrics, in which format.
+    /// Those who wait for metrics, and in which format.
     pub metrics: Desk<Format, Made>,
-    /// Who waits for an audit.
+    /// Those who wait for an audit.
     pub audits: Desk<(), Made>,
-    /// Who wants to know whether the loop lives.
+    /// Those who wait for a sign of life from the data loop.
     pub signs: Desk<(), Option<Sign>>,
     /// The way for orders.
     pub ordering: Ordering,
 }
 
-/// A body that was made anew, or the status that says why there is none.
+/// A generated body, or the status that says why there is none.
 pub(super) type Made = Result<Rc<Body>, StatusCode>;
 
 impl Routes {
-    /// The answer to a request, with its body also where the method is HEAD: what is sent of it is the sender's business.
+    /// The response to a request. It has its body even if the method is HEAD; the sender leaves it
+    /// out.
     pub(crate) async fn answer(&self, head: &Head, access: Access) -> Answer {
         if access == Access::Nothing {
             return text(StatusCode::Forbidden, STRANGER);
         }
-        // No browser speaks to a Unix socket, so no web page does.
+        // A browser cannot connect to a Unix socket, so no web page can.
         if access == Access::Read
             && let Some(host) = &head.host
             && !self.hosts.answer_to(host)
@@ -115,7 +116,7 @@ impl Routes {
         self.signs.ask(()).await.flatten()
     }
 
-    /// Makes what is asked for, one piece of each kind at a time, for ever.
+    /// Generates what clients ask for, one piece of each kind at a time. Runs until cancelled.
     pub(crate) async fn work(&self) {
         let metrics = forever(async || self.make_metrics().await);
         let audits = forever(async || self.make_audit().await);
@@ -126,7 +127,7 @@ impl Routes {
     async fn make_metrics(&self) {
         self.metrics.wanted().await;
         let counts = self.kernel.counts(&self.moments).await;
-        // Before the moment is there, so that those who come meanwhile share it.
+        // Waits here, before the copy is made, so that those who ask meanwhile share it.
         drop(self.room.free().await);
         self.moments.turn().await;
         let (text, open): (Vec<_>, Vec<_>) = self
@@ -134,7 +135,7 @@ impl Routes {
             .take()
             .into_iter()
             .partition(|waiting| waiting.question == Format::Text);
-        // Who comes from here on wants a later moment than this.
+        // Those who ask from here on need a later copy than this.
         let snapshot = self.moments.snapshot().await;
         let mut took = Duration::ZERO;
         for (format, waiting) in [(Format::Text, text), (Format::OpenMetrics, open)] {
@@ -150,7 +151,7 @@ impl Routes {
                     let usage = self.process.usage();
                     metrics::write(&mut out, snapshot, usage, counts.as_deref()).await;
                     out.finish().map(Rc::new).map_err(|error| {
-                        log::error!("admin: encoding the metrics: {error}");
+                        log::error!("admin: cannot encode the metrics: {error}");
                         StatusCode::InternalServerError
                     })
                 }
@@ -174,7 +175,7 @@ impl Routes {
         for waiting in waiting {
             waiting.tell(made.clone());
         }
-        // Those who read it have it now.
+        // The readers hold it now.
         drop(made);
         self.rest(took).await;
     }
@@ -187,18 +188,20 @@ impl Routes {
         self.signs.wanted().await;
         self.moments.turn().await;
         let sign = self.moments.sign().await;
-        // Also to those who came meanwhile: a loop that has answered since lives, and one that has been silent for so long does not.
+        // Also answers those who asked meanwhile. If the loop has answered since then, it responds;
+        // if it has been silent this long, it does not.
         for waiting in self.signs.take() {
             waiting.tell(sign);
         }
     }
 }
 
-/// Does one piece of work after the other. A bug costs those who wait for the one in which it shows, not the endpoint.
+/// Repeats a piece of work until cancelled. A bug costs those who wait for this result, not the
+/// endpoint.
 async fn forever<F: Future<Output = ()>>(work: impl Fn() -> F) {
     loop {
         if AssertUnwindSafe(work()).catch_unwind().await.is_err() {
-            log::error!("admin: an answer could not be made: a bug; please report this");
+            log::error!("admin: internal error while making a response; please report this");
         }
     }
 }
@@ -212,7 +215,7 @@ fn made(made: Option<Made>, content_type: &str) -> Answer {
     }
 }
 
-/// The values of a header that is a list, as one list.
+/// The values of a list header, joined into one list.
 fn joined(request: &Request, name: &HeaderName) -> String {
     let mut list = String::new();
     for value in request.header(name).into_iter().flatten() {

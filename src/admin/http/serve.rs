@@ -1,4 +1,4 @@
-//! The admin thread's work: takes clients in, and has each of them served.
+//! The admin thread's work: accepts clients and has each of them served.
 
 use std::io::{self, ErrorKind};
 use std::panic::AssertUnwindSafe;
@@ -19,14 +19,14 @@ use crate::admin::park::Park;
 use crate::admin::sockets::{Accepted, Access, Door, Listeners};
 use crate::state::Throttle;
 
-/// Growing pauses between attempts that fail.
+/// The shortest and longest pause after an attempt fails. Each pause is twice as long as the last.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// What every client's task shares.
+/// Shared by the tasks of all clients.
 pub(crate) struct Serving {
     pub park: Rc<Park>,
-    /// The clients of each door, so that those of one never wait for the seats of the other.
+    /// The clients of each door. Clients of one never wait for the seats of the other.
     pub tcp: Rc<Clients>,
     pub control: Rc<Clients>,
     pub reserve: Rc<ReserveFd>,
@@ -35,7 +35,7 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Serves the endpoint for ever. Each client has a task on `executor`.
+    /// Serves the endpoint until cancelled. Each client has a task on `executor`.
     pub(crate) async fn serve(
         self: Rc<Self>,
         listeners: &Listeners,
@@ -45,13 +45,14 @@ impl Serving {
         or(tcp, self.serve_at(Door::Control, listeners, &executor)).await;
     }
 
-    /// How often those who wait are to look again by themselves; `None` while there is nobody.
+    /// How often waiting tasks must check again by themselves. `None` while there is no client.
     pub(crate) fn tick(&self) -> Option<Duration> {
         let ticks = [self.tcp.tick(), self.control.tick()];
         ticks.into_iter().flatten().min()
     }
 
-    /// Lets the clients have the answers to what they have asked, and no more. Resolves when all have gone.
+    /// Lets clients receive the responses to their requests, and no more. Resolves when all are
+    /// gone.
     pub(crate) async fn retire(&self) {
         zip(self.tcp.retire(), self.control.retire()).await;
     }
@@ -80,7 +81,7 @@ impl Serving {
         let mut pause = PAUSE_MIN;
         loop {
             clients.room(park, park.backlog(door)).await;
-            // A reserve that is not held is worth a look each second and each time a client leaves.
+            // If the reserve is not held, tries again each second and each time a client leaves.
             let lost = async {
                 match reserve.regain() {
                     true => pending().await,
@@ -99,7 +100,8 @@ impl Serving {
                 Ok(accepted) => {
                     pause = PAUSE_MIN;
                     self.welcome(door, executor, accepted, None);
-                    // What it has sent already is looked at before anybody has to give way to the next.
+                    // Reads what it has already sent before another client has to make room for the
+                    // next.
                     yield_now().await;
                     continue;
                 }
@@ -112,8 +114,9 @@ impl Serving {
                 log::warn!(suppressed; "admin: accept: {error}");
             }
             if is_out_of_descriptors(&error) {
-                // Freed for the accept that follows at once. The loop's thread could be quicker, in that very moment; then it
-                // is held again as soon as one is free.
+                // Freed for the accept that follows at once. The data loop's thread could take the
+                // descriptor just then. In that case the reserve is held again as soon as a
+                // descriptor is free.
                 if let Some(lent) = reserve.lend() {
                     if let Ok(accepted) = listeners.accept(door) {
                         self.welcome(door, executor, accepted, Some(lent));
@@ -134,7 +137,7 @@ impl Serving {
         }
     }
 
-    /// Serves one client; with the reserve descriptor lent to it, for one request only.
+    /// Serves one client. If it has the reserve descriptor, it is served for only one request.
     fn welcome(
         self: &Rc<Self>,
         door: Door,
@@ -145,7 +148,8 @@ impl Serving {
         let serving = self.clone();
         let clients = self.clients(door);
         clients.spawn(executor, lent.is_some(), |seat| async move {
-            // Dropped in reverse order: first the stream, then the reserve is held again, then the seat is free.
+            // Dropped in reverse order: the stream, then the loan, which holds the reserve again,
+            // then the seat.
             let seat = seat;
             let lent = lent;
             let stream = match Stream::new(accepted) {
@@ -162,7 +166,7 @@ impl Serving {
                 once: lent.is_some(),
             };
             let hold = conversation.hold(async |head| serving.routes.answer(head, access).await);
-            // A bug in one answer costs that answer, not the serving.
+            // A bug in one response costs that response, not the endpoint.
             if AssertUnwindSafe(hold).catch_unwind().await.is_err() {
                 log::error!("admin: a client's task panicked; please report this");
             }
@@ -175,7 +179,7 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// True for what a client does to itself by leaving early, after which the next one can be accepted at once.
+/// True if the client caused the error by leaving early. The next one can be accepted at once.
 fn is_of_the_client(error: &io::Error) -> bool {
     use ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
     matches!(error.kind(), ConnectionAborted | Interrupted | WouldBlock)

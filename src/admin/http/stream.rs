@@ -8,7 +8,8 @@ use async_io::Async;
 
 use crate::admin::sockets::Accepted;
 
-/// A connection. Each read and write tries first and then waits, and loses nothing when it is dropped.
+/// A connection. Each read and write tries first and then waits. Dropping it while it waits loses
+/// nothing.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(Async<TcpStream>),
@@ -19,11 +20,11 @@ impl Stream {
     /// Registers a connection with async-io.
     ///
     /// # Errors
-    /// When it cannot be registered, for lack of memory.
+    /// If it cannot be registered, for lack of memory.
     pub(super) fn new(accepted: Accepted) -> io::Result<Self> {
         Ok(match accepted {
             Accepted::Tcp(stream) => {
-                // An answer is written in one piece where that is possible: nothing is gained by waiting for more.
+                // Responses are sent in one write if possible, so delaying them gains nothing.
                 let _ = stream.set_nodelay(true);
                 Self::Tcp(Async::new(stream)?)
             }
@@ -31,7 +32,7 @@ impl Stream {
         })
     }
 
-    /// Reads at least one byte; 0 is the end.
+    /// Reads at least one byte. Returns 0 at the end.
     pub(super) async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read_with(|mut stream| stream.read(buf)).await,
@@ -53,7 +54,7 @@ impl Stream {
         }
     }
 
-    /// Says that no more will be written.
+    /// Shuts down the sending side.
     pub(super) fn finish(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.get_ref().shutdown(Shutdown::Write),

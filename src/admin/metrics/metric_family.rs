@@ -1,4 +1,4 @@
-//! Builders of metric families: a name, a help text and samples become the value that the encoders write.
+//! Builds metric families from a name, a help text and samples, as values for the encoders.
 
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
@@ -9,20 +9,20 @@ use crate::state::{self, Kind, Observed, Publish, Samples};
 /// One label: its name and its value.
 pub(super) type NameValue<'a> = (&'a str, &'a str);
 
-/// A family under construction. Its samples are all of one type.
+/// A family under construction. Its samples all have the same type.
 #[derive(Clone, Debug)]
 pub(crate) struct Family {
     family: MetricFamily,
 }
 
 impl Family {
-    /// Without a sample yet.
+    /// Creates a family without samples.
     #[must_use]
     pub(crate) fn of<T>(metric: &state::Metric<T>) -> Self {
         Self::new(metric.name, metric.help, metric.kind)
     }
 
-    /// The same of a metric that is in no table.
+    /// Creates one for a metric that is in no table.
     #[must_use]
     pub(crate) fn new(name: &str, help: &str, kind: Kind) -> Self {
         let mut family = MetricFamily::default();
@@ -80,20 +80,20 @@ impl Family {
         (metric.read)(thing, &mut labelled);
     }
 
-    /// How many samples it has.
+    /// The number of samples.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.family.get_metric().len()
     }
 
-    /// The finished family; `None` when it has no sample, for the formats know no empty family.
+    /// The finished family. `None` if it has no sample, since the formats have no empty family.
     #[must_use]
     pub(crate) fn finish(self) -> Option<MetricFamily> {
         (!self.family.get_metric().is_empty()).then_some(self.family)
     }
 }
 
-/// The samples of one thing, with its labels.
+/// Adds the samples of one thing, with its labels.
 struct Labelled<'a> {
     family: &'a mut Family,
     labels: Vec<NameValue<'a>>,

@@ -1,4 +1,4 @@
-//! What is published, and the formats it is written in.
+//! What is published, and in which formats.
 
 mod metric_family;
 mod negotiate;

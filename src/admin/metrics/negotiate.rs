@@ -1,4 +1,4 @@
-//! The choice between the two text formats by a request's Accept header. No I/O.
+//! Chooses between the two text formats by a request's Accept header. No I/O.
 
 /// A text format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,14 +19,15 @@ impl Format {
         }
     }
 
-    /// The format for a request that accepts `accept`, the values of its Accept headers joined by commas.
+    /// The format for a request that accepts `accept`, the values of its Accept headers joined by
+    /// commas.
     ///
-    /// OpenMetrics must be asked for by name and liked no less than text. Whoever accepts neither gets text all the same:
-    /// a scrape in the wrong format says more than an error.
+    /// OpenMetrics must be requested by name, with at least the quality of text. A client that
+    /// accepts neither gets text anyway: a scrape in the wrong format says more than an error.
     #[must_use]
     pub(crate) fn choose(accept: &str) -> Self {
         let mut openmetrics = 0;
-        // The most specific range that matches text/plain decides how much it is liked: RFC 9110, 12.5.1.
+        // The most specific range that matches text/plain decides its quality: RFC 9110, 12.5.1.
         let mut text = [None; 3];
         for range in accept.split(',').filter_map(Range::parse) {
             let specificity = match &*range.media_type {
@@ -53,13 +54,13 @@ impl Format {
 /// One element of an Accept header.
 struct Range {
     media_type: String,
-    /// In thousandths, which is as fine as the header can say.
+    /// In thousandths, the header's precision.
     quality: u16,
     version_is_ours: bool,
 }
 
 impl Range {
-    /// `None` for an element that cannot be understood.
+    /// `None` for an element that cannot be parsed.
     fn parse(element: &str) -> Option<Self> {
         let mut parts = element.split(';').map(str::trim);
         let mut range = Self {

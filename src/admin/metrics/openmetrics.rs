@@ -1,16 +1,17 @@
-//! Metric families to OpenMetrics 1.0 text. No I/O.
+//! Encodes metric families as OpenMetrics 1.0 text. No I/O.
 //!
-//! The format: <https://prometheus.io/docs/specs/om/open_metrics_spec/>. It differs from Prometheus' older text in the names of
-//! counters, in its units, in how numbers and help texts are written and in its last line.
+//! The format: <https://prometheus.io/docs/specs/om/open_metrics_spec/>. It differs from
+//! Prometheus' older text format in the names of counters, in units, in how numbers and help texts
+//! are written, and in its last line.
 
 use std::fmt::{Display, Formatter, Result, Write};
 
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 
-/// The last line, without which a scrape counts as cut short.
+/// The last line. Without it, a scrape counts as truncated.
 pub(super) const END: &str = "# EOF\n";
 
-/// The units that a family's name may end in.
+/// The units that a family's name can end in.
 const UNITS: &[&str] = &["seconds", "bytes"];
 
 /// Writes a family's type, unit and help text.
@@ -62,12 +63,12 @@ pub(super) fn encode_samples(family: &MetricFamily, out: &mut impl Write) -> Res
                 sample(out, name, metric.get_label(), None, Number(value))
             }
             MetricType::HISTOGRAM => histogram(out, name, metric),
-            // Nothing here makes one; a family of them is written without samples.
+            // Nothing here creates these. A family of them is written without samples.
             MetricType::SUMMARY | MetricType::UNTYPED => Ok(()),
         })
 }
 
-/// A counter's family is named without the suffix that its samples have.
+/// A counter's family is named without the suffix of its samples.
 fn name(family: &MetricFamily) -> &str {
     let name = match family.get_field_type() {
         MetricType::COUNTER => family.name().strip_suffix("_total"),
@@ -113,7 +114,7 @@ fn sample(
     writeln!(out, "{end} {value}")
 }
 
-/// A sample's value: an integer without a point where it is one.
+/// A sample's value: an integer is written without a decimal point.
 struct Number(f64);
 
 impl Display for Number {
@@ -126,7 +127,8 @@ impl Display for Number {
     }
 }
 
-/// A bucket's bound in the canonical form, in which an integer has a point: bounds are labels, and compare as text.
+/// A bucket's bound in canonical form, where an integer has a decimal point: bounds are labels, and
+/// labels are compared as text.
 struct Canonical(f64);
 
 impl Display for Canonical {

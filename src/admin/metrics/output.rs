@@ -1,4 +1,5 @@
-//! Metric families to text, piece by piece, so that thousands of series need memory for one piece and the text.
+//! Encodes metric families piece by piece, so that thousands of series need memory only for one
+//! piece and the text.
 
 use std::fmt::Write;
 
@@ -12,10 +13,10 @@ use super::openmetrics;
 use crate::admin::body::Body;
 use crate::state::{Metric, Publish};
 
-/// The samples of one piece. A histogram is one.
+/// The number of samples in a piece. A histogram counts as one.
 const PIECE: usize = 32;
 
-/// Writes one answer's text.
+/// Writes the text of one response.
 #[derive(Debug)]
 pub(crate) struct Output {
     body: Body,
@@ -36,13 +37,13 @@ impl Output {
         }
     }
 
-    /// Writes all metrics of these things. Between two pieces others come first: the numbers are copies, so that nothing changes
-    /// meanwhile.
+    /// Writes all metrics of these things. Other tasks run between two pieces. The numbers are
+    /// copies, so they do not change meanwhile.
     pub(crate) async fn publish<T: Publish>(&mut self, things: &[T]) {
         self.metrics(T::METRICS, things).await;
     }
 
-    /// Writes these metrics of them.
+    /// Writes only these metrics.
     pub(super) async fn metrics<T: Publish>(
         &mut self,
         metrics: &'static [Metric<T>],
@@ -65,7 +66,7 @@ impl Output {
     }
 
     fn piece(&mut self, family: Family, is_first: bool) {
-        // Without a sample it has no place in the formats.
+        // The formats have no place for a family without samples.
         let Some(family) = family.finish() else {
             return;
         };
@@ -78,7 +79,7 @@ impl Output {
             self.failed.get_or_insert(error);
         }
         let mut piece = self.piece.as_str();
-        // The text encoder knows whole families only.
+        // The text encoder only writes whole families.
         while !is_first && self.format == Format::Text && piece.starts_with('#') {
             piece = piece.split_once('\n').map_or("", |(_, rest)| rest);
         }
@@ -86,10 +87,10 @@ impl Output {
         let _ = self.body.write_str(piece);
     }
 
-    /// The text.
+    /// The finished text.
     ///
     /// # Errors
-    /// Why it is not complete: half a scrape would look like series that have ended.
+    /// Why it is incomplete. An incomplete scrape would look like series that have ended.
     pub(crate) fn finish(mut self) -> Result<Body, String> {
         if self.format == Format::OpenMetrics {
             let _ = self.body.write_str(openmetrics::END);

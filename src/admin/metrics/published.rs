@@ -1,7 +1,9 @@
-//! What is published: one copy of the state, the kernel's counts and the process's figures as metric families.
+//! Publishes one copy of the state, the kernel's counts and the process's figures as metric
+//! families.
 //!
-//! Nothing here is kept between two scrapes. A snapshot is one moment, so in every scrape the opened connections less the closed
-//! ones are the open ones. Each metric stands beside the state that it is read from; only what has no such place is here.
+//! Nothing is kept here between two scrapes. A snapshot is one moment, so in every scrape the
+//! opened connections minus the closed ones equal the open ones. Each metric is defined next to the
+//! state that it reads. Only metrics without such a place are defined here.
 
 use super::output::Output;
 use super::traefik;
@@ -11,8 +13,8 @@ use crate::sys::{self, process::Usage};
 
 /// Writes every family that has samples.
 ///
-/// To publish a number of something that is written here already, add it to the metrics of its type; to publish another thing, write
-/// it here too.
+/// To publish another number of a type that is already written here, add it to that type's metrics.
+/// To publish another type, write it here too.
 pub(crate) async fn write(
     out: &mut Output,
     snapshot: &Snapshot,
@@ -21,7 +23,7 @@ pub(crate) async fn write(
 ) {
     out.publish(&[Build::this()]).await;
     out.publish(&snapshot.entrypoints).await;
-    // They may be a second old, and an entrypoint gone meanwhile.
+    // The counts can be a second old, and an entrypoint can be gone by now.
     let lives = |count: &&Count| {
         let mut entrypoints = snapshot.entrypoints.iter();
         entrypoints.any(|it| it.identity.id == count.entrypoint.id)
@@ -38,7 +40,7 @@ pub(crate) async fn write(
     out.publish(&[process]).await;
 }
 
-/// Which coracle this is.
+/// The running version of coracle.
 struct Build {
     target: String,
 }
@@ -53,21 +55,21 @@ impl Build {
 impl Publish for Build {
     const METRICS: &'static [Metric<Self>] = &[Metric::gauge(
         "coracle_build_info",
-        "Always 1; its labels say which coracle this is.",
+        "Always 1; its labels are the version and the target.",
         |_, out| out.value(1),
     )];
 
     fn labels<'a>(&'a self, add: &mut dyn FnMut(&'static str, &'a str)) {
         add("version", env!("CARGO_PKG_VERSION"));
         add("target", &self.target);
-        // Set by whoever builds from a checkout; a build from a crate has no revision.
+        // Set when building from a checkout. A build from a crate has no revision.
         if let Some(revision) = option_env!("CORACLE_REVISION") {
             add("revision", revision);
         }
     }
 }
 
-/// Named as every Prometheus client library names them. What could not be read is absent.
+/// The names are those of every Prometheus client library. What could not be read is absent.
 impl Publish for Usage {
     const METRICS: &'static [Metric<Self>] = &[
         Metric::counter(

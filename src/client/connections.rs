@@ -1,0 +1,137 @@
+//! `coracle list`: asks a running coracle for its open connections, and prints them for people.
+
+use serde_json::{Value, json};
+
+use super::audit::{self, age};
+use super::request::Failure;
+use super::table::table;
+use crate::config::{AdminEndpoint, printable};
+
+/// The open connections of a running coracle, at one moment.
+#[derive(Debug)]
+pub struct Connections(Vec<Value>);
+
+impl Connections {
+    /// Asks the coracle whose admin endpoint is at `admin`. This takes at most 15 seconds.
+    ///
+    /// # Errors
+    /// If nothing answers there, or another program does.
+    pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
+        Ok(Self::of(audit::fetch(admin)?))
+    }
+
+    /// Takes the connections of an audit, the oldest first, without what only the kernel has.
+    fn of(mut audit: Value) -> Self {
+        let connections = audit["connections"].as_array_mut().map(std::mem::take);
+        let mut connections = connections.unwrap_or_default();
+        connections.retain(|connection| connection["id"].is_string());
+        let age = |connection: &Value| connection["age_seconds"].as_f64().unwrap_or(0.0);
+        connections.sort_by(|a, b| age(b).total_cmp(&age(a)));
+        Self(connections)
+    }
+
+    /// The connections in JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let connections = self.0.iter().map(|connection| {
+            json!({
+                "id": connection["id"],
+                "peer": connection["peer"],
+                "entrypoint": connection["entrypoint"],
+                "server": connection["server"],
+                "state": connection["set"],
+                "age_seconds": connection["age_seconds"],
+                "to_server_bytes": connection["to_server_bytes"],
+                "to_client_bytes": connection["to_client_bytes"],
+            })
+        });
+        json!({ "connections": connections.collect::<Vec<_>>() }).to_string()
+    }
+
+    /// The connections as a table with a heading, the oldest first.
+    #[must_use]
+    pub fn table(&self) -> String {
+        const TITLES: [&str; 8] = [
+            "ID",
+            "PEER",
+            "ENTRYPOINT",
+            "SERVER",
+            "STATE",
+            "AGE",
+            "TO SERVER",
+            "TO CLIENT",
+        ];
+        let rows = self.0.iter().map(row).collect();
+        table(TITLES, rows).trim_end().to_owned()
+    }
+}
+
+fn row(connection: &Value) -> [String; 8] {
+    let text = |key: &str| printable(connection[key].as_str().unwrap_or("-"));
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    [
+        text("id"),
+        text("peer"),
+        text("entrypoint"),
+        text("server"),
+        text("set"),
+        or_dash(connection["age_seconds"].as_f64().map(age)),
+        or_dash(connection["to_server_bytes"].as_u64().map(size)),
+        or_dash(connection["to_client_bytes"].as_u64().map(size)),
+    ]
+}
+
+/// A number of bytes in the largest unit that leaves a whole number before the point.
+fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let unit = UNITS.iter().find(|(_, bits)| bytes >> bits > 0);
+    match unit {
+        Some((unit, bits)) => format!("{:.1} {unit}", bytes as f64 / (1_u64 << bits) as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections() -> Connections {
+        Connections::of(json!({ "connections": [
+            { "id": "3", "peer": "10.0.0.1:6", "entrypoint": "a", "server": null, "set": "dialling",
+              "age_seconds": 0.25, "to_server_bytes": 0, "to_client_bytes": 0, "kernel": null },
+            { "id": "12", "peer": "10.0.0.1:5", "entrypoint": "a", "server": "b:1", "set": "relaying",
+              "age_seconds": 61.2, "to_server_bytes": 1536, "to_client_bytes": 5_u64 << 30 },
+            { "id": null, "peer": "10.0.0.1:7", "entrypoint": "a", "server": null, "set": null },
+            { "id": "2", "peer": "\u{1b}[31m", "entrypoint": "a", "server": null, "set": "relaying" },
+        ] }))
+    }
+
+    #[test]
+    fn the_table_lists_the_oldest_first() {
+        let expected = [
+            "ID  PEER        ENTRYPOINT  SERVER  STATE     AGE    TO SERVER  TO CLIENT",
+            "12  10.0.0.1:5  a           b:1     relaying  1m 1s  1.5 KiB    5.0 GiB",
+            "3   10.0.0.1:6  a           -       dialling  250ms  0 B        0 B",
+            "2   \\u{1b}[31m  a           -       relaying  -      -          -",
+        ];
+        let table = connections().table();
+        assert_eq!(table.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_json_has_exact_numbers() {
+        let json: Value = serde_json::from_str(&connections().json()).unwrap_or_default();
+        let first = &json["connections"][0];
+        assert_eq!(first["id"], "12");
+        assert_eq!(first["state"], "relaying");
+        assert_eq!(first["to_server_bytes"], 1536);
+        assert_eq!(json["connections"].as_array().map(Vec::len), Some(3));
+    }
+
+    #[test]
+    fn sizes_are_in_binary_units() {
+        let sizes = [0, 1023, 1024, 1 << 20, u64::MAX].map(size);
+        let expected = ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "16777216.0 TiB"];
+        assert_eq!(sizes, expected);
+    }
+}

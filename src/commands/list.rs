@@ -1,0 +1,17 @@
+//! `coracle list`: prints who is connected to a running coracle.
+
+use std::process::ExitCode;
+
+use coracle::client::Connections;
+
+use super::{say, told};
+use crate::cli;
+
+pub(crate) fn list(arguments: &cli::List) -> Result<ExitCode, String> {
+    let connections = Connections::ask(&arguments.admin).map_err(told)?;
+    let text = match arguments.json {
+        true => connections.json(),
+        false => connections.table(),
+    };
+    Ok(say(&text, true))
+}
