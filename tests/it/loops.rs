@@ -35,7 +35,7 @@ const BOX_LAN: &str = "ip addr add 10.9.9.9/32 dev lo; hosts=$(mktemp); echo 10.
 
 #[test]
 fn an_address_or_a_name_of_this_machine_behind_a_wildcard_listener_is_refused() {
-    let name = "an_address_or_a_name_of_this_machine_behind_a_wildcard_listener_is_refused";
+    let name = "loops::an_address_or_a_name_of_this_machine_behind_a_wildcard_listener_is_refused";
     if !namespace::enter(name, BOX_LAN) {
         return;
     }
@@ -53,7 +53,7 @@ fn an_address_or_a_name_of_this_machine_behind_a_wildcard_listener_is_refused() 
 
 #[test]
 fn a_circle_of_two_entrypoints_is_refused_and_a_chain_is_served() {
-    let name = "a_circle_of_two_entrypoints_is_refused_and_a_chain_is_served";
+    let name = "loops::a_circle_of_two_entrypoints_is_refused_and_a_chain_is_served";
     if !namespace::enter(name, BOX_LAN) {
         return;
     }

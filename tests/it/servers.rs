@@ -52,7 +52,7 @@ fn connect_errors(coracle: &Coracle, reason: &str) -> f64 {
 #[test]
 fn with_ipv6_off_the_other_server_and_the_other_address_are_tried_at_once() {
     let setup = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1";
-    let name = "with_ipv6_off_the_other_server_and_the_other_address_are_tried_at_once";
+    let name = "servers::with_ipv6_off_the_other_server_and_the_other_address_are_tried_at_once";
     if !namespace::enter(name, setup) {
         return;
     }
