@@ -19,7 +19,7 @@ use support::backend::{self, Script, pattern};
 use support::http::get;
 use support::metrics::{Scraper, scrape};
 use support::process::{Coracle, binary};
-use support::rng::Rng;
+use support::rng::{self, Rng};
 use support::until;
 
 /// Every call that takes a path, binds a name, or can write. A question mark: not every machine has it.
@@ -228,19 +228,17 @@ impl Done {
 
 /// Short and long connections over TCP and a Unix socket, refused ones, scrapes and audits, all at the same time.
 fn be_busy(coracle: &Coracle, front: &Path, rounds: u64) -> Done {
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let (address, nowhere) = (coracle.address("e"), coracle.address("nowhere"));
     let scraper = Scraper::start(coracle.admin);
     let held = TcpStream::connect(address).unwrap();
     thread::scope(|scope| {
         for _ in 0..WORKERS {
-            let mut rng = rng.split();
+            let mut rng = rng.fork();
             scope.spawn(move || {
                 for _ in 0..rounds {
                     let mut kinds = KINDS;
-                    for i in (1..kinds.len()).rev() {
-                        kinds.swap(i, rng.below(i as u64 + 1) as usize);
-                    }
+                    rng.shuffle(&mut kinds);
                     for kind in kinds {
                         live(kind, address, nowhere, front, &mut rng);
                     }
@@ -269,7 +267,7 @@ fn live(kind: Kind, address: SocketAddr, nowhere: SocketAddr, front: &Path, rng:
         stream
     };
     let read_all = |stream: &mut dyn Read| std::io::copy(stream, &mut std::io::sink()).unwrap();
-    let n = rng.below(30_000) as usize;
+    let n = rng.usize(..30_000);
     match kind {
         Kind::Long => {
             let mut stream = tcp(address);

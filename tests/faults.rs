@@ -25,7 +25,7 @@ use faults::table::{self, EXCEPTIONS};
 use faults::tracer::{self, Tracer};
 use faults::traffic::{self, Amount};
 use support::metrics::Metrics;
-use support::rng::Rng;
+use support::rng::{self, Rng};
 use support::until;
 
 /// How many cases are tried where nobody asks for more.
@@ -40,8 +40,8 @@ fn every_fault_is_survived_and_forgotten() {
     if !can_attach() {
         return;
     }
-    let mut rng = Rng::from_env();
-    let seed = rng.next();
+    let mut rng = rng::from_env();
+    let seed = rng.u64(..);
     let asked = std::env::var("CORACLE_FAULTS").unwrap_or_else(|_| SAMPLE.to_string());
     let cases: Vec<Case> = match (asked.as_str(), asked.parse()) {
         ("all", _) => case::all(&profile(&mut rng), &mut rng),
@@ -150,7 +150,7 @@ fn attempt(case: &Case, seed: u64) -> Result<Outcome, String> {
 }
 
 fn run(case: &Case, seed: u64) -> Result<Outcome, String> {
-    let mut rng = Rng::new(seed);
+    let mut rng = Rng::with_seed(seed);
     let violations = Violations::default();
     let mut subject = Subject::start(&violations, &mut rng);
     let outcome = faulted(case, &mut subject, &mut rng, &violations);

@@ -20,7 +20,7 @@ use coracle::config::{Config, Listen};
 use support::backend::{self, Script};
 use support::metrics::{Metrics, Scraper, balances, scrape};
 use support::process::{Coracle, binary};
-use support::rng::Rng;
+use support::rng::{self, Rng};
 use support::{kernel, lasting_address, until};
 
 fn asked(variable: &str, otherwise: usize) -> usize {
@@ -59,7 +59,7 @@ fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
     const CONNECTIONS_PER_RELOAD: u64 = 200;
     const GROWTH_BYTES: u64 = 2 << 20;
     let reloads = asked("CORACLE_RELOADS", 40);
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let admin = lasting_address(&mut rng);
     let [shared, one, two] = [(); 3].map(|()| lasting_address(&mut rng));
     let servers = [(); 3].map(|()| backend::start());
@@ -168,9 +168,9 @@ impl Random {
     fn config(&mut self) -> (String, Entrypoints) {
         let mut entrypoints = Entrypoints::new();
         for address in &self.addresses {
-            if self.rng.below(3) > 0 {
-                let name = format!("e{}", self.rng.below(4));
-                let service = format!("s{}", self.rng.below(3));
+            if self.rng.u64(..3) > 0 {
+                let name = format!("e{}", self.rng.u64(..4));
+                let service = format!("s{}", self.rng.u64(..3));
                 let entry = entrypoints.entry(name);
                 entry.or_insert((Vec::new(), service)).0.push(*address);
             }
@@ -184,14 +184,14 @@ impl Random {
             let listen = listen.join(", ");
             text +=
                 &format!("[entrypoints.{name}]\nlisten = [{listen}]\nservice = \"{service}\"\n");
-            if self.rng.below(2) == 0 {
-                text += &format!("idle_timeout = \"{}h\"\n", 1 + self.rng.below(3));
+            if self.rng.u64(..2) == 0 {
+                text += &format!("idle_timeout = \"{}h\"\n", 1 + self.rng.u64(..3));
             }
         }
         let used: BTreeSet<&String> = entrypoints.values().map(|(_, service)| service).collect();
         for service in used {
-            let first = self.rng.below(self.servers.len() as u64) as usize;
-            let n = 1 + self.rng.below(self.servers.len() as u64) as usize;
+            let first = self.rng.usize(..self.servers.len());
+            let n = 1 + self.rng.usize(..self.servers.len());
             let servers = self.servers.iter().cycle().skip(first).take(n);
             let servers: Vec<_> = servers.map(|it| format!("\"{it}\"")).collect();
             text += &format!("[services.{service}]\nservers = [{}]\n", servers.join(", "));
@@ -200,9 +200,9 @@ impl Random {
     }
 
     fn hold(&mut self, entrypoints: &Entrypoints) -> Held {
-        let n = self.rng.below(entrypoints.len() as u64) as usize;
+        let n = self.rng.usize(..entrypoints.len());
         let (name, (listen, service)) = entrypoints.iter().nth(n).unwrap();
-        let address = listen[self.rng.below(listen.len() as u64) as usize];
+        let address = listen[self.rng.usize(..listen.len())];
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
         stream.write_all(&Script::Hold.request(0)).unwrap();
@@ -219,7 +219,7 @@ impl Random {
 fn every_count_is_right_whatever_is_reloaded_among_open_connections() {
     const ROUNDS: usize = 40;
     const CHANGES: u64 = 60;
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let mut random = Random {
         admin: lasting_address(&mut rng),
         addresses: (0..6).map(|_| lasting_address(&mut rng)).collect(),
@@ -230,9 +230,9 @@ fn every_count_is_right_whatever_is_reloaded_among_open_connections() {
     let coracle = Coracle::start(&text);
     let mut held: Vec<Held> = Vec::new();
     for round in 0..ROUNDS {
-        for _ in 0..random.rng.below(CHANGES) {
-            if random.rng.below(5) < 2 && !held.is_empty() {
-                let which = random.rng.below(held.len() as u64) as usize;
+        for _ in 0..random.rng.u64(..CHANGES) {
+            if random.rng.u64(..5) < 2 && !held.is_empty() {
+                let which = random.rng.usize(..held.len());
                 held.swap_remove(which);
             } else {
                 held.push(random.hold(&entrypoints));
@@ -319,8 +319,8 @@ fn by(metrics: &Metrics, name: &str, label: &str) -> BTreeMap<String, f64> {
 /// A change as a slip of the hand, a broken disk or a bad script makes it.
 fn mutate(rng: &mut Rng, text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
-    for _ in 0..=rng.below(2) {
-        let at = rng.below(bytes.len().max(1) as u64) as usize;
+    for _ in 0..=rng.u64(..2) {
+        let at = rng.usize(..bytes.len().max(1));
         let line = |bytes: &[u8]| {
             let begin = bytes[..at]
                 .iter()
@@ -332,11 +332,11 @@ fn mutate(rng: &mut Rng, text: &str) -> String {
                 .map_or(bytes.len(), |i| at + i + 1);
             begin..end
         };
-        match rng.below(14) {
+        match rng.u64(..14) {
             0 => bytes.truncate(at),
-            1 => bytes[at] = rng.below(256) as u8,
+            1 => bytes[at] = rng.u8(..),
             2 => drop(bytes.remove(at)),
-            3 => bytes.insert(at, b"[]\"=#.\n1"[rng.below(8) as usize]),
+            3 => bytes.insert(at, b"[]\"=#.\n1"[rng.usize(..8)]),
             4 => drop(bytes.drain(line(&bytes))),
             5 => {
                 let copy = bytes[line(&bytes)].to_vec();
@@ -348,8 +348,8 @@ fn mutate(rng: &mut Rng, text: &str) -> String {
                     .filter(|i| bytes[*i].is_ascii_digit())
                     .collect();
                 if !digits.is_empty() {
-                    let digit = digits[rng.below(digits.len() as u64) as usize];
-                    bytes[digit] = b'0' + rng.below(10) as u8;
+                    let digit = digits[rng.usize(..digits.len())];
+                    bytes[digit] = b'0' + rng.u8(..10);
                 }
             }
             _ => {
@@ -360,7 +360,7 @@ fn mutate(rng: &mut Rng, text: &str) -> String {
                     "\u{feff}",
                     "é",
                 ];
-                let word = word[rng.below(5) as usize].bytes();
+                let word = word[rng.usize(..5)].bytes();
                 bytes.splice(at..at, word);
             }
         }
@@ -405,7 +405,7 @@ fn expected(config: &Config) -> BTreeSet<(String, String)> {
 fn mutated_configurations_come_into_force_whole_or_not_at_all() {
     let mutations = asked("CORACLE_MUTATIONS", 100);
     let is_watched = std::env::var("CORACLE_MUTATIONS_BY").is_ok_and(|by| by == "watch");
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let admin = lasting_address(&mut rng);
     let directory = tempfile::tempdir().unwrap();
     let addresses: Vec<_> = (0..3).map(|_| lasting_address(&mut rng)).collect();

@@ -14,7 +14,7 @@ use std::thread;
 use support::backend::{self, Script, pattern, reset_on_close};
 use support::metrics::{Scraper, scrape};
 use support::process::Coracle;
-use support::rng::Rng;
+use support::rng::{self, Rng};
 use support::until;
 
 const WORKERS: usize = 12;
@@ -26,7 +26,7 @@ const SLACK_BYTES: f64 = 512.0 * 1024.0;
 fn descriptors_and_memory_are_flat_at_the_end_of_a_soak() {
     let total: u64 =
         std::env::var("CORACLE_SOAK_CONNECTIONS").map_or(3_000, |n| n.parse().unwrap());
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let to = backend::start();
     let coracle = Coracle::start(&format!(
         "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\nidle_timeout = \"1h\"\n"
@@ -40,7 +40,7 @@ fn descriptors_and_memory_are_flat_at_the_end_of_a_soak() {
         let scraper = Scraper::start(coracle.admin);
         thread::scope(|scope| {
             for _ in 0..WORKERS {
-                let (mut rng, made, left) = (rng.split(), &made, &left);
+                let (mut rng, made, left) = (rng.fork(), &made, &left);
                 let take_one = |left: u64| left.checked_sub(1);
                 scope.spawn(move || {
                     while left
@@ -89,11 +89,11 @@ fn rest(coracle: &Coracle, made: u64, descriptors: usize) -> f64 {
 }
 
 fn live(address: SocketAddr, rng: &mut Rng) {
-    let n = rng.below(30_000) as usize;
+    let n = rng.usize(..30_000);
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
     let mut ask = |script: Script, n: usize| stream.write_all(&script.request(n as u64)).unwrap();
-    match rng.below(20) {
+    match rng.u64(..20) {
         // A long stream, which is spliced.
         0 => {
             ask(Script::SendAndClose, LONG_BYTES);

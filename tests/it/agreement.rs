@@ -121,7 +121,7 @@ fn by_each_source(config: &str, check: impl Fn(&Coracle)) {
 #[test]
 fn two_entrypoints_that_share_a_port_by_family_each_count_their_own_sockets() {
     let to = backend::start();
-    let port = support::lasting_address(&mut support::rng::Rng::from_env()).port();
+    let port = support::lasting_address(&mut support::rng::from_env()).port();
     let config = format!(
         "[entrypoints.four]\nlisten = \"0.0.0.0:{port}\"\nto = \"{to}\"\n\
          [entrypoints.six]\nlisten = \"[::]:{port}\"\nto = \"{to}\"\n"
@@ -252,7 +252,7 @@ fn what_the_kernel_remembers_of_a_connection_hides_no_leaked_entry() {
 #[test]
 fn only_this_process_counts_where_two_listen_on_one_port() {
     let to = backend::start();
-    let listen = support::lasting_address(&mut support::rng::Rng::from_env());
+    let listen = support::lasting_address(&mut support::rng::from_env());
     let config =
         format!("[entrypoints.e]\nlisten = \"{listen}\"\nreuse_port = true\nto = \"{to}\"\n");
     let coracles = [Coracle::start(&config), Coracle::start(&config)];

@@ -21,7 +21,7 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn an_audit_goes_to_a_name_to_all_interfaces_and_over_a_unix_socket() {
-    let admin = support::lasting_address(&mut support::rng::Rng::from_env());
+    let admin = support::lasting_address(&mut support::rng::from_env());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("admin.sock");
     let port = admin.port();

@@ -8,7 +8,7 @@ use std::thread;
 use crate::support::backend::reset_on_close;
 use crate::support::metrics::{Scraper, scrape};
 use crate::support::process::Coracle;
-use crate::support::rng::Rng;
+use crate::support::rng;
 use crate::support::until;
 
 const PAIRS: usize = 4;
@@ -18,7 +18,7 @@ const SCRAPES: u64 = 10;
 
 #[test]
 fn ten_thousand_connections_closed_from_both_sides_at_once_leave_no_drift() {
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let backends: Vec<TcpListener> = (0..PAIRS)
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
         .collect();
@@ -37,7 +37,7 @@ fn ten_thousand_connections_closed_from_both_sides_at_once_leave_no_drift() {
         let (scraper, made) = (&scraper, &made);
         for (i, backend) in backends.iter().enumerate() {
             let address = coracle.address(&format!("e{i}"));
-            let mut rng = rng.split();
+            let mut rng = rng.fork();
             scope.spawn(move || {
                 let barrier = Barrier::new(2);
                 let mut closes = 0;
@@ -45,7 +45,7 @@ fn ten_thousand_connections_closed_from_both_sides_at_once_leave_no_drift() {
                     closes += 1;
                     let client = TcpStream::connect(address).unwrap();
                     let (server, _) = backend.accept().unwrap();
-                    let resets = rng.below(4);
+                    let resets = rng.u64(..4);
                     thread::scope(|scope| {
                         scope.spawn(|| close_at_once(&barrier, client, resets == 1));
                         close_at_once(&barrier, server, resets == 2);

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support;
 use crate::support::process::binary;
-use crate::support::rng::Rng;
+use crate::support::rng;
 use crate::support::until;
 
 /// A pipe that takes no more. Whoever writes to it waits.
@@ -82,7 +82,7 @@ fn a_stderr_that_takes_nothing_neither_delays_the_exit_nor_changes_its_code() {
 #[test]
 fn a_drain_ends_with_0_though_nobody_reads_stderr() {
     let (_unread, full) = full_pipe();
-    let listen = support::lasting_address(&mut Rng::from_env());
+    let listen = support::lasting_address(&mut rng::from_env());
     let child = Command::new(binary())
         .args(["run", "--access-log", "--admin", "off", "-L"])
         .arg(format!("{listen}:127.0.0.1:9"))

@@ -17,7 +17,7 @@ use crate::support::backend::{self, LATE_BYTES, Script, Silent, pattern, reset_o
 use crate::support::kernel::{TcpSocket, tcp_sockets};
 use crate::support::metrics::scrape;
 use crate::support::process::Coracle;
-use crate::support::rng::Rng;
+use crate::support::rng::{self, Rng};
 use crate::support::{until, until_ok};
 
 /// One entrypoint `e` to this address, with more lines for it.
@@ -66,12 +66,12 @@ fn sixty_four_mebibytes_pass_both_ways_at_once_to_slow_readers() {
     let coracle = coracle_to(&listener.local_addr().unwrap().to_string(), "");
     let client = connect(coracle.address("e"));
     let (server, _) = listener.accept().unwrap();
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     thread::scope(|scope| {
         let ends = [(&client, &server), (&server, &client)];
         let hashes = ends.map(|(sender, receiver)| {
-            let mut data = rng.split();
-            let mut pauses = rng.split();
+            let mut data = rng.fork();
+            let mut pauses = rng.fork();
             let sent = scope.spawn(move || {
                 let hash = send_random(sender, BYTES, &mut data);
                 sender.shutdown(Shutdown::Write).unwrap();
@@ -100,9 +100,7 @@ fn send_random(mut stream: &TcpStream, n: usize, rng: &mut Rng) -> Vec<u8> {
     let mut hash = Sha256::new();
     let mut chunk = vec![0; 64 * 1024];
     for _ in 0..n / chunk.len() {
-        for word in chunk.chunks_exact_mut(8) {
-            word.copy_from_slice(&rng.next().to_ne_bytes());
-        }
+        rng.fill(&mut chunk);
         hash.update(&chunk);
         stream.write_all(&chunk).unwrap();
     }
@@ -115,14 +113,14 @@ fn read_slowly(mut stream: &TcpStream, rng: &mut Rng) -> (usize, Vec<u8>) {
     let mut total = 0;
     let mut buffer = vec![0; 256 * 1024];
     loop {
-        let size = 1 + rng.below(buffer.len() as u64) as usize;
+        let size = 1 + rng.usize(..buffer.len());
         let n = stream.read(&mut buffer[..size]).unwrap();
         if n == 0 {
             return (total, hash.finalize().to_vec());
         }
         total += n;
         hash.update(&buffer[..n]);
-        if rng.below(50) == 0 {
+        if rng.u64(..50) == 0 {
             // A slow reader is what this test needs.
             thread::sleep(Duration::from_millis(5));
         }

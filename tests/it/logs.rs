@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::support;
 use crate::support::backend::{self, Script};
 use crate::support::process::{Coracle, binary};
-use crate::support::rng::Rng;
+use crate::support::rng;
 use crate::support::until;
 
 #[test]
@@ -40,7 +40,7 @@ fn an_access_line_says_who_where_why_how_much_and_how_long() {
 #[test]
 fn a_stderr_that_nobody_reads_does_not_stop_it() {
     let to = backend::start();
-    let listen = support::lasting_address(&mut Rng::from_env());
+    let listen = support::lasting_address(&mut rng::from_env());
     let mut child = Command::new(binary())
         .args(["run", "--access-log", "--admin", "off", "-L"])
         .arg(format!("{listen}:{to}"))
@@ -106,7 +106,7 @@ fn every_listener_of_a_start_is_told_once_with_its_target() {
 
 #[test]
 fn a_forward_is_told_by_its_address_alone() {
-    let listen = support::lasting_address(&mut Rng::from_env());
+    let listen = support::lasting_address(&mut rng::from_env());
     let mut child = Command::new(binary())
         .args(["run", "--admin", "off", "-L"])
         .arg(format!("{listen}:10.0.0.1:80"))
@@ -175,7 +175,7 @@ fn a_noisy_server_does_not_hide_the_warnings_of_another() {
 
 #[test]
 fn under_journald_a_line_begins_with_its_priority() {
-    let listen = support::lasting_address(&mut Rng::from_env());
+    let listen = support::lasting_address(&mut rng::from_env());
     // systemd names the stream by device and inode; the shell does the same for the pipe it writes to.
     let script = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$0\" \"$@\"";
     let mut child = Command::new("sh")

@@ -8,7 +8,7 @@ use crate::support;
 use crate::support::backend::{self, Script};
 use crate::support::metrics::scrape;
 use crate::support::process::{Coracle, Start};
-use crate::support::rng::Rng;
+use crate::support::rng;
 use crate::support::{lasting_address, namespace, until};
 
 fn assert_refused(coracle: &Coracle, text: &str) {
@@ -112,7 +112,7 @@ fn another_server_on_the_own_port_is_served() {
 
 #[test]
 fn two_proxies_that_lead_to_each_other_fill_up_and_empty_again_when_the_client_has_finished() {
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let (a, b) = (lasting_address(&mut rng), lasting_address(&mut rng));
     let start = |listen: SocketAddr, to: SocketAddr| {
         Coracle::start_with(&Start {

@@ -9,7 +9,7 @@ use coracle::state::{
 };
 use smol::LocalExecutor;
 
-use crate::support::rng::Rng;
+use crate::support::rng::{self, Rng};
 
 /// What a configuration has, which holds it.
 struct InForce {
@@ -21,13 +21,13 @@ struct InForce {
 impl InForce {
     fn random(shared: &Shared, rng: &mut Rng) -> Self {
         let registry = &shared.registry;
-        let service = registry.service(["s", "t"][rng.below(2) as usize]);
+        let service = registry.service(["s", "t"][rng.usize(..2)]);
         let entrypoint = |_| {
-            let name = format!("e{}", rng.below(6));
+            let name = format!("e{}", rng.u64(..6));
             registry.entrypoint(&name, Protocol::Tcp, Instant::now())
         };
         let entrypoints = (0..3).map(entrypoint).collect();
-        let server = |_| registry.server(&service, &format!("10.0.0.{}:80", rng.below(4)));
+        let server = |_| registry.server(&service, &format!("10.0.0.{}:80", rng.u64(..4)));
         let servers = (0..2).map(server).collect();
         Self {
             entrypoints,
@@ -40,14 +40,14 @@ impl InForce {
 #[test]
 fn every_connection_is_in_its_sets_and_in_no_others_under_random_churn() {
     const STEPS: usize = 20_000;
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let shared = Shared::default();
     let executor = LocalExecutor::new();
     let mut in_force = InForce::random(&shared, &mut rng);
     let mut guards: Vec<Guard> = Vec::new();
     for step in 0..STEPS {
-        let some = |rng: &mut Rng, n: usize| rng.below(n.max(1) as u64) as usize;
-        match rng.below(10) {
+        let some = |rng: &mut Rng, n: usize| rng.usize(..n.max(1));
+        match rng.u64(..10) {
             0..=3 => {
                 let entrypoint = &in_force.entrypoints[some(&mut rng, in_force.entrypoints.len())];
                 let service = &in_force.service;
@@ -69,7 +69,7 @@ fn every_connection_is_in_its_sets_and_in_no_others_under_random_churn() {
             6..=7 if !guards.is_empty() => {
                 let which = some(&mut rng, guards.len());
                 let guard = guards.swap_remove(which);
-                match rng.below(2) {
+                match rng.u64(..2) {
                     0 => drop(guard),
                     _ => guard.close(CloseReason::Done, Instant::now()),
                 }

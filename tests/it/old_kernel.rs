@@ -18,7 +18,7 @@ use crate::support::backend::{self, Script, pattern};
 use crate::support::kernel::has_closed_window;
 use crate::support::metrics::{Metrics, check, scrape};
 use crate::support::process::{Coracle, binary};
-use crate::support::rng::Rng;
+use crate::support::rng::{self, Rng};
 use crate::support::until;
 
 /// What Linux 3.10 has not: every later call, PR_GET_AUXV (6.4), SO_RCVTIMEO_NEW and SO_SNDTIMEO_NEW (5.1), SO_MEMINFO (4.12),
@@ -201,7 +201,7 @@ impl Running {
     /// All that a user relies on, whatever the kernel lacks.
     fn serves_and_drains(mut self, machine: Machine<'_>, table: Table) {
         let address = reachable(self.coracle.address("e"));
-        let mut rng = Rng::from_env();
+        let mut rng = rng::from_env();
         let mut passed = pass_long(connect(address), &mut rng);
         passed += pass_long(connect_unix(&self.path), &mut rng);
         passed += answer_after_end(connect(address));
@@ -356,9 +356,7 @@ fn pass_long<C: Client>(mut client: C, rng: &mut Rng) -> usize {
             let mut hash = Sha256::new();
             let mut chunk = vec![0; 64 * 1024];
             for _ in 0..LONG_BYTES / chunk.len() {
-                for word in chunk.chunks_exact_mut(8) {
-                    word.copy_from_slice(&rng.next().to_ne_bytes());
-                }
+                rng.fill(&mut chunk);
                 hash.update(&chunk);
                 sender.write_all(&chunk).unwrap();
             }

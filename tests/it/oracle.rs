@@ -16,7 +16,7 @@ use crate::support::backend::{
 };
 use crate::support::metrics::{Metrics, Scraper};
 use crate::support::process::Coracle;
-use crate::support::rng::Rng;
+use crate::support::rng::{self, Rng};
 use crate::support::{kernel, until};
 
 const ROUNDS: usize = 20;
@@ -51,7 +51,7 @@ enum Fate {
 
 impl Fate {
     fn random(rng: &mut Rng) -> Self {
-        match rng.below(100) {
+        match rng.u64(..100) {
             0..=19 => Self::ClientCloses,
             20..=29 => Self::ServerCloses,
             30..=32 => Self::UnixCloses,
@@ -96,7 +96,7 @@ struct Targets {
 fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
     // Both ends of all that is held are in this process, and many systems begin with a soft limit of 1024.
     let _ = coracle::sys::descriptors::raise_limit();
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let backend = backend::start();
     let refusing = bound_but_not_listening();
     let silent = Silent::start();
@@ -156,7 +156,7 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
     let mut held: Vec<Held> = Vec::new();
 
     for round in 0..ROUNDS {
-        let rngs: Vec<Rng> = (0..WORKERS).map(|_| rng.split()).collect();
+        let rngs: Vec<Rng> = (0..WORKERS).map(|_| rng.fork()).collect();
         let kept: Vec<Held> = thread::scope(|scope| {
             let (made, targets, scraper) = (&made, &targets, &scraper);
             let scrapes = scraper.checked() + SCRAPES_PER_ROUND;
@@ -204,8 +204,8 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
         // The quiet point: nothing is left but what this test holds.
         agree(&coracle, &targets, &made, held.len(), round);
         // A part of what is held goes on into the next round.
-        while rng.below(8) != 0 && !held.is_empty() {
-            let victims = held.len().min(1 + rng.below(8) as usize);
+        while rng.u64(..8) != 0 && !held.is_empty() {
+            let victims = held.len().min(1 + rng.usize(..8));
             held.drain(..victims)
                 .for_each(|stream| end_held(&stream, &mut rng));
         }
@@ -234,8 +234,8 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
 
 /// One connection's life. Returns it if it is to be held.
 fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<Held> {
-    let n = rng.below(20_000) as usize;
-    let script = targets.scripts[rng.below(4) as usize];
+    let n = rng.usize(..20_000);
+    let script = targets.scripts[rng.usize(..4)];
     match fate {
         Fate::ClientCloses => {
             let mut stream = begin(script, Script::Echo, 0);
@@ -328,7 +328,7 @@ fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<Held> {
 /// Ends a connection that was held: closed, or reset.
 fn end_held(held: &Held, rng: &mut Rng) {
     if let Held::Tcp(stream) = held
-        && rng.below(2) == 0
+        && rng.u64(..2) == 0
     {
         reset_on_close(stream);
     }

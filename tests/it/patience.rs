@@ -72,12 +72,6 @@ const ALLOWED: &[(&str, &str, usize, &str)] = &[
         "a server that drips on purpose, for ever",
     ),
     (
-        "support/rng.rs",
-        ".elapsed()",
-        1,
-        "the time of day, as a seed",
-    ),
-    (
         "it/compat.rs",
         "duration_since(",
         1,

@@ -16,7 +16,7 @@ use crate::support::backend::{self, Script};
 use crate::support::http::http;
 use crate::support::metrics::scrape;
 use crate::support::process::{Coracle, binary, follow};
-use crate::support::rng::Rng;
+use crate::support::rng::{self, Rng};
 use crate::support::{kernel, lasting_address, until};
 
 /// A configuration with this admin endpoint.
@@ -36,7 +36,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut rng = Rng::from_env();
+        let mut rng = rng::from_env();
         let admin = lasting_address(&mut rng);
         let to = backend::start();
         Self { rng, admin, to }
@@ -558,7 +558,7 @@ impl Process {
 
 #[test]
 fn without_a_file_there_is_nothing_to_reload() {
-    let listen = lasting_address(&mut Rng::from_env());
+    let listen = lasting_address(&mut rng::from_env());
     let mut command = Command::new(binary());
     command.args(["run", "--admin", "off", "-L"]);
     let process = Process::start(command.arg(format!("{listen}:127.0.0.1:9")));

@@ -13,7 +13,7 @@ use crate::support;
 use crate::support::backend::{self, Script};
 use crate::support::manager::Manager;
 use crate::support::process::Coracle;
-use crate::support::rng::Rng;
+use crate::support::rng;
 
 const CLIENTS: usize = 50;
 
@@ -67,7 +67,7 @@ fn a_restart_with_an_idle_connection_refuses_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("front.sock");
     let to = backend::start();
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let address = support::lasting_address(&mut rng);
     let v4 = support::lasting_address(&mut rng);
     let config = format!(
@@ -138,7 +138,7 @@ fn a_restart_with_an_idle_connection_refuses_nobody() {
 fn a_kept_socket_that_no_entrypoint_wants_is_given_back_before_its_address_is_needed() {
     let _alone = alone();
     let to = backend::start();
-    let address = support::lasting_address(&mut Rng::from_env());
+    let address = support::lasting_address(&mut rng::from_env());
     let any = format!("0.0.0.0:{}", address.port());
     let entrypoint = |listen: &str, more: &str| {
         format!("[entrypoints.e]\nlisten = \"{listen}\"\nto = \"{to}\"\n{more}")

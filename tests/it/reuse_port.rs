@@ -8,7 +8,7 @@ use crate::support;
 use crate::support::backend::{self, Script};
 use crate::support::metrics::scrape;
 use crate::support::process::{Coracle, binary};
-use crate::support::rng::Rng;
+use crate::support::rng;
 use crate::support::until;
 
 /// That the kernel gives all of so many clients to the same one of two listeners has a chance of 1 in 2^63.
@@ -33,7 +33,7 @@ fn open(coracle: &Coracle) -> usize {
 #[test]
 fn two_processes_share_an_address_and_either_may_leave() {
     let to = backend::start();
-    let address = support::lasting_address(&mut Rng::from_env());
+    let address = support::lasting_address(&mut rng::from_env());
     let first = Coracle::start(&config(address, to, true));
     let second = Coracle::start(&config(address, to, true));
     let held: Vec<_> = (0..CLIENTS).map(|_| hold(address)).collect();
@@ -59,7 +59,7 @@ fn without_it_on_both_sides_the_second_cannot_start() {
         (true, false, "in use: another program listens there; stop"),
         (false, true, "that is of another user or does not share"),
     ] {
-        let address = support::lasting_address(&mut Rng::from_env());
+        let address = support::lasting_address(&mut rng::from_env());
         let _first = Coracle::start(&config(address, to, first));
         let text = config(address, to, second) + "[admin]\nlisten = \"off\"\n";
         std::fs::write(&file, text).unwrap();

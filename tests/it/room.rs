@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::support::backend::{self, Script};
 use crate::support::metrics::scrape;
 use crate::support::process::{Coracle, Start, binary};
-use crate::support::rng::Rng;
+use crate::support::rng;
 use crate::support::{has_tool, lasting_address, until};
 
 fn open(coracle: &Coracle) -> usize {
@@ -72,7 +72,7 @@ fn forty_listeners_together_admit_no_more_than_there_is_room_for() {
     const ROUNDS: usize = 3;
     let to = backend::start();
     // Their addresses are known beforehand: the log does not repeat itself so often.
-    let port = lasting_address(&mut Rng::from_env()).port();
+    let port = lasting_address(&mut rng::from_env()).port();
     let address = |n: usize| SocketAddr::from(([127, 0, 1, n as u8], port));
     let entrypoint = |n| {
         let listen = address(n);

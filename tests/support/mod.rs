@@ -97,7 +97,7 @@ pub fn can_trace() -> bool {
 pub fn lasting_address(rng: &mut rng::Rng) -> SocketAddr {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     until("a free port below the ephemeral ones", || {
-        let port = 20_000 + rng.below(10_000) as u16;
+        let port = 20_000 + rng.u16(..10_000);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();

@@ -24,7 +24,7 @@ impl Prometheus {
         std::fs::write(dir.path().join("rules.yml"), rules.unwrap_or("groups: []")).unwrap();
         let config_file = dir.path().join("prometheus.yml");
         std::fs::write(&config_file, config).unwrap();
-        let address = super::lasting_address(&mut super::rng::Rng::from_env());
+        let address = super::lasting_address(&mut super::rng::from_env());
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", config_file.display()))
             .arg(format!(

@@ -107,7 +107,7 @@ pub fn all(counts: &BTreeMap<Phase, Counts>, rng: &mut Rng) -> Vec<Case> {
                     "EINTR" | "EAGAIN" => BURST,
                     _ => "1+",
                 };
-                let later = threads.iter().map(|n| 1 + rng.below(*n));
+                let later = threads.iter().map(|n| 1 + rng.u64(..*n));
                 let once: BTreeSet<u64> = later.chain([1]).collect();
                 let whens = once.iter().map(u64::to_string);
                 for when in whens.chain([lasting.to_owned()]) {
@@ -126,11 +126,7 @@ pub fn all(counts: &BTreeMap<Phase, Counts>, rng: &mut Rng) -> Vec<Case> {
 
 /// So many of them, in random order.
 pub fn sample(mut cases: Vec<Case>, n: usize, rng: &mut Rng) -> Vec<Case> {
-    let n = n.min(cases.len());
-    for i in 0..n {
-        let other = i + rng.below((cases.len() - i) as u64) as usize;
-        cases.swap(i, other);
-    }
+    rng.shuffle(&mut cases);
     cases.truncate(n);
     cases
 }

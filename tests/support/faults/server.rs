@@ -80,10 +80,8 @@ impl Order {
 }
 
 fn bytes(seed: u64, n: usize) -> Vec<u8> {
-    let mut rng = Rng::new(seed);
-    let words = (0..n.div_ceil(8)).flat_map(|_| rng.next().to_be_bytes());
-    let mut bytes: Vec<u8> = words.collect();
-    bytes.truncate(n);
+    let mut bytes = vec![0; n];
+    Rng::with_seed(seed).fill(&mut bytes);
     bytes
 }
 

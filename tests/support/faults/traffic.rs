@@ -117,7 +117,7 @@ pub fn run(targets: &Targets, amount: Amount<'_>, rng: &mut Rng, violations: &Vi
     };
     thread::scope(|scope| {
         for _ in 0..WORKERS {
-            let mut rng = rng.split();
+            let mut rng = rng.fork();
             let (tally, working, next) = (&tally, &working, &next);
             scope.spawn(move || {
                 while let Some(life) = next() {
@@ -154,8 +154,8 @@ pub fn run(targets: &Targets, amount: Amount<'_>, rng: &mut Rng, violations: &Vi
 
 /// One connection of the kind of this number. True if it was intact, false if it has failed so that both ends could see it.
 fn live(life: usize, targets: &Targets, rng: &mut Rng) -> Result<bool, String> {
-    let address = targets.served[rng.below(targets.served.len() as u64) as usize];
-    let long = |rng: &mut Rng| (LONG_BYTES / 2 + rng.below(LONG_BYTES / 2)) as usize;
+    let address = targets.served[rng.usize(..targets.served.len())];
+    let long = |rng: &mut Rng| (LONG_BYTES / 2 + rng.u64(..LONG_BYTES / 2)) as usize;
     match life {
         0..=5 => tcp(address, order(Kind::Exchange, rng)),
         6..=10 => tcp(address, order(Kind::Duplex, rng)),
@@ -190,9 +190,9 @@ pub fn exchange_unix(targets: &Targets, rng: &mut Rng) -> Result<bool, String> {
 fn order(kind: Kind, rng: &mut Rng) -> Order {
     Order {
         kind,
-        seed: rng.next(),
-        up: 1 + rng.below(20_000) as usize,
-        down: 1 + rng.below(20_000) as usize,
+        seed: rng.u64(..),
+        up: 1 + rng.usize(..20_000),
+        down: 1 + rng.usize(..20_000),
     }
 }
 
