@@ -53,6 +53,10 @@ pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, Status
         Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
             return Err(StatusCode::RequestHeaderFieldsTooLarge);
         }
+        // The whole line decides on the status, however it arrives.
+        Err(httparse::Error::Version) if !has_line(bytes) && bytes.len() < HEAD_BYTES => {
+            return Ok(None);
+        }
         Err(httparse::Error::Version) if names_a_version(bytes) => {
             return Err(StatusCode::HttpVersionNotSupported);
         }
@@ -155,6 +159,11 @@ impl<'a> Fields<'a> {
             _ => Err(StatusCode::PayloadTooLarge),
         }
     }
+}
+
+/// True when the request line, which blank lines may precede, is whole.
+fn has_line(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().contains(&b'\n')
 }
 
 /// True when the request line ends in a well-formed HTTP version: then it is that version which is not spoken here.
