@@ -37,6 +37,7 @@ mod panic;
 mod patience;
 mod prometheus;
 mod reactor;
+mod relay;
 mod reload;
 mod resets;
 mod restart;

@@ -22,7 +22,7 @@ use crate::support::kernel::{end, has_closed_window};
 use crate::support::until;
 
 /// A stream of the loop and the other end of it, which blocks.
-fn pair(reactor: &Rc<Reactor>) -> (Stream, TcpStream) {
+pub(super) fn pair(reactor: &Rc<Reactor>) -> (Stream, TcpStream) {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let listener = Listener::bind_tcp(reactor, any, coracle::net::TcpOptions::default()).unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -33,7 +33,7 @@ fn pair(reactor: &Rc<Reactor>) -> (Stream, TcpStream) {
 }
 
 /// Drives a future, but no longer than anything may take.
-fn run<T>(reactor: &Rc<Reactor>, future: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(reactor: &Rc<Reactor>, future: impl Future<Output = T>) -> T {
     let late = async {
         reactor.sleep(support::DEADLINE).await;
         panic!("it hangs");
@@ -63,9 +63,15 @@ fn drain(stream: &Stream) {
 
 /// Counts what passes.
 #[derive(Default)]
-struct Count {
+pub(super) struct Count {
     bytes: [Cell<usize>; 2],
     finished: Cell<usize>,
+}
+
+impl Count {
+    pub(super) fn bytes_from(&self, side: Side) -> usize {
+        self.bytes[side as usize].get()
+    }
 }
 
 impl Meter for Count {
