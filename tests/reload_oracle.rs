@@ -1,8 +1,8 @@
-//! Reloads under load: nobody is refused or reset, every count is right at every quiet point, and no text that is thrown at a running
-//! program leaves it half-way.
+//! Reloads under load: no client is refused or reset, every count is right at every quiet point,
+//! and no text leaves a running program half reloaded.
 //!
-//! `CORACLE_RELOADS=600` and `CORACLE_MUTATIONS=1000` ask for more than `cargo test` tries. `CORACLE_MUTATIONS_BY=watch` has the file
-//! watched, where it is a signal otherwise.
+//! `CORACLE_RELOADS=600` and `CORACLE_MUTATIONS=1000` raise what `cargo test` tries.
+//! `CORACLE_MUTATIONS_BY=watch` reloads by watching the file instead of by a signal.
 
 #![allow(clippy::unwrap_used)]
 
@@ -32,7 +32,7 @@ fn admin_table(admin: SocketAddr) -> String {
     format!("[admin]\nlisten = \"{admin}\"\nsocket = \"off\"\n")
 }
 
-/// One connection from its beginning to its end.
+/// Runs one connection from beginning to end.
 fn exchange(address: SocketAddr) {
     const BYTES: u64 = 1_000;
     let mut stream = TcpStream::connect(address).unwrap();
@@ -53,9 +53,9 @@ fn resident_bytes(pid: u32) -> u64 {
 }
 
 #[test]
-fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
+fn alternating_reloads_refuse_and_reset_no_client() {
     const WORKERS: usize = 8;
-    /// As many as 2,000 a second are within 100 ms.
+    /// Up to 2,000 a second would take 100 ms.
     const CONNECTIONS_PER_RELOAD: u64 = 200;
     const GROWTH_BYTES: u64 = 2 << 20;
     let reloads = asked("CORACLE_RELOADS", 40);
@@ -80,7 +80,7 @@ fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
     ];
     let coracle = Coracle::start(&configs[0]);
     let before = coracle.settled_descriptors();
-    // The series of `one` and of some servers come and go; what is shared goes on.
+    // The series of `one` and of some servers come and go; what is shared continues.
     let scraper = Scraper::start_with(coracle.admin, |last, now| {
         balances(now);
         let label = "entrypoint=\"shared\"";
@@ -88,7 +88,7 @@ fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
             let [last, now] = [last, now].map(|it| it.sum_where(name, label));
             assert!(
                 now >= last,
-                "{name} of what stays went down from {last} to {now}"
+                "{name} of an unchanged entrypoint decreased from {last} to {now}"
             );
         }
     });
@@ -107,7 +107,7 @@ fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
         for n in 1..=reloads {
             let made_before = made.load(Ordering::Relaxed);
             assert!(coracle.reload(&configs[n % 2]));
-            until("connections in this configuration, too", || {
+            until("connections under this configuration too", || {
                 let more = made.load(Ordering::Relaxed) - made_before;
                 (more >= CONNECTIONS_PER_RELOAD).then_some(())
             });
@@ -122,7 +122,7 @@ fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
         made as f64 / seconds,
         scraper.stop()
     );
-    // Each was whole: `exchange` has seen to it. And the program says the same.
+    // `exchange` has checked each in full. The program agrees.
     until("the last one has left the set", || {
         (scrape(coracle.admin).sum("coracle_open_connections") == 0.0).then_some(())
     });
@@ -146,7 +146,7 @@ fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
     );
 }
 
-/// A connection that the test holds, with the entrypoint where it came in and the service that it was for.
+/// A connection that the test holds, with its entrypoint and service.
 struct Held {
     _stream: TcpStream,
     entrypoint: String,
@@ -164,7 +164,8 @@ struct Random {
 }
 
 impl Random {
-    /// A configuration: each address belongs to one of the entrypoints or to none, each entrypoint leads to one of the services.
+    /// A configuration: each address belongs to at most one entrypoint, each entrypoint leads to
+    /// one service.
     fn config(&mut self) -> (String, Entrypoints) {
         let mut entrypoints = Entrypoints::new();
         for address in &self.addresses {
@@ -216,7 +217,7 @@ impl Random {
 }
 
 #[test]
-fn every_count_is_right_whatever_is_reloaded_among_open_connections() {
+fn counts_stay_exact_through_random_reloads() {
     const ROUNDS: usize = 40;
     const CHANGES: u64 = 60;
     let mut rng = rng::from_env();
@@ -247,7 +248,8 @@ fn every_count_is_right_whatever_is_reloaded_among_open_connections() {
     agree(&coracle, &random, &entrypoints, &held, ROUNDS);
 }
 
-/// Waits until the program counts what is held, by entrypoint and by service, has no other series, and agrees with the kernel.
+/// Waits until the program counts what is held, per entrypoint and service, has no other series,
+/// and agrees with the kernel.
 fn agree(
     coracle: &Coracle,
     random: &Random,
@@ -280,7 +282,7 @@ fn agree(
             (is_it(&open, &by_entrypoint) && is_it(&of_services, &by_service)).then_some(metrics)
         },
     );
-    // Each server's gauges are together what the kernel shows of connections to it.
+    // The gauges of each server together equal what the kernel shows of connections to it.
     let sockets = kernel::tcp_sockets();
     for server in &random.servers {
         let label = format!("server=\"{server}\"");
@@ -316,7 +318,7 @@ fn by(metrics: &Metrics, name: &str, label: &str) -> BTreeMap<String, f64> {
     sums
 }
 
-/// A change as a slip of the hand, a broken disk or a bad script makes it.
+/// A change as a typing slip, a broken disk or a bad script makes it.
 fn mutate(rng: &mut Rng, text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
     for _ in 0..=rng.u64(..2) {
@@ -343,7 +345,7 @@ fn mutate(rng: &mut Rng, text: &str) -> String {
                 bytes.splice(at..at, copy);
             }
             6..=12 => {
-                // Another digit, so that many remain valid.
+                // Another digit, so that many mutations remain valid.
                 let digits: Vec<_> = (0..bytes.len())
                     .filter(|i| bytes[*i].is_ascii_digit())
                     .collect();
@@ -371,7 +373,7 @@ fn mutate(rng: &mut Rng, text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The addresses of each entrypoint, as `audit --json` tells what a program listens on.
+/// The addresses of each entrypoint, as `audit --json` lists what a program listens on.
 fn listening(coracle: &Coracle) -> BTreeSet<(String, String)> {
     let audit = Command::new(binary())
         .args(["audit", "--json", "--admin", &coracle.admin.to_string()])
@@ -386,7 +388,7 @@ fn listening(coracle: &Coracle) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// The same of a configuration, as a program that starts with it would have it.
+/// The same for a configuration, as a program that starts with it would have it.
 fn expected(config: &Config) -> BTreeSet<(String, String)> {
     let mut all = BTreeSet::new();
     for entrypoint in &config.entrypoints {
@@ -402,14 +404,14 @@ fn expected(config: &Config) -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn mutated_configurations_come_into_force_whole_or_not_at_all() {
+fn mutated_configurations_apply_fully_or_not_at_all() {
     let mutations = asked("CORACLE_MUTATIONS", 100);
     let is_watched = std::env::var("CORACLE_MUTATIONS_BY").is_ok_and(|by| by == "watch");
     let mut rng = rng::from_env();
     let admin = lasting_address(&mut rng);
     let directory = tempfile::tempdir().unwrap();
     let addresses: Vec<_> = (0..3).map(|_| lasting_address(&mut rng)).collect();
-    // Servers are sockets, so that no mutation makes a name that a resolver would be asked for.
+    // Servers are sockets, so that no mutation makes a name to resolve.
     let to = format!("unix:{}", directory.path().join("to.sock").display());
     let base = format!(
         "drain_timeout = \"5s\"\n\
@@ -423,7 +425,8 @@ fn mutated_configurations_come_into_force_whole_or_not_at_all() {
         addresses[2],
         directory.path().join("local.sock").display(),
     );
-    // In one line and before all that is mutated, so that the admin endpoint stays. (The harness looks for a table [admin].)
+    // In one line before everything that is mutated, so that the admin endpoint stays. (The harness
+    // looks for a table [admin].)
     let whole = |text: &str| {
         format!(
             "watch = {is_watched}\nadmin = {{ listen = \"{admin}\", socket = \"off\" }} # [admin]\n{text}"
@@ -446,9 +449,10 @@ fn mutated_configurations_come_into_force_whole_or_not_at_all() {
                 good += 1;
             }
             (true, Err(why)) => {
-                panic!("mutation {n} has mistakes and came into force: {why}\n{text}")
+                panic!("mutation {n} is invalid but took effect: {why}\n{text}")
             }
-            // What is right may still ask for what cannot be had, such as an address of another machine.
+            // A valid configuration may still need something unavailable, such as another machine's
+            // address.
             (false, _) => bad += 1,
         }
         assert_eq!(
@@ -465,9 +469,9 @@ fn mutated_configurations_come_into_force_whole_or_not_at_all() {
             "mutation {n}: {text}"
         );
     }
-    println!("{good} came into force, {bad} were refused");
+    println!("{good} took effect, {bad} were refused");
     assert!(good > 0 && bad > 0);
-    // And it is none the worse for it.
+    // The program still works normally.
     let loaded = match is_watched {
         true => coracle.reload_watched(&whole(&base)),
         false => coracle.reload(&whole(&base)),

@@ -1,4 +1,5 @@
-//! The incident behind the project: connections that both sides close at once, ten thousand times, and never a drift.
+//! The incident behind the project: ten thousand connections closed by both sides at once, without
+//! drift.
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Barrier;
@@ -13,11 +14,11 @@ use crate::support::until;
 
 const PAIRS: usize = 4;
 const CLOSES_PER_PAIR: usize = 2_500;
-/// The closing goes on until so many scrapes have seen it, however slow they are.
+/// Closing continues until this many scrapes have seen it, however slow they are.
 const SCRAPES: u64 = 10;
 
 #[test]
-fn ten_thousand_connections_closed_from_both_sides_at_once_leave_no_drift() {
+fn ten_thousand_simultaneous_closes_leave_no_drift() {
     let mut rng = rng::from_env();
     let backends: Vec<TcpListener> = (0..PAIRS)
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
@@ -28,7 +29,7 @@ fn ten_thousand_connections_closed_from_both_sides_at_once_leave_no_drift() {
     });
     let coracle = Coracle::start(&config.collect::<String>());
     let scraper = Scraper::start(coracle.admin);
-    // One that stays: the gauge must never fall below it.
+    // One connection stays: the gauge must never drop below it.
     let held = TcpStream::connect(coracle.address("e0")).unwrap();
     let held_server = backends[0].accept().unwrap();
 
