@@ -47,6 +47,15 @@ fn for_each_row(path: &str, mut row: impl FnMut(&[u8]) -> Option<()>) -> io::Res
     Ok(())
 }
 
+/// Reads `row` as one of `/proc/net/tcp` and one of `/proc/net/unix`.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(row: &[u8], query: &Query) -> Table {
+    let mut table = Table::default();
+    let _ = read_tcp(row, query, &mut table);
+    let _ = read_unix(row, &mut table);
+    table
+}
+
 /// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode ...` (proc_net_tcp).
 fn read_tcp(row: &[u8], query: &Query, table: &mut Table) -> Option<()> {
     let mut columns = std::str::from_utf8(row)
