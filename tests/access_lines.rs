@@ -51,7 +51,7 @@ impl Log for Counting {
     fn flush(&self) {}
 }
 
-/// Refuses whoever connects.
+/// Refuses every connection.
 fn refusing() -> (socket2::Socket, SocketAddr) {
     let socket = backend::bound_but_not_listening();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
@@ -66,7 +66,7 @@ fn visit(address: SocketAddr, script: Script) -> TcpStream {
 }
 
 #[test]
-fn whatever_ends_a_connection_it_has_one_access_line() {
+fn every_close_reason_logs_one_access_line() {
     log::set_logger(&Counting).unwrap();
     log::set_max_level(LevelFilter::Info);
     let to = backend::start();
@@ -86,7 +86,7 @@ fn whatever_ends_a_connection_it_has_one_access_line() {
     let running = thread::spawn(move || {
         let config = Config::parse("test.toml", &text, &[]).unwrap();
         let hook = Hook(Rc::new(|conn| match conn.entrypoint.name() {
-            "panic" => panic!("a bug, on purpose"),
+            "panic" => panic!("deliberate panic"),
             // Another task in its place: its own is dropped.
             "dropped" => conn.owned_by(LocalExecutor::new().spawn(async {})),
             _ => {}
@@ -99,7 +99,7 @@ fn whatever_ends_a_connection_it_has_one_access_line() {
         tell.send((addresses, proxy.admin_address().unwrap()))
             .unwrap();
         proxy.run(Box::pin(stops)).unwrap();
-        // What the drain has cut is in no scrape.
+        // No scrape includes what the drain has cut.
         let closed = entrypoints.iter().map(|entrypoint| {
             let opened = entrypoint.counters.opened.value();
             (entrypoint.name().to_owned(), opened)
@@ -154,7 +154,7 @@ fn whatever_ends_a_connection_it_has_one_access_line() {
         assert_eq!(written, Some(&(EACH as u64)), "{labels:?}: {lines:?}");
     }
 
-    // And those that the drain cuts.
+    // And the connections that the drain cuts.
     let mut held: Vec<_> = (0..EACH).map(|_| visit(plain, Script::Hold)).collect();
     for stream in &mut held {
         stream.read_exact(&mut [0]).unwrap();
@@ -174,7 +174,7 @@ fn whatever_ends_a_connection_it_has_one_access_line() {
 }
 
 #[test]
-fn the_lines_of_what_a_drain_cuts_are_written_before_the_end() {
+fn access_lines_of_drained_connections_are_written_before_exit() {
     const HELD: usize = 20;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap();

@@ -1,4 +1,5 @@
-//! The admin endpoint when the process has no descriptor left. One test alone: it takes all of the process's descriptors.
+//! The admin endpoint with no descriptor left. The only test here: it takes all descriptors of the
+//! process.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -13,8 +14,8 @@ use support::http::Client;
 use support::metrics::Metrics;
 
 #[test]
-fn metrics_are_answered_with_all_descriptors_taken() {
-    // Whoever started this test may have left it descriptors beyond the limit that is set next.
+fn metrics_are_served_with_all_descriptors_taken() {
+    // The parent process may have passed on descriptors beyond the limit set next.
     let names = std::fs::read_dir("/proc/self/fd").unwrap();
     let number = |entry: DirEntry| entry.file_name().to_str().unwrap().parse::<u64>().unwrap();
     let beyond = names
@@ -28,7 +29,7 @@ fn metrics_are_answered_with_all_descriptors_taken() {
     };
     setrlimit(Resource::Nofile, few).unwrap();
     let admin = Admin::start(PATIENT);
-    // Kept open, lest its descriptors are freed later.
+    // Kept open, so that its descriptors are not freed later.
     let mut early = Client::connect(admin.address);
     assert!(Metrics::parse(&early.get("/metrics").body)["process_open_fds"] < 128.0);
     // This test's own ends need descriptors too, so they are made before the last one is taken.
@@ -42,8 +43,8 @@ fn metrics_are_answered_with_all_descriptors_taken() {
         socket.connect(&admin.address.into()).unwrap();
         Client::over(TcpStream::from(socket))
     });
-    // Several after another: each leaves the spare descriptor to the next. None of them is closed on this side, which would
-    // free a descriptor.
+    // One after another: each leaves the spare descriptor to the next. This side closes none of
+    // them, since that would free a descriptor.
     let mut served = Vec::new();
     for mut client in clients.by_ref().take(3) {
         let answer = client.get("/metrics");
@@ -56,7 +57,7 @@ fn metrics_are_answered_with_all_descriptors_taken() {
         client.stream().shutdown(Shutdown::Both).unwrap();
         served.push(client);
     }
-    // Two at once: the first, whose request is not complete, gives its descriptor to the second.
+    // Two at once: the first, whose request is incomplete, yields its descriptor to the second.
     let (mut first, mut second) = (clients.next().unwrap(), clients.next().unwrap());
     first.send("GET /healthz HTTP/1.1\r\n");
     assert_eq!(second.get("/healthz").body, "ok\n");
@@ -66,7 +67,7 @@ fn metrics_are_answered_with_all_descriptors_taken() {
         let _ = client.stream().shutdown(Shutdown::Both);
     }
 
-    // Who was there before is served as ever, and with descriptors at hand so is everybody.
+    // Earlier clients are still served, and once descriptors are free so is everyone.
     assert_eq!(early.get("/metrics").status, 200);
     drop(taken);
     let mut last = clients.next().unwrap();

@@ -1,6 +1,8 @@
-//! Nothing is written to disk in routine running: a busy while under `strace`, and no call in it that could have written to a file.
+//! Routine operation writes nothing to disk: under `strace`, a busy proxy makes no call that could
+//! write to a file.
 //!
-//! How much work it is, is fixed, however long it takes; CORACLE_BUSY_ROUNDS asks for more of it, as `.ci/run` does.
+//! The amount of work is fixed, however long it takes; CORACLE_BUSY_ROUNDS raises it, as `.ci/run`
+//! does.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,10 +21,11 @@ use support::backend::{self, Script, pattern};
 use support::http::get;
 use support::metrics::{Scraper, scrape};
 use support::process::{Coracle, binary};
-use support::rng::Rng;
+use support::rng::{self, Rng};
 use support::until;
 
-/// Every call that takes a path, binds a name, or can write. A question mark: not every machine has it.
+/// Every call that takes a path, binds a name, or can write. A question mark: some machines lack
+/// it.
 const TRACED: &str = "trace=%file,bind,write,?writev,?pwrite64,?pwritev,?pwritev2,?sendfile,?sendfile64,?splice,?tee,\
     ?vmsplice,?copy_file_range,?ftruncate,?ftruncate64,?fallocate,?fchmod,?fchown,?fchown32,?fsetxattr,?futimesat,?utimensat,\
     ?fsync,?fdatasync,?sync,?syncfs,?sync_file_range,?sync_file_range2,?memfd_create,?io_uring_setup,?io_setup,\
@@ -65,21 +68,21 @@ const SCRAPES: u64 = 10;
 const AUDITS: u64 = 5;
 const LONG_BYTES: usize = 8 << 20;
 
-/// What a connection is for.
+/// What a connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Long enough to be spliced.
     Long,
     /// Over the Unix socket.
     Unix,
-    /// Nobody listens where it is to go.
+    /// Its server does not listen.
     Refused,
     /// Bytes both ways.
     Answered,
 }
 
 #[test]
-fn a_busy_while_writes_to_no_file() {
+fn busy_proxy_writes_to_no_file() {
     if !support::can_trace() {
         return;
     }
@@ -90,7 +93,8 @@ fn a_busy_while_writes_to_no_file() {
     let to = backend::start();
     let refusing = backend::bound_but_not_listening();
     let nowhere = refusing.local_addr().unwrap().as_socket().unwrap();
-    // -D: the tracer is no parent, so that the process is the test's own child. -y: descriptors with what they are.
+    // -D: the tracer is not the parent, so the process is the test's own child. -y: descriptors
+    // with their targets.
     let mut command = Command::new("strace");
     command.args("-D -f -y -s 0 -e signal=none -e".split(' '));
     command.arg(TRACED);
@@ -104,7 +108,8 @@ fn a_busy_while_writes_to_no_file() {
             to.port()
         ),
     );
-    // Making its socket's file has written a little, and reading the hosts' names may have been noted as the time of access.
+    // Creating its socket file has written a little, and reading the hosts file may have updated
+    // its access time.
     TcpStream::connect(coracle.address("e")).unwrap();
     coracle.logged("reason=done");
     let before = written_bytes(&coracle);
@@ -115,9 +120,9 @@ fn a_busy_while_writes_to_no_file() {
     assert_eq!(written_bytes(&coracle), before, "bytes written to disk");
     coracle.signal(Signal::TERM);
     assert_eq!(coracle.wait().code(), Some(0));
-    assert!(!front.exists(), "the socket's file is removed");
+    assert!(!front.exists(), "the socket's file is left behind");
     let pid = coracle.pid().to_string();
-    let trace = until("the trace is whole", || {
+    let trace = until("the trace is complete", || {
         let trace = std::fs::read_to_string(&trace).unwrap();
         let ended = trace.lines().next_back().map(|line| line.split_once(' '));
         let ended = ended.flatten().filter(|(who, _)| *who == pid);
@@ -132,25 +137,25 @@ fn a_busy_while_writes_to_no_file() {
             *calls.entry(call.name).or_default() += 1;
             assert!(
                 call.leaves_disks_alone(front_name),
-                "it made this call: {line}"
+                "the process made this call: {line}"
             );
         }
     }
     println!("{done:?}; traced: {calls:?}");
-    // All of it was seen, so what the work needs at the least is in the trace.
+    // The trace is complete, so it contains at least the calls that the work needs.
     let least = [
-        // A long stream passes through a pipe, in and out again, at least once.
+        // A long stream passes in and out of a pipe at least once.
         ("splice", 2 * done.of(Kind::Long)),
-        // Each line of the log is written by one call.
+        // One call writes each log line.
         ("write", coracle.log().len() as u64),
-        // Each answer of the admin endpoint is written by one call or more.
+        // One or more calls write each response of the admin endpoint.
         ("writev", done.answers),
     ];
     let n = |name: &str| calls.get(name).copied().unwrap_or(0);
     for (name, wanted) in least {
         assert!(
             wanted > 0 && n(name) >= wanted,
-            "{} calls of {name} were traced, at least {wanted} were wanted for {done:?}; traced: {calls:?}",
+            "{} calls of {name} traced, expected at least {wanted} for {done:?}; traced: {calls:?}",
             n(name)
         );
     }
@@ -159,7 +164,8 @@ fn a_busy_while_writes_to_no_file() {
     assert_eq!(n("unlink") + n("unlinkat"), 1, "the socket's file");
 }
 
-/// The kernel's own account of what the process has had written to a disk, or would have; `None` where it keeps none.
+/// How much the kernel says that the process has written to disk, or queued for it; `None` if it
+/// keeps no account.
 fn written_bytes(coracle: &Coracle) -> Option<String> {
     let account = std::fs::read_to_string(format!("/proc/{}/io", coracle.pid())).ok()?;
     let line = account
@@ -168,14 +174,15 @@ fn written_bytes(coracle: &Coracle) -> Option<String> {
     line.map(str::to_owned)
 }
 
-/// One line of the trace: a call as it begins. What it returned does not matter.
+/// One line of the trace: a call as it begins. Its result does not matter.
 struct Call<'a> {
     name: &'a str,
     arguments: &'a str,
 }
 
 impl<'a> Call<'a> {
-    /// `123  write(2<pipe:[45]>, ""..., 80) = 80`; nothing for ends of processes and second halves of calls.
+    /// `123  write(2<pipe:[45]>, ""..., 80) = 80`; `None` for exits of processes and resumed halves
+    /// of calls.
     fn parse(line: &'a str) -> Option<Self> {
         let (_, call) = line.split_once(' ')?;
         let (name, arguments) = call.trim_start().split_once('(')?;
@@ -183,7 +190,7 @@ impl<'a> Call<'a> {
         (!name.is_empty() && name.chars().all(is_name)).then_some(Self { name, arguments })
     }
 
-    /// `front` is the one file that it makes, a socket's.
+    /// `front` is the one file it creates, a socket's.
     fn leaves_disks_alone(&self, front: &str) -> bool {
         let begin = |n| self.arguments.split(", ").nth(n).unwrap_or_default();
         match self.name {
@@ -210,11 +217,11 @@ fn is_no_file(descriptor: &str) -> bool {
         .any(|kind| what.starts_with(kind))
 }
 
-/// What was done while it was busy.
+/// What was done during the busy phase.
 #[derive(Debug)]
 struct Done {
     rounds: u64,
-    /// Scrapes and audits that were answered.
+    /// Answered scrapes and audits.
     answers: u64,
 }
 
@@ -226,21 +233,20 @@ impl Done {
     }
 }
 
-/// Short and long connections over TCP and a Unix socket, refused ones, scrapes and audits, all at the same time.
+/// Short and long connections over TCP and a Unix socket, refused ones, scrapes and audits, all at
+/// once.
 fn be_busy(coracle: &Coracle, front: &Path, rounds: u64) -> Done {
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let (address, nowhere) = (coracle.address("e"), coracle.address("nowhere"));
     let scraper = Scraper::start(coracle.admin);
     let held = TcpStream::connect(address).unwrap();
     thread::scope(|scope| {
         for _ in 0..WORKERS {
-            let mut rng = rng.split();
+            let mut rng = rng.fork();
             scope.spawn(move || {
                 for _ in 0..rounds {
                     let mut kinds = KINDS;
-                    for i in (1..kinds.len()).rev() {
-                        kinds.swap(i, rng.below(i as u64 + 1) as usize);
-                    }
+                    rng.shuffle(&mut kinds);
                     for kind in kinds {
                         live(kind, address, nowhere, front, &mut rng);
                     }
@@ -255,7 +261,7 @@ fn be_busy(coracle: &Coracle, front: &Path, rounds: u64) -> Done {
         });
     });
     drop(held);
-    until("enough scrapes were answered", || {
+    until("enough scrapes are answered", || {
         (scraper.checked() >= rounds * SCRAPES).then_some(())
     });
     let answers = scraper.stop() + rounds * AUDITS;
@@ -269,7 +275,7 @@ fn live(kind: Kind, address: SocketAddr, nowhere: SocketAddr, front: &Path, rng:
         stream
     };
     let read_all = |stream: &mut dyn Read| std::io::copy(stream, &mut std::io::sink()).unwrap();
-    let n = rng.below(30_000) as usize;
+    let n = rng.usize(..30_000);
     match kind {
         Kind::Long => {
             let mut stream = tcp(address);
@@ -286,7 +292,7 @@ fn live(kind: Kind, address: SocketAddr, nowhere: SocketAddr, front: &Path, rng:
                 .unwrap();
             assert_eq!(read_all(&mut stream), n as u64);
         }
-        Kind::Refused => assert!(tcp(nowhere).read(&mut [0]).is_err(), "no server is there"),
+        Kind::Refused => assert!(tcp(nowhere).read(&mut [0]).is_err(), "a server answers"),
         Kind::Answered => {
             let mut stream = tcp(address);
             stream

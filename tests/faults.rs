@@ -1,8 +1,10 @@
-//! Every system call of the running program fails, with every error that it can plausibly return: once, and again and again; at the
-//! start and under mixed traffic. No byte is lost unseen, and once the fault is over everything works as before.
+//! Every system call of the running program fails with every error that it can plausibly return:
+//! once and repeatedly, at startup and under mixed traffic. No byte is lost silently, and after the
+//! fault everything works as before.
 //!
-//! A small sample by default. CORACLE_FAULTS asks for another: a number of cases, `all`, or cases by name, separated by commas, as a
-//! failure prints them (`epoll_ctl:ENOMEM:when=3`, `start:mmap:ENOMEM:when=1+`).
+//! The default is a small sample. CORACLE_FAULTS selects another: a number of cases, `all`, or
+//! comma-separated cases by name, as a failure prints them (`epoll_ctl:ENOMEM:when=3`,
+//! `start:mmap:ENOMEM:when=1+`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,23 +27,23 @@ use faults::table::{self, EXCEPTIONS};
 use faults::tracer::{self, Tracer};
 use faults::traffic::{self, Amount};
 use support::metrics::Metrics;
-use support::rng::Rng;
+use support::rng::{self, Rng};
 use support::until;
 
-/// How many cases are tried where nobody asks for more.
+/// How many cases are tried by default.
 const SAMPLE: usize = 32;
-/// Cases at the same time: most of what they do is waiting.
+/// Concurrent cases: most of their time is waiting.
 const AT_ONCE: usize = 4;
-/// How long a fault lasts that lasts.
+/// How long a lasting fault lasts.
 const LASTING: Duration = Duration::from_secs(2);
 
 #[test]
-fn every_fault_is_survived_and_forgotten() {
+fn every_fault_is_survived_without_lasting_effect() {
     if !can_attach() {
         return;
     }
-    let mut rng = Rng::from_env();
-    let seed = rng.next();
+    let mut rng = rng::from_env();
+    let seed = rng.u64(..);
     let asked = std::env::var("CORACLE_FAULTS").unwrap_or_else(|_| SAMPLE.to_string());
     let cases: Vec<Case> = match (asked.as_str(), asked.parse()) {
         ("all", _) => case::all(&profile(&mut rng), &mut rng),
@@ -76,7 +78,7 @@ fn every_fault_is_survived_and_forgotten() {
     let names: Vec<_> = failures.iter().map(|(name, _)| name.as_str()).collect();
     assert!(
         failures.is_empty(),
-        "{} of {} cases failed; the first said: {}\nAgain: CORACLE_FAULTS={:?} CORACLE_SEED=(as above) cargo test --test faults",
+        "{} of {} cases failed; the first: {}\nRerun: CORACLE_FAULTS={:?} CORACLE_SEED=(as above) cargo test --test faults",
         failures.len(),
         cases.len(),
         failures[0].1,
@@ -85,17 +87,17 @@ fn every_fault_is_survived_and_forgotten() {
     let not_called = outcomes.get(Outcome::NotCalled.word()).copied();
     assert!(
         not_called.unwrap_or(0) * 4 <= cases.len(),
-        "in too many cases the call was not made: {outcomes:?}"
+        "the call was not made in too many cases: {outcomes:?}"
     );
 }
 
-/// ARCHITECTURE.md tells what cannot be survived: no more and no less than what is let pass here.
+/// ARCHITECTURE.md lists what cannot be survived: exactly what is tolerated here.
 #[test]
-fn what_cannot_be_survived_is_documented() {
+fn fatal_faults_are_documented() {
     let text = std::fs::read_to_string("ARCHITECTURE.md").unwrap();
     let (_, rest) = text
         .split_once("| call | error | when | why |\n|---|---|---|---|\n")
-        .expect("the table of what cannot be survived");
+        .expect("the table of fatal faults");
     let documented: Vec<String> = rest
         .lines()
         .take_while(|line| line.starts_with('|'))
@@ -113,11 +115,11 @@ fn what_cannot_be_survived_is_documented() {
     assert_eq!(documented, in_code.collect::<Vec<_>>());
 }
 
-/// How a case ended that has not failed.
+/// How a case that has not failed ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Survived,
-    /// It ended at its start with exit code 1 and one line.
+    /// It ended at startup with exit code 1 and one line.
     Refused,
     /// It ended, as it may in this case.
     Excepted,
@@ -135,7 +137,7 @@ impl Outcome {
     }
 }
 
-/// Tries a case; where the call has not come so often, at its first.
+/// Tries a case; if the call was not made that often, at its first.
 fn attempt(case: &Case, seed: u64) -> Result<Outcome, String> {
     let caught = |case: &Case| {
         catch_unwind(AssertUnwindSafe(|| run(case, seed))).unwrap_or_else(|panic| {
@@ -150,7 +152,7 @@ fn attempt(case: &Case, seed: u64) -> Result<Outcome, String> {
 }
 
 fn run(case: &Case, seed: u64) -> Result<Outcome, String> {
-    let mut rng = Rng::new(seed);
+    let mut rng = Rng::with_seed(seed);
     let violations = Violations::default();
     let mut subject = Subject::start(&violations, &mut rng);
     let outcome = faulted(case, &mut subject, &mut rng, &violations);
@@ -163,7 +165,7 @@ fn run(case: &Case, seed: u64) -> Result<Outcome, String> {
         wrong.push(format!("it panicked: {line}"));
     }
     if matches!(outcome, Ok(Outcome::Excepted)) {
-        // The kernel closes what an aborted process has left, which may look like an end.
+        // The kernel closes what an aborted process leaves, which may look like EOF.
         wrong.retain(|what| !what.contains("a clean end"));
     }
     match outcome {
@@ -176,7 +178,7 @@ fn run(case: &Case, seed: u64) -> Result<Outcome, String> {
     Err(format!("{case}: {}\nlog: {last:#?}", wrong.join("\n")))
 }
 
-/// Brings the fault about, and looks whether it is survived.
+/// Causes the fault and checks that it is survived.
 fn faulted(
     case: &Case,
     subject: &mut Subject,
@@ -189,7 +191,7 @@ fn faulted(
             let tracer = Tracer::inject(subject.pid(), case);
             subject.configure();
             let trace = under_fault(case, tracer, subject, rng, violations);
-            // What the fault has not ended serves, or ends, after it.
+            // What the fault has not ended serves, or ends, afterwards.
             until("it serves, or ends", || {
                 serves_or_ended(subject).then_some(())
             });
@@ -226,7 +228,7 @@ fn faulted(
     }
 }
 
-/// Has traffic meet the fault, until that has come, or for as long as it lasts. Returns the trace.
+/// Runs traffic until the fault has occurred, or for as long as it lasts. Returns the trace.
 fn under_fault(
     case: &Case,
     tracer: Tracer,
@@ -255,7 +257,7 @@ fn under_fault(
     tracer.detach()
 }
 
-/// Waits until it serves, and asks something of each entrypoint; whether it answers does not matter yet.
+/// Waits until it serves, and sends a request to each entrypoint; the response does not matter yet.
 fn first_steps(subject: &mut Subject, rng: &mut Rng, violations: &Violations) {
     until("it serves, or ends", || {
         serves_or_ended(subject).then_some(())
@@ -271,7 +273,7 @@ fn serves_or_ended(subject: &mut Subject) -> bool {
     subject.ended().is_some() || traffic::get(subject.targets.admin, "/healthz").is_ok()
 }
 
-/// Whether the refusal to start is exit code 1 and one clear line.
+/// Whether the failed startup is exit code 1 and one clear line.
 fn refused(subject: &Subject, code: Option<i32>) -> Result<(), String> {
     let log = subject.last_words();
     let said: Vec<_> = log
@@ -284,12 +286,12 @@ fn refused(subject: &Subject, code: Option<i32>) -> Result<(), String> {
             Ok(())
         }
         _ => Err(format!(
-            "it ended at its start with code {code:?} and said {said:?}"
+            "it exited at startup with code {code:?} and output {said:?}"
         )),
     }
 }
 
-/// Has every kind of connection be made once, and returns the descriptors that stay.
+/// Makes every kind of connection once. Returns the descriptors that stay.
 fn warmed_up(
     subject: &mut Subject,
     rng: &mut Rng,
@@ -304,12 +306,12 @@ fn warmed_up(
         traffic::get(subject.targets.admin, "/healthz").ok()
     });
     serves(subject, rng)?;
-    // Pipes are opened by the first long stream, so that there is something left to fail.
+    // The first long stream opens pipes, so that something is left to fail.
     traffic::run(&subject.targets, Amount::WithoutLong, rng, violations);
     settled(subject)
 }
 
-/// All that has to hold after a fault.
+/// Everything that must hold after a fault.
 fn works_as_before(
     subject: &mut Subject,
     before: Option<Descriptors>,
@@ -325,7 +327,7 @@ fn works_as_before(
     let broken = tally.broken.into_inner();
     if broken > 0 {
         return Err(format!(
-            "{broken} connections were broken after the fault: {tally:?}",
+            "{broken} connections broke after the fault: {tally:?}",
             tally = tally.intact
         ));
     }
@@ -334,7 +336,7 @@ fn works_as_before(
     }
     let mut after = Descriptors::new();
     let restored = catch_unwind(AssertUnwindSafe(|| {
-        until("descriptors are as before", || {
+        until("the descriptors are as before", || {
             after = subject.descriptors();
             same(&before, &after).then_some(())
         });
@@ -371,7 +373,7 @@ fn serves(subject: &mut Subject, rng: &mut Rng) -> Result<(), String> {
             _ => {
                 let status = subject.ended();
                 return Err(format!(
-                    "no new connection was served at {address}: {last:?}, {status:?}"
+                    "no new connection is served at {address}: {last:?}, {status:?}"
                 ));
             }
         }
@@ -384,7 +386,7 @@ fn serves(subject: &mut Subject, rng: &mut Rng) -> Result<(), String> {
     }
 }
 
-/// Waits until nothing is open, and the kernel agrees. Returns the descriptors then.
+/// Waits until nothing is open and the kernel agrees. Returns the descriptors at that point.
 fn settled(subject: &Subject) -> Result<Descriptors, String> {
     let admin = subject.targets.admin;
     let mut last = String::new();
@@ -403,7 +405,7 @@ fn settled(subject: &Subject) -> Result<Descriptors, String> {
             (agrees && is_empty).then_some(())
         });
         assert_eq!(traffic::get(admin, "/healthz").unwrap().0, 200);
-        until("the admin clients have gone", || {
+        until("the admin clients are gone", || {
             (support::kernel::connections(admin.port()) == 0).then_some(())
         });
     }));
@@ -419,21 +421,22 @@ fn settled(subject: &Subject) -> Result<Descriptors, String> {
     }
 }
 
-/// Whether no descriptor was lost or left over. Pipes of long streams come and go, within their bound.
+/// Checks that no descriptor was lost or leaked. Pipes of long streams come and go, within their
+/// limit.
 fn same(before: &Descriptors, after: &Descriptors) -> bool {
     /// Eight pipes of two ends, and standard error.
     const PIPES: usize = 17;
     let but_pipes = |all: &Descriptors| {
         let mut all = all.clone();
         all.remove("pipe");
-        // Where getrandom fails, std opens this once and keeps it.
+        // If getrandom fails, std opens this once and keeps it.
         all.remove("/dev/urandom");
         all
     };
     but_pipes(before) == but_pipes(after) && after.get("pipe").is_none_or(|&n| n <= PIPES)
 }
 
-/// Counts the calls of a run without faults. Fails where one is made that the table does not know.
+/// Counts the calls of a run without faults. Fails on a call that the table does not know.
 fn profile(rng: &mut Rng) -> BTreeMap<Phase, Counts> {
     let violations = Violations::default();
     let mut subject = Subject::start(&violations, rng);
@@ -462,7 +465,7 @@ fn profile(rng: &mut Rng) -> BTreeMap<Phase, Counts> {
     BTreeMap::from([(Phase::Start, start), (Phase::Running, running)])
 }
 
-/// A container may forbid tracing, and a system may allow it to parents only.
+/// A container may forbid tracing, and a system may restrict it to parents.
 fn can_attach() -> bool {
     if !support::has_tool("strace") {
         return false;

@@ -1,4 +1,5 @@
-//! Clients that do not read: the memory they take stays within the limit, nobody is cut, no byte is lost, and it is given back.
+//! Clients that do not read: their memory stays within the limit and is released, no connection is
+//! cut, and no byte is lost.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,16 +23,16 @@ use support::until;
 
 const MIB: u64 = 1 << 20;
 
-/// The buffers of the peers: what they take must not be what the machine runs out of.
+/// The peers' buffers: the machine must not run out of memory because of them.
 const PEERS_BUFFER: usize = 16 * 1024;
 
-/// How the bytes of a flood go on: a prime, so that no piece that is lost or doubled goes unnoticed.
+/// The period of a flood's bytes: a prime, so that no lost or doubled piece goes unnoticed.
 const PERIOD: usize = 251;
 
 /// One at a time: each needs many descriptors.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// A server that reads one byte, and then sends without end (`floods`), or nothing more.
+/// A server that reads one byte, and then sends endlessly (`floods`) or nothing more.
 fn server(floods: bool) -> SocketAddr {
     let socket = backend::bound_but_not_listening();
     socket.set_send_buffer_size(PEERS_BUFFER).unwrap();
@@ -52,7 +53,7 @@ fn server(floods: bool) -> SocketAddr {
                     let begun = stream.read_exact(&mut [0]).await;
                     let pattern = backend::pattern(64 * PERIOD);
                     while floods && begun.is_ok() && stream.write_all(&pattern).await.is_ok() {}
-                    // Open for as long as the test lasts.
+                    // Open as long as the test runs.
                     std::future::pending::<()>().await;
                 };
                 own.spawn(serving).detach();
@@ -81,8 +82,8 @@ fn read_flood(stream: &mut TcpStream, n: usize) {
     assert_eq!(wrong, None, "a byte was lost, doubled or changed");
 }
 
-/// Entrypoint `flood` leads to a server that sends without end, `stuck` to one that does not read, and `e` to one that does what it is
-/// asked for.
+/// Entrypoint `flood` leads to a server that sends endlessly, `stuck` to one that does not read,
+/// and `e` to one that does what its client asks.
 fn config() -> String {
     let entrypoint =
         |name, to| format!("[entrypoints.{name}]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n");
@@ -106,7 +107,7 @@ fn connect(clients: &mut Vec<TcpStream>, n: usize, coracle: &Coracle, entrypoint
     }
 }
 
-/// Sends to and fro through entrypoint `e`.
+/// Exchanges bytes through entrypoint `e`.
 fn an_ordinary_connection_gets_through(coracle: &Coracle) {
     let mut ordinary = TcpStream::connect(coracle.address("e")).unwrap();
     ordinary.set_read_timeout(Some(support::DEADLINE)).unwrap();
@@ -121,17 +122,13 @@ fn an_ordinary_connection_gets_through(coracle: &Coracle) {
     let mut received = Vec::new();
     ordinary.read_to_end(&mut received).unwrap();
     sender.join().unwrap();
-    assert!(received == sent, "what comes back is what was sent");
+    assert!(received == sent, "the echo differs");
 }
 
 fn assert_below(limit: u64, group: &MemoryGroup) {
     let (peak, tcp) = (group.peak(), group.tcp());
-    println!(
-        "{} KiB at most, and now {} KiB of TCP",
-        peak / 1024,
-        tcp / 1024
-    );
-    assert!(peak < limit, "{peak} of {limit} bytes were taken");
+    println!("at most {} KiB, now {} KiB of TCP", peak / 1024, tcp / 1024);
+    assert!(peak < limit, "{peak} of {limit} bytes used");
 }
 
 fn resident(coracle: &Coracle) -> u64 {
@@ -146,11 +143,12 @@ fn open(metrics: &Metrics) -> usize {
     metrics.sum("coracle_open_connections") as usize
 }
 
-/// Waits until nothing passes any more: every receiver is blocked. `go_on` does what the senders do meanwhile.
+/// Waits until nothing moves: every receiver is blocked. `go_on` does what the senders do
+/// meanwhile.
 fn all_blocked(coracle: &Coracle, mut go_on: impl FnMut()) {
     let mut last = 0.0;
     let mut quiet = 0;
-    until("nothing passes any more", || {
+    until("nothing moves", || {
         go_on();
         let passed = scrape(coracle.admin).sum("coracle_bytes_total");
         quiet = if passed == last { quiet + 1 } else { 0 };
@@ -159,7 +157,7 @@ fn all_blocked(coracle: &Coracle, mut go_on: impl FnMut()) {
     });
 }
 
-/// As many descriptors as this process may have.
+/// Raises the descriptor limit as far as possible.
 fn raise_limit() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let limit = Rlimit {
@@ -170,7 +168,7 @@ fn raise_limit() {
 }
 
 #[test]
-fn four_thousand_clients_that_do_not_read_end_neither_the_process_nor_a_connection() {
+fn four_thousand_clients_that_do_not_read_end_neither_process_nor_connection() {
     const CLIENTS: usize = 4000;
     const LIMIT: u64 = 128 * MIB;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,7 +181,8 @@ fn four_thousand_clients_that_do_not_read_end_neither_the_process_nor_a_connecti
     assert!(ready.contains("by=memory memory_limit=128MiB"), "{ready}");
     let before = resident(&coracle);
 
-    // The first half asks at once; the others are idle for a while, and then all ask together.
+    // The first half requests at once; the others are idle for a while, and then all request
+    // together.
     let mut clients = Vec::new();
     connect(&mut clients, CLIENTS / 2, &coracle, "flood");
     for client in &mut clients {
@@ -205,14 +204,14 @@ fn four_thousand_clients_that_do_not_read_end_neither_the_process_nor_a_connecti
         "{held} bytes are held"
     );
 
-    // Whoever begins to read gets every byte.
+    // A client that starts to read gets every byte.
     for client in clients.iter_mut().step_by(40) {
         read_flood(client, 300_000);
     }
     let metrics = scrape(coracle.admin);
     assert_eq!(open(&metrics), CLIENTS);
     let closed = metrics.sum_where("coracle_connections_closed_total", "entrypoint=\"flood\"");
-    assert_eq!(closed, 0.0, "none was cut");
+    assert_eq!(closed, 0.0, "a connection was cut");
     assert_below(LIMIT, &group);
 
     drop(clients);
@@ -220,7 +219,7 @@ fn four_thousand_clients_that_do_not_read_end_neither_the_process_nor_a_connecti
         (open(&scrape(coracle.admin)) == 0).then_some(())
     });
     assert_eq!(scrape(coracle.admin).sum("coracle_memory_held_bytes"), 0.0);
-    until("the memory is given back", || {
+    until("the memory is released", || {
         (resident(&coracle) < before + 6 * MIB).then_some(())
     });
     coracle.signal(rustix::process::Signal::TERM);
@@ -228,7 +227,7 @@ fn four_thousand_clients_that_do_not_read_end_neither_the_process_nor_a_connecti
 }
 
 #[test]
-fn four_thousand_uploads_to_a_server_that_does_not_read_end_nothing() {
+fn four_thousand_uploads_to_a_stalled_server_end_neither_process_nor_connection() {
     const CLIENTS: usize = 4000;
     const LIMIT: u64 = 128 * MIB;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -256,7 +255,7 @@ fn four_thousand_uploads_to_a_server_that_does_not_read_end_nothing() {
 }
 
 #[test]
-fn where_memory_is_the_limit_the_next_clients_wait_and_the_log_says_why() {
+fn clients_beyond_the_memory_limit_wait_and_the_log_says_why() {
     let Some(group) = MemoryGroup::new("small", 10 * MIB) else {
         return;
     };
@@ -286,7 +285,7 @@ fn where_memory_is_the_limit_the_next_clients_wait_and_the_log_says_why() {
 }
 
 #[test]
-fn memory_of_clients_that_did_not_read_is_given_back() {
+fn memory_of_clients_that_did_not_read_is_released() {
     const CLIENTS: usize = 600;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     raise_limit();
@@ -301,13 +300,13 @@ fn memory_of_clients_that_did_not_read_is_given_back() {
         let held = scrape(coracle.admin).sum("coracle_memory_held_bytes");
         (held > 8.0 * MIB as f64).then_some(())
     });
-    // Something that came last stays, above all that will be free.
+    // The latest bytes stay, above everything that will be freed.
     let mut last = TcpStream::connect(coracle.address("e")).unwrap();
     last.write_all(&Script::Hold.request(0)).unwrap();
     last.read_exact(&mut [0]).unwrap();
     assert!(resident(&coracle) > before + 8 * MIB);
     drop(clients);
-    until("the memory is given back", || {
+    until("the memory is released", || {
         (resident(&coracle) < before + 3 * MIB).then_some(())
     });
     assert_eq!(open(&scrape(coracle.admin)), 1);

@@ -1,5 +1,5 @@
-//! The readings of the process against what the kernel says elsewhere. One test alone: another one's descriptors would be
-//! counted too.
+//! Process metrics against what the kernel says elsewhere. The only test here, since another's
+//! descriptors would count too.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 use coracle::sys::process::Process;
 
 #[test]
-fn readings_agree_with_the_kernel() {
+fn process_metrics_agree_with_the_kernel() {
     let process = Process::open();
     let before = process.usage();
-    // The listing's own descriptor is in the listing.
+    // The listing includes its own descriptor.
     let listed = || std::fs::read_dir("/proc/self/fd").unwrap().count() as u64 - 1;
     assert_eq!(before.open_descriptors, Some(listed()));
 
@@ -45,7 +45,7 @@ fn readings_agree_with_the_kernel() {
 
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let age = now.unwrap().as_secs_f64() - before.started.unwrap().as_secs_f64();
-    // Just now, by the deadline of all tests (it is the only thing of theirs that is needed here).
+    // Just now, within the deadline of all tests (which is all this test needs from them).
     assert!((-2.0..180.0).contains(&age), "started {age} s ago");
 
     let spent = before.cpu.unwrap();

@@ -1,8 +1,8 @@
-//! Reloads under load: nobody is refused or reset, every count is right at every quiet point, and no text that is thrown at a running
-//! program leaves it half-way.
+//! Reloads under load: no client is refused or reset, every count is right at every quiet point,
+//! and no text leaves a running program half reloaded.
 //!
-//! `CORACLE_RELOADS=600` and `CORACLE_MUTATIONS=1000` ask for more than `cargo test` tries. `CORACLE_MUTATIONS_BY=watch` has the file
-//! watched, where it is a signal otherwise.
+//! `CORACLE_RELOADS=600` and `CORACLE_MUTATIONS=1000` raise what `cargo test` tries.
+//! `CORACLE_MUTATIONS_BY=watch` reloads by watching the file instead of by a signal.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,7 +20,7 @@ use coracle::config::{Config, Listen};
 use support::backend::{self, Script};
 use support::metrics::{Metrics, Scraper, balances, scrape};
 use support::process::{Coracle, binary};
-use support::rng::Rng;
+use support::rng::{self, Rng};
 use support::{kernel, lasting_address, until};
 
 fn asked(variable: &str, otherwise: usize) -> usize {
@@ -32,7 +32,7 @@ fn admin_table(admin: SocketAddr) -> String {
     format!("[admin]\nlisten = \"{admin}\"\nsocket = \"off\"\n")
 }
 
-/// One connection from its beginning to its end.
+/// Runs one connection from beginning to end.
 fn exchange(address: SocketAddr) {
     const BYTES: u64 = 1_000;
     let mut stream = TcpStream::connect(address).unwrap();
@@ -53,13 +53,13 @@ fn resident_bytes(pid: u32) -> u64 {
 }
 
 #[test]
-fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
+fn alternating_reloads_refuse_and_reset_no_client() {
     const WORKERS: usize = 8;
-    /// As many as 2,000 a second are within 100 ms.
+    /// Up to 2,000 a second would take 100 ms.
     const CONNECTIONS_PER_RELOAD: u64 = 200;
     const GROWTH_BYTES: u64 = 2 << 20;
     let reloads = asked("CORACLE_RELOADS", 40);
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let admin = lasting_address(&mut rng);
     let [shared, one, two] = [(); 3].map(|()| lasting_address(&mut rng));
     let servers = [(); 3].map(|()| backend::start());
@@ -80,7 +80,7 @@ fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
     ];
     let coracle = Coracle::start(&configs[0]);
     let before = coracle.settled_descriptors();
-    // The series of `one` and of some servers come and go; what is shared goes on.
+    // The series of `one` and of some servers come and go; what is shared continues.
     let scraper = Scraper::start_with(coracle.admin, |last, now| {
         balances(now);
         let label = "entrypoint=\"shared\"";
@@ -88,7 +88,7 @@ fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
             let [last, now] = [last, now].map(|it| it.sum_where(name, label));
             assert!(
                 now >= last,
-                "{name} of what stays went down from {last} to {now}"
+                "{name} of an unchanged entrypoint decreased from {last} to {now}"
             );
         }
     });
@@ -107,7 +107,7 @@ fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
         for n in 1..=reloads {
             let made_before = made.load(Ordering::Relaxed);
             assert!(coracle.reload(&configs[n % 2]));
-            until("connections in this configuration, too", || {
+            until("connections under this configuration too", || {
                 let more = made.load(Ordering::Relaxed) - made_before;
                 (more >= CONNECTIONS_PER_RELOAD).then_some(())
             });
@@ -122,7 +122,7 @@ fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
         made as f64 / seconds,
         scraper.stop()
     );
-    // Each was whole: `exchange` has seen to it. And the program says the same.
+    // `exchange` has checked each in full. The program agrees.
     until("the last one has left the set", || {
         (scrape(coracle.admin).sum("coracle_open_connections") == 0.0).then_some(())
     });
@@ -146,7 +146,7 @@ fn nobody_is_refused_or_reset_while_the_configuration_alternates() {
     );
 }
 
-/// A connection that the test holds, with the entrypoint where it came in and the service that it was for.
+/// A connection that the test holds, with its entrypoint and service.
 struct Held {
     _stream: TcpStream,
     entrypoint: String,
@@ -164,13 +164,14 @@ struct Random {
 }
 
 impl Random {
-    /// A configuration: each address belongs to one of the entrypoints or to none, each entrypoint leads to one of the services.
+    /// A configuration: each address belongs to at most one entrypoint, each entrypoint leads to
+    /// one service.
     fn config(&mut self) -> (String, Entrypoints) {
         let mut entrypoints = Entrypoints::new();
         for address in &self.addresses {
-            if self.rng.below(3) > 0 {
-                let name = format!("e{}", self.rng.below(4));
-                let service = format!("s{}", self.rng.below(3));
+            if self.rng.u64(..3) > 0 {
+                let name = format!("e{}", self.rng.u64(..4));
+                let service = format!("s{}", self.rng.u64(..3));
                 let entry = entrypoints.entry(name);
                 entry.or_insert((Vec::new(), service)).0.push(*address);
             }
@@ -184,14 +185,14 @@ impl Random {
             let listen = listen.join(", ");
             text +=
                 &format!("[entrypoints.{name}]\nlisten = [{listen}]\nservice = \"{service}\"\n");
-            if self.rng.below(2) == 0 {
-                text += &format!("idle_timeout = \"{}h\"\n", 1 + self.rng.below(3));
+            if self.rng.u64(..2) == 0 {
+                text += &format!("idle_timeout = \"{}h\"\n", 1 + self.rng.u64(..3));
             }
         }
         let used: BTreeSet<&String> = entrypoints.values().map(|(_, service)| service).collect();
         for service in used {
-            let first = self.rng.below(self.servers.len() as u64) as usize;
-            let n = 1 + self.rng.below(self.servers.len() as u64) as usize;
+            let first = self.rng.usize(..self.servers.len());
+            let n = 1 + self.rng.usize(..self.servers.len());
             let servers = self.servers.iter().cycle().skip(first).take(n);
             let servers: Vec<_> = servers.map(|it| format!("\"{it}\"")).collect();
             text += &format!("[services.{service}]\nservers = [{}]\n", servers.join(", "));
@@ -200,9 +201,9 @@ impl Random {
     }
 
     fn hold(&mut self, entrypoints: &Entrypoints) -> Held {
-        let n = self.rng.below(entrypoints.len() as u64) as usize;
+        let n = self.rng.usize(..entrypoints.len());
         let (name, (listen, service)) = entrypoints.iter().nth(n).unwrap();
-        let address = listen[self.rng.below(listen.len() as u64) as usize];
+        let address = listen[self.rng.usize(..listen.len())];
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
         stream.write_all(&Script::Hold.request(0)).unwrap();
@@ -216,10 +217,10 @@ impl Random {
 }
 
 #[test]
-fn every_count_is_right_whatever_is_reloaded_among_open_connections() {
+fn counts_stay_exact_through_random_reloads() {
     const ROUNDS: usize = 40;
     const CHANGES: u64 = 60;
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let mut random = Random {
         admin: lasting_address(&mut rng),
         addresses: (0..6).map(|_| lasting_address(&mut rng)).collect(),
@@ -230,9 +231,9 @@ fn every_count_is_right_whatever_is_reloaded_among_open_connections() {
     let coracle = Coracle::start(&text);
     let mut held: Vec<Held> = Vec::new();
     for round in 0..ROUNDS {
-        for _ in 0..random.rng.below(CHANGES) {
-            if random.rng.below(5) < 2 && !held.is_empty() {
-                let which = random.rng.below(held.len() as u64) as usize;
+        for _ in 0..random.rng.u64(..CHANGES) {
+            if random.rng.u64(..5) < 2 && !held.is_empty() {
+                let which = random.rng.usize(..held.len());
                 held.swap_remove(which);
             } else {
                 held.push(random.hold(&entrypoints));
@@ -247,7 +248,8 @@ fn every_count_is_right_whatever_is_reloaded_among_open_connections() {
     agree(&coracle, &random, &entrypoints, &held, ROUNDS);
 }
 
-/// Waits until the program counts what is held, by entrypoint and by service, has no other series, and agrees with the kernel.
+/// Waits until the program counts what is held, per entrypoint and service, has no other series,
+/// and agrees with the kernel.
 fn agree(
     coracle: &Coracle,
     random: &Random,
@@ -280,7 +282,7 @@ fn agree(
             (is_it(&open, &by_entrypoint) && is_it(&of_services, &by_service)).then_some(metrics)
         },
     );
-    // Each server's gauges are together what the kernel shows of connections to it.
+    // The gauges of each server together equal what the kernel shows of connections to it.
     let sockets = kernel::tcp_sockets();
     for server in &random.servers {
         let label = format!("server=\"{server}\"");
@@ -316,11 +318,11 @@ fn by(metrics: &Metrics, name: &str, label: &str) -> BTreeMap<String, f64> {
     sums
 }
 
-/// A change as a slip of the hand, a broken disk or a bad script makes it.
+/// A change as a typing slip, a broken disk or a bad script makes it.
 fn mutate(rng: &mut Rng, text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
-    for _ in 0..=rng.below(2) {
-        let at = rng.below(bytes.len().max(1) as u64) as usize;
+    for _ in 0..=rng.u64(..2) {
+        let at = rng.usize(..bytes.len().max(1));
         let line = |bytes: &[u8]| {
             let begin = bytes[..at]
                 .iter()
@@ -332,24 +334,24 @@ fn mutate(rng: &mut Rng, text: &str) -> String {
                 .map_or(bytes.len(), |i| at + i + 1);
             begin..end
         };
-        match rng.below(14) {
+        match rng.u64(..14) {
             0 => bytes.truncate(at),
-            1 => bytes[at] = rng.below(256) as u8,
+            1 => bytes[at] = rng.u8(..),
             2 => drop(bytes.remove(at)),
-            3 => bytes.insert(at, b"[]\"=#.\n1"[rng.below(8) as usize]),
+            3 => bytes.insert(at, b"[]\"=#.\n1"[rng.usize(..8)]),
             4 => drop(bytes.drain(line(&bytes))),
             5 => {
                 let copy = bytes[line(&bytes)].to_vec();
                 bytes.splice(at..at, copy);
             }
             6..=12 => {
-                // Another digit, so that many remain valid.
+                // Another digit, so that many mutations remain valid.
                 let digits: Vec<_> = (0..bytes.len())
                     .filter(|i| bytes[*i].is_ascii_digit())
                     .collect();
                 if !digits.is_empty() {
-                    let digit = digits[rng.below(digits.len() as u64) as usize];
-                    bytes[digit] = b'0' + rng.below(10) as u8;
+                    let digit = digits[rng.usize(..digits.len())];
+                    bytes[digit] = b'0' + rng.u8(..10);
                 }
             }
             _ => {
@@ -360,7 +362,7 @@ fn mutate(rng: &mut Rng, text: &str) -> String {
                     "\u{feff}",
                     "é",
                 ];
-                let word = word[rng.below(5) as usize].bytes();
+                let word = word[rng.usize(..5)].bytes();
                 bytes.splice(at..at, word);
             }
         }
@@ -371,7 +373,7 @@ fn mutate(rng: &mut Rng, text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The addresses of each entrypoint, as `audit --json` tells what a program listens on.
+/// The addresses of each entrypoint, as `audit --json` lists what a program listens on.
 fn listening(coracle: &Coracle) -> BTreeSet<(String, String)> {
     let audit = Command::new(binary())
         .args(["audit", "--json", "--admin", &coracle.admin.to_string()])
@@ -386,7 +388,7 @@ fn listening(coracle: &Coracle) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// The same of a configuration, as a program that starts with it would have it.
+/// The same for a configuration, as a program that starts with it would have it.
 fn expected(config: &Config) -> BTreeSet<(String, String)> {
     let mut all = BTreeSet::new();
     for entrypoint in &config.entrypoints {
@@ -402,14 +404,14 @@ fn expected(config: &Config) -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn mutated_configurations_come_into_force_whole_or_not_at_all() {
+fn mutated_configurations_apply_fully_or_not_at_all() {
     let mutations = asked("CORACLE_MUTATIONS", 100);
     let is_watched = std::env::var("CORACLE_MUTATIONS_BY").is_ok_and(|by| by == "watch");
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let admin = lasting_address(&mut rng);
     let directory = tempfile::tempdir().unwrap();
     let addresses: Vec<_> = (0..3).map(|_| lasting_address(&mut rng)).collect();
-    // Servers are sockets, so that no mutation makes a name that a resolver would be asked for.
+    // Servers are sockets, so that no mutation makes a name to resolve.
     let to = format!("unix:{}", directory.path().join("to.sock").display());
     let base = format!(
         "drain_timeout = \"5s\"\n\
@@ -423,7 +425,8 @@ fn mutated_configurations_come_into_force_whole_or_not_at_all() {
         addresses[2],
         directory.path().join("local.sock").display(),
     );
-    // In one line and before all that is mutated, so that the admin endpoint stays. (The harness looks for a table [admin].)
+    // In one line before everything that is mutated, so that the admin endpoint stays. (The harness
+    // looks for a table [admin].)
     let whole = |text: &str| {
         format!(
             "watch = {is_watched}\nadmin = {{ listen = \"{admin}\", socket = \"off\" }} # [admin]\n{text}"
@@ -446,9 +449,10 @@ fn mutated_configurations_come_into_force_whole_or_not_at_all() {
                 good += 1;
             }
             (true, Err(why)) => {
-                panic!("mutation {n} has mistakes and came into force: {why}\n{text}")
+                panic!("mutation {n} is invalid but took effect: {why}\n{text}")
             }
-            // What is right may still ask for what cannot be had, such as an address of another machine.
+            // A valid configuration may still need something unavailable, such as another machine's
+            // address.
             (false, _) => bad += 1,
         }
         assert_eq!(
@@ -465,9 +469,9 @@ fn mutated_configurations_come_into_force_whole_or_not_at_all() {
             "mutation {n}: {text}"
         );
     }
-    println!("{good} came into force, {bad} were refused");
+    println!("{good} took effect, {bad} were refused");
     assert!(good > 0 && bad > 0);
-    // And it is none the worse for it.
+    // The program still works normally.
     let loaded = match is_watched {
         true => coracle.reload_watched(&whole(&base)),
         false => coracle.reload(&whole(&base)),

@@ -1,6 +1,8 @@
-//! A soak: everything at once for a while, and at the end as many descriptors and as much memory as after the first part of it.
+//! A soak: everything at once for a while. Descriptors and memory at the end match those after the
+//! first part.
 //!
-//! How much work it is, is fixed, however long it takes; CORACLE_SOAK_CONNECTIONS asks for more of it, as `.ci/run` does.
+//! The amount of work is fixed, however long it takes; CORACLE_SOAK_CONNECTIONS raises it, as
+//! `.ci/run` does.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,19 +16,19 @@ use std::thread;
 use support::backend::{self, Script, pattern, reset_on_close};
 use support::metrics::{Scraper, scrape};
 use support::process::Coracle;
-use support::rng::Rng;
+use support::rng::{self, Rng};
 use support::until;
 
 const WORKERS: usize = 12;
 const LONG_BYTES: usize = 8 << 20;
-/// What the allocator may keep for itself beyond what it kept after the first part.
+/// What the allocator may keep beyond what it kept after the first part.
 const SLACK_BYTES: f64 = 512.0 * 1024.0;
 
 #[test]
-fn descriptors_and_memory_are_flat_at_the_end_of_a_soak() {
+fn descriptors_and_memory_stay_flat_over_a_soak() {
     let total: u64 =
         std::env::var("CORACLE_SOAK_CONNECTIONS").map_or(3_000, |n| n.parse().unwrap());
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let to = backend::start();
     let coracle = Coracle::start(&format!(
         "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\nidle_timeout = \"1h\"\n"
@@ -40,7 +42,7 @@ fn descriptors_and_memory_are_flat_at_the_end_of_a_soak() {
         let scraper = Scraper::start(coracle.admin);
         thread::scope(|scope| {
             for _ in 0..WORKERS {
-                let (mut rng, made, left) = (rng.split(), &made, &left);
+                let (mut rng, made, left) = (rng.fork(), &made, &left);
                 let take_one = |left: u64| left.checked_sub(1);
                 scope.spawn(move || {
                     while left
@@ -67,8 +69,8 @@ fn descriptors_and_memory_are_flat_at_the_end_of_a_soak() {
     );
 }
 
-/// Waits until all has ended and every descriptor is given back (idle pipes are kept for some seconds), and returns what memory of its
-/// own it has then: RssAnon, without what is mapped from files.
+/// Waits until everything has ended and every descriptor is released (idle pipes are kept for some
+/// seconds). Returns the memory of its own then: RssAnon, which excludes mapped files.
 fn rest(coracle: &Coracle, made: u64, descriptors: usize) -> f64 {
     until("all connections have ended", || {
         let metrics = scrape(coracle.admin);
@@ -76,7 +78,7 @@ fn rest(coracle: &Coracle, made: u64, descriptors: usize) -> f64 {
         let open = metrics.sum("coracle_open_connections");
         (opened == made as f64 && open == 0.0).then_some(())
     });
-    until("every descriptor is given back", || {
+    until("every descriptor is released", || {
         (coracle.settled_descriptors() <= descriptors).then_some(())
     });
     let status = std::fs::read_to_string(format!("/proc/{}/status", coracle.pid())).unwrap();
@@ -89,17 +91,17 @@ fn rest(coracle: &Coracle, made: u64, descriptors: usize) -> f64 {
 }
 
 fn live(address: SocketAddr, rng: &mut Rng) {
-    let n = rng.below(30_000) as usize;
+    let n = rng.usize(..30_000);
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
     let mut ask = |script: Script, n: usize| stream.write_all(&script.request(n as u64)).unwrap();
-    match rng.below(20) {
+    match rng.u64(..20) {
         // A long stream, which is spliced.
         0 => {
             ask(Script::SendAndClose, LONG_BYTES);
             assert_eq!(read_all(&mut stream), LONG_BYTES);
         }
-        // One that is cut in its middle.
+        // One that is cut in the middle.
         1 => {
             ask(Script::SendAndClose, LONG_BYTES);
             stream.read_exact(&mut vec![0; LONG_BYTES / 3]).unwrap();

@@ -1,5 +1,6 @@
-//! Several that start on one Unix path at the same moment. Alone in its process, since a process that another test forks would have the
-//! sockets until its exec, and a socket that somebody else has keeps its file.
+//! Several processes start on one Unix path at the same moment. The only test here: a process
+//! forked by another test would hold the sockets until its exec, and a socket that is held keeps
+//! its file.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,18 +12,18 @@ use std::thread;
 
 use coracle::net::{Listener, Reactor, UnixSocket};
 
-/// Rounds of as many starts at the same time.
+/// Rounds of that many simultaneous starts.
 const ROUNDS: usize = 1000;
 const RIVALS: usize = 4;
 
-/// Leaves a socket's file at `path` that nobody has any more.
+/// Leaves an abandoned socket file at `path`.
 fn abandon(path: &Path) {
     drop(UnixListener::bind(path).unwrap());
     assert!(path.exists());
 }
 
 #[test]
-fn of_many_that_find_the_same_abandoned_socket_one_replaces_it() {
+fn one_of_many_rivals_replaces_an_abandoned_socket() {
     let dir = tempfile::tempdir().unwrap();
     for round in 0..ROUNDS {
         let path = dir.path().join(format!("{round}.sock"));
@@ -49,7 +50,7 @@ fn of_many_that_find_the_same_abandoned_socket_one_replaces_it() {
             let ended = rivals.into_iter().map(|rival| rival.join().unwrap());
             ended.flatten().collect::<Vec<_>>()
         });
-        assert_eq!(winners, [true], "round {round}: who has it can be reached");
-        assert!(!path.exists(), "round {round}: its file is removed");
+        assert_eq!(winners, [true], "round {round}: its owner is unreachable");
+        assert!(!path.exists(), "round {round}: its file is left behind");
     }
 }

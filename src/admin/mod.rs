@@ -284,3 +284,22 @@ fn start_async_io() -> io::Result<()> {
         Err(_) => Err(io::Error::other("async-io cannot start its thread")),
     }
 }
+
+/// Entry points for the fuzz targets in `fuzz/`: what a client sends.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    use super::sockets::Access;
+    use super::{http, metrics};
+
+    /// Parses the head of a request for each kind of client. The length of the head, if it is whole.
+    pub fn request(bytes: &[u8]) -> [Option<usize>; 3] {
+        let kinds = [Access::Read, Access::Command, Access::Nothing];
+        kinds.map(|access| http::fuzz(bytes, access))
+    }
+
+    /// Chooses the format for an Accept header. True if that is OpenMetrics.
+    pub fn accept(header: &str) -> bool {
+        metrics::Format::choose(header) == metrics::Format::OpenMetrics
+    }
+}

@@ -1,11 +1,11 @@
-//! The admin endpoint's HTTP over raw sockets: each status, and where one request ends and the next begins.
+//! The admin endpoint's HTTP over raw sockets: each status, and where requests begin and end.
 use std::net::Shutdown;
 
 use crate::support::admin::{Admin, PATIENT};
 use crate::support::http::{Client, get, http};
 
 #[test]
-fn each_path_has_its_answer() {
+fn each_path_has_its_response() {
     let admin = Admin::start(PATIENT);
     let cases = [
         ("/", 200, "text/plain; charset=utf-8", "/metrics"),
@@ -47,7 +47,7 @@ fn each_path_has_its_answer() {
 }
 
 #[test]
-fn draining_is_not_ready_but_alive() {
+fn draining_is_healthy_but_not_ready() {
     let admin = Admin::start(PATIENT);
     admin.with(|world| world.shared.start_draining());
     let (status, _, body) = get(admin.address, "/readyz");
@@ -56,12 +56,12 @@ fn draining_is_not_ready_but_alive() {
 }
 
 #[test]
-fn head_has_the_headers_of_get_and_no_body() {
+fn head_returns_the_headers_of_get_without_a_body() {
     let admin = Admin::start(PATIENT);
     for (path, status) in [("/healthz", 200), ("/metrics", 200), ("/nothing", 404)] {
         let mut client = Client::connect(admin.address);
         let request = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        // The second answer follows the first at once, or it is not understood.
+        // The second response follows the first directly, or the client misreads it.
         client.send(request.repeat(2));
         let first = client.answer_to_head();
         let second = client.answer_to_head();
@@ -69,7 +69,7 @@ fn head_has_the_headers_of_get_and_no_body() {
         let (_, headers, body) = get(admin.address, path);
         let length = first.headers.value("content-length").unwrap();
         if path == "/metrics" {
-            // Its length is the moment's.
+            // Its length changes with each scrape.
             assert!(length.parse::<usize>().unwrap() > 1000);
         } else {
             assert_eq!(length, body.len().to_string(), "{path}");
@@ -80,7 +80,7 @@ fn head_has_the_headers_of_get_and_no_body() {
 }
 
 #[test]
-fn other_methods_are_not_allowed_and_leave_the_connection_usable() {
+fn other_methods_are_refused_and_keep_the_connection_open() {
     let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
     for request in [
@@ -105,7 +105,7 @@ fn other_methods_are_not_allowed_and_leave_the_connection_usable() {
 }
 
 #[test]
-fn what_cannot_be_framed_is_refused_and_ends_the_connection_in_order() {
+fn unframeable_request_is_refused_and_closes_the_connection_cleanly() {
     let admin = Admin::start(PATIENT);
     let long = "x".repeat(9000);
     let many = "x: y\r\n".repeat(65);
@@ -156,7 +156,8 @@ fn what_cannot_be_framed_is_refused_and_ends_the_connection_in_order() {
     ];
     for (status, request) in after_host.chain(whole) {
         let mut client = Client::connect(admin.address);
-        // More than will be read: a close with unread bytes would be a reset, and the answer lost.
+        // More than the endpoint reads: closing with unread bytes would reset the connection and
+        // lose the response.
         client.send(request.as_bytes());
         client.send("y".repeat(20_000));
         let answer = client.answer();
@@ -168,7 +169,7 @@ fn what_cannot_be_framed_is_refused_and_ends_the_connection_in_order() {
 }
 
 #[test]
-fn bodies_are_thrown_away_up_to_their_limit() {
+fn bodies_are_discarded_up_to_the_limit() {
     let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
     let body = "z".repeat(8192);
@@ -177,7 +178,8 @@ fn bodies_are_thrown_away_up_to_their_limit() {
     ));
     assert_eq!(client.answer().body, "ok\n");
     assert_eq!(client.get("/readyz").body, "ready\n");
-    // Who waits for a 100 is answered at once, and the connection ends since the body may follow or not.
+    // A client that waits for a 100 gets its final response at once. The connection closes, since
+    // the body may or may not follow.
     client.send(
         "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
     );
@@ -189,7 +191,7 @@ fn bodies_are_thrown_away_up_to_their_limit() {
 }
 
 #[test]
-fn the_longest_head_is_served() {
+fn longest_head_is_served() {
     let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
     let rest = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nx: \r\n\r\n".len();
@@ -229,7 +231,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_request_may_come_byte_by_byte() {
+fn request_may_arrive_byte_by_byte() {
     let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
     let request = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabcGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -241,7 +243,7 @@ fn a_request_may_come_byte_by_byte() {
 }
 
 #[test]
-fn the_connection_ends_where_the_client_says_so() {
+fn connection_closes_when_the_client_asks() {
     let admin = Admin::start(PATIENT);
     let ends = |request: &str| {
         let mut client = Client::connect(admin.address);
@@ -268,7 +270,7 @@ fn the_connection_ends_where_the_client_says_so() {
 }
 
 #[test]
-fn a_half_closed_client_gets_its_answers() {
+fn half_closed_client_receives_its_responses() {
     let admin = Admin::start(PATIENT);
     let mut client = Client::connect(admin.address);
     client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3));

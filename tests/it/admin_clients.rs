@@ -1,4 +1,4 @@
-//! The admin endpoint's bounds: on time, on clients, on what one client can do to the others.
+//! The admin endpoint's limits: on time, on clients, and on what one client can do to others.
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use crate::support::http::{Client, get, http};
 const SHORT: Duration = Duration::from_millis(200);
 
 #[test]
-fn an_unfinished_request_is_told_so_and_an_idle_connection_is_not() {
+fn unfinished_request_times_out_with_408_and_idle_connection_closes_silently() {
     let limits = ClientLimits {
         request: SHORT,
         ..PATIENT
@@ -39,8 +39,8 @@ fn an_unfinished_request_is_told_so_and_an_idle_connection_is_not() {
     };
     let admin = Admin::start(limits);
     let mut never_said_anything = Client::connect(admin.address);
-    // Where this thread stalls for longer than the limit, it comes too late with its request, and tries again.
-    let answer = support::until("an answer to a request that is in time", || {
+    // If this thread stalls beyond the limit, its request is late and it tries again.
+    let answer = support::until("a response to a request within its time", || {
         let mut stream = TcpStream::connect(admin.address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream
@@ -56,17 +56,17 @@ fn an_unfinished_request_is_told_so_and_an_idle_connection_is_not() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_dropped() {
+fn client_that_does_not_read_is_dropped() {
     let limits = ClientLimits {
         clients: 1,
         answer: SHORT,
         ..PATIENT
     };
-    // One answer is more than the kernel's buffers take.
+    // One response exceeds the kernel's buffers.
     let names = (0..2000).map(|n| format!("entrypoint-{n}")).collect();
     let admin = Admin::with_entrypoints(limits, names);
     let mut client = ask_and_stop(&admin);
-    // Somebody else gets its place without its having read anything.
+    // Another client takes its place before it has read anything.
     assert_eq!(get(admin.address, "/healthz").0, 200);
     let head = client.answer_to_head();
     let length: usize = head
@@ -82,8 +82,8 @@ fn a_client_that_does_not_read_is_dropped() {
 }
 
 #[test]
-fn clients_that_send_one_byte_and_stop_keep_nobody_out() {
-    // No limit of time ends them.
+fn clients_that_stall_after_one_byte_do_not_lock_out_others() {
+    // No time limit ends them.
     let admin = Admin::start(PATIENT);
     let stopped: Vec<_> = (0..200)
         .map(|_| {
@@ -99,7 +99,7 @@ fn clients_that_send_one_byte_and_stop_keep_nobody_out() {
 }
 
 #[test]
-fn one_unfinished_request_gives_way_to_the_next_client_and_the_others_are_answered() {
+fn one_unfinished_request_yields_to_the_next_client_and_the_rest_are_served() {
     let admin = Admin::start(PATIENT);
     let mut unfinished: Vec<_> = (0..PATIENT.clients)
         .map(|_| {
@@ -124,7 +124,7 @@ fn one_unfinished_request_gives_way_to_the_next_client_and_the_others_are_answer
     assert_eq!(ended, 1);
 }
 
-/// A client that asks for an answer that is more than the kernel's buffers take, and does not read it.
+/// A client that requests a response larger than the kernel's buffers and does not read it.
 fn ask_and_stop(admin: &Admin) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -135,7 +135,7 @@ fn ask_and_stop(admin: &Admin) -> Client {
 }
 
 #[test]
-fn clients_that_do_not_read_give_way_and_leave_the_room_for_the_next_answer() {
+fn clients_that_do_not_read_yield_their_memory_to_the_next_response() {
     let limits = ClientLimits {
         clients: 2,
         patience: SHORT,
@@ -143,7 +143,7 @@ fn clients_that_do_not_read_give_way_and_leave_the_room_for_the_next_answer() {
     };
     let names = (0..2000).map(|n| format!("entrypoint-{n}")).collect();
     let admin = Admin::with_entrypoints(limits, names);
-    // The second may share the answer of the first, or wait until it has been read.
+    // The second may share the first's response, or wait until that has been read.
     let _stopped = [ask_and_stop(&admin), ask_and_stop(&admin)];
     for _ in 0..3 {
         assert_eq!(get(admin.address, "/healthz").0, 200);
@@ -155,8 +155,8 @@ fn clients_that_do_not_read_give_way_and_leave_the_room_for_the_next_answer() {
     let names = (0..2000).map(|n| format!("entrypoint-{n}")).collect();
     let admin = Admin::with_entrypoints(limits, names);
     let _stopped: Vec<_> = (0..8).map(|_| ask_and_stop(&admin)).collect();
-    // Whoever waits for its own answer has the time that the others' reading takes.
-    let answer = support::until("an answer that is read in time", || {
+    // A client that waits for its own response has as long as the others take to read.
+    let answer = support::until("a response read within its time", || {
         let mut stream = TcpStream::connect(admin.address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let request = b"GET /metrics HTTP/1.0\r\n\r\n";
@@ -169,13 +169,13 @@ fn clients_that_do_not_read_give_way_and_leave_the_room_for_the_next_answer() {
 }
 
 #[test]
-fn those_who_ask_at_the_same_time_share_one_scrape() {
+fn concurrent_requests_share_one_scrape() {
     const ASKERS: usize = 16;
     let admin = Admin::start(PATIENT);
     let mut clients: Vec<_> = (0..ASKERS)
         .map(|_| Client::connect(admin.address))
         .collect();
-    // Each look at the state is another one.
+    // Each snapshot of the state differs.
     admin.with(|world| {
         let entrypoint = world.entrypoints[0].clone();
         let counting = async move {
@@ -186,7 +186,7 @@ fn those_who_ask_at_the_same_time_share_one_scrape() {
         };
         world.executor.spawn(counting).detach();
     });
-    support::until("a scrape that all askers share", || {
+    support::until("a scrape shared by all requests", || {
         for client in &mut clients {
             client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
         }
@@ -196,13 +196,13 @@ fn those_who_ask_at_the_same_time_share_one_scrape() {
             .collect();
         (bodies.len() == 1).then_some(())
     });
-    // And whoever asks after another has its answer gets a later look.
+    // A request after another's response gets a later snapshot.
     let first = clients[0].get("/metrics").body;
     assert_ne!(clients[1].get("/metrics").body, first);
 }
 
 #[test]
-fn a_loop_that_hangs_is_told_of_and_does_not_hang_the_endpoint() {
+fn hung_loop_is_reported_and_does_not_hang_the_endpoint() {
     let limits = ClientLimits {
         silence: SHORT,
         answer: SHORT,
@@ -233,7 +233,7 @@ fn a_loop_that_hangs_is_told_of_and_does_not_hang_the_endpoint() {
 }
 
 #[test]
-fn a_name_that_a_web_page_could_have_is_not_answered() {
+fn host_of_a_web_page_is_refused() {
     let admin = Admin::start(PATIENT);
     let status = |request: &str| {
         let (status, _, body) = http(admin.address, request);
@@ -269,7 +269,7 @@ fn a_name_that_a_web_page_could_have_is_not_answered() {
 }
 
 #[test]
-fn idle_clients_make_room_one_for_one() {
+fn idle_clients_make_room_one_at_a_time() {
     let admin = Admin::start(PATIENT);
     let mut idle: Vec<_> = (0..PATIENT.clients)
         .map(|_| {
@@ -281,7 +281,7 @@ fn idle_clients_make_room_one_for_one() {
     admin.settle();
     let mut next = Client::connect(admin.address);
     assert_eq!(next.get("/healthz").status, 200);
-    // The one that was idle for the longest has gone; the others are still served.
+    // The longest idle client is gone; the others are still served.
     idle.remove(0).expect_end();
     for client in &mut idle {
         assert_eq!(client.get("/healthz").status, 200);
@@ -289,7 +289,7 @@ fn idle_clients_make_room_one_for_one() {
 }
 
 #[test]
-fn dropping_the_endpoint_ends_its_clients() {
+fn dropping_the_endpoint_disconnects_its_clients() {
     let admin = Admin::start(PATIENT);
     let mut idle = Client::connect(admin.address);
     assert_eq!(idle.get("/").status, 200);
@@ -298,7 +298,7 @@ fn dropping_the_endpoint_ends_its_clients() {
     busy.send("GET");
     admin.with(|world| drop(world.endpoint.take()));
     idle.expect_end();
-    // What it had sent may have been read or not.
+    // What it sent may or may not have been read.
     let end = busy.stream().read(&mut [0]);
     assert!(matches!(end, Ok(0)) || end.is_err_and(|e| e.kind() == ErrorKind::ConnectionReset));
     let refused = || TcpStream::connect_timeout(&admin.address, DEADLINE).err();

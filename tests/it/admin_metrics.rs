@@ -1,4 +1,4 @@
-//! What `/metrics` says of a state made by hand, in both formats.
+//! What `/metrics` reports for a hand-made state, in both formats.
 use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const OPENMETRICS: &str = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: a
     application/openmetrics-text;version=0.0.1;q=0.75\r\nAccept: text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n\r\n";
 
 #[test]
-fn every_series_is_there_from_the_start_at_zero() {
+fn every_series_exists_at_zero_from_the_start() {
     let admin = Admin::start(PATIENT);
     let series = scrape(admin.address);
     for entrypoint in ["ssh", "web"] {
@@ -56,7 +56,7 @@ fn every_series_is_there_from_the_start_at_zero() {
 }
 
 #[test]
-fn the_gauge_is_the_set_and_opened_less_closed() {
+fn gauge_equals_the_set_and_opened_minus_closed() {
     let admin = Admin::start(PATIENT);
     let check = |open: [f64; 2], at: [f64; 2]| {
         let (_, _, body) = http(admin.address, OPENMETRICS);
@@ -121,7 +121,7 @@ fn the_gauge_is_the_set_and_opened_less_closed() {
 }
 
 #[test]
-fn openmetrics_says_the_same_as_text() {
+fn openmetrics_and_text_agree() {
     let admin = Admin::with_entrypoints(
         PATIENT,
         vec!["a \"quoted\" \\ name\nof two lines".into(), "größe".into()],
@@ -138,7 +138,7 @@ fn openmetrics_says_the_same_as_text() {
         Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
     );
     let strict = openmetrics::parse(&body).unwrap();
-    // Bounds are written with a point there; what the process needs changes from moment to moment.
+    // OpenMetrics writes bounds with a decimal point; process metrics change between scrapes.
     let plain = |key: &String| key.replace(".0\"}", "\"}");
     let constant = |key: &String| !key.starts_with("process_");
     let of_text: Vec<_> = Metrics::parse(&text)
@@ -153,7 +153,7 @@ fn openmetrics_says_the_same_as_text() {
 }
 
 #[test]
-fn promtool_finds_nothing_to_complain_about() {
+fn promtool_accepts_the_output() {
     let admin = Admin::start(PATIENT);
     admin.with(|world| {
         world.insert(0);

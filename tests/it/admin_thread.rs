@@ -1,4 +1,4 @@
-//! The admin endpoint's thread: it is there from the start, is the only one that serves, and costs a bounded amount of memory.
+//! The admin endpoint's thread: it exists from the start, serves alone, and uses bounded memory.
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -23,7 +23,7 @@ fn config(servers: usize) -> String {
     )
 }
 
-/// The threads of the process, by their names.
+/// The names of the process's threads.
 fn threads(coracle: &Coracle) -> BTreeMap<String, String> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", coracle.pid())).unwrap();
     let name = |path: std::path::PathBuf| std::fs::read_to_string(path.join("comm")).ok();
@@ -37,9 +37,9 @@ fn threads(coracle: &Coracle) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn no_thread_is_made_after_the_start_and_the_endpoints_own_gives_way() {
+fn no_thread_starts_after_startup_and_the_admin_thread_is_nice() {
     let coracle = Coracle::start(&config(1));
-    // A new thread has its name a moment later, and one that was only tried is still seen for a moment.
+    // A new thread takes its name a moment later, and a probe thread may still be visible.
     let at_start = until("the threads have their names", || {
         let threads = threads(&coracle);
         let named = |name: &str| threads.values().filter(|it| *it == name).count();
@@ -57,7 +57,7 @@ fn no_thread_is_made_after_the_start_and_the_endpoints_own_gives_way() {
     assert_eq!(threads(&coracle), at_start);
     let stat =
         |id: &str| std::fs::read_to_string(format!("/proc/{}/task/{id}/stat", coracle.pid()));
-    // The nice value is the 19th field, the 17th after the name (proc_pid_stat(5)).
+    // The nice value is field 19, the 17th after the name (proc_pid_stat(5)).
     let nice = |id: &str| -> i32 {
         let stat = stat(id).unwrap();
         let fields = stat.rsplit(')').next().unwrap();
@@ -68,7 +68,7 @@ fn no_thread_is_made_after_the_start_and_the_endpoints_own_gives_way() {
 }
 
 #[test]
-fn names_in_the_configuration_are_answered_to() {
+fn configured_hosts_are_served() {
     let coracle = Coracle::start(&config(1));
     let status = |host: &str| {
         let request = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -79,13 +79,14 @@ fn names_in_the_configuration_are_answered_to() {
 }
 
 #[test]
-fn where_no_thread_can_be_had_the_start_fails_with_one_line() {
+fn startup_without_threads_fails_with_one_line() {
     if !support::has_tool("strace") {
         return;
     }
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     file.write_all(config(1).as_bytes()).unwrap();
-    // The first threads are the log's and others that are not the endpoint's own; each of them may be the one that fails.
+    // The first threads belong to the log and others, not the endpoint; any of them may be the one
+    // that fails.
     for nth in 1..=5 {
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=clone,clone3"]);
@@ -132,7 +133,7 @@ fn where_no_thread_can_be_had_the_start_fails_with_one_line() {
 }
 
 #[test]
-fn an_event_that_async_io_loses_does_not_silence_the_endpoint() {
+fn event_lost_by_async_io_does_not_silence_the_endpoint() {
     if !support::has_tool("strace") {
         return;
     }
@@ -144,7 +145,8 @@ fn an_event_that_async_io_loses_does_not_silence_the_endpoint() {
         .iter()
         .find(|(_, name)| *name == "async-io")
         .expect("async-io's thread");
-    // It sleeps in epoll_wait. What it does next is to re-arm its eventfd; that fails, and it throws away what it has just heard.
+    // It sleeps in epoll_wait. Next it re-arms its eventfd; that fails, and it discards the event
+    // it just received.
     let mut strace = Command::new("strace")
         .args(["-p", id, "-o", "/dev/null", "-e", "trace=epoll_ctl"])
         .args(["-e", "inject=epoll_ctl:error=ENOMEM:when=1"])
@@ -156,7 +158,7 @@ fn an_event_that_async_io_loses_does_not_silence_the_endpoint() {
     assert!(attached.contains("attached"), "{attached}");
     assert_eq!(client.get("/healthz").status, 200);
     assert_eq!(client.get("/metrics").status, 200);
-    // Whoever comes now is served too.
+    // Later clients are served too.
     assert_eq!(get(coracle.admin, "/audit").0, 200);
     let pid = rustix::process::Pid::from_child(&strace);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -165,7 +167,7 @@ fn an_event_that_async_io_loses_does_not_silence_the_endpoint() {
 }
 
 #[test]
-fn thirty_two_who_ask_for_the_largest_answers_cost_little_memory() {
+fn thirty_two_concurrent_largest_responses_cost_little_memory() {
     const ASKERS: usize = 32;
     const ROUNDS: usize = 3;
     const MOST_BYTES: u64 = 4 << 20;
@@ -191,7 +193,7 @@ fn thirty_two_who_ask_for_the_largest_answers_cost_little_memory() {
         "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n\r\n";
     let text = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let audit = "GET /audit HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    // What the kernel may reset this way is the mark of VmHWM (proc(5)).
+    // The high-water mark VmHWM can be reset this way (proc(5)).
     let clear = format!("/proc/{}/clear_refs", coracle.pid());
     std::fs::write(clear, "5").unwrap();
     let before = status("VmHWM:");

@@ -1,4 +1,5 @@
-//! The kernel agrees: its count beside the set's for every kind of entrypoint, and a broken set is found out.
+//! The kernel agrees: its count matches the set for every kind of entrypoint, and a broken set is
+//! detected.
 
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Read, Write};
@@ -32,7 +33,7 @@ fn of(metrics: &Metrics, name: &str, entrypoint: &str) -> f64 {
     metrics.sum_where(name, &format!("entrypoint=\"{entrypoint}\""))
 }
 
-/// Scrapes until a reading of the kernel's table says this number, and returns the scrape.
+/// Scrapes until a reading of the kernel's table has this count. Returns that scrape.
 fn until_kernel_counts(admin: SocketAddr, entrypoint: &str, n: f64) -> Metrics {
     until(&format!("the kernel counts {n} on {entrypoint}"), || {
         let metrics = scrape(admin);
@@ -64,7 +65,7 @@ fn kernel_and_set_agree_for_every_kind_of_entrypoint() {
          [entrypoints.unix]\nlisten = \"unix:{}\"\nto = \"{to}\"\n",
         path.display()
     ));
-    // A neighbour on another port, whose connections are none of ours.
+    // A neighbour on another port, whose connections must not count.
     let neighbour = Coracle::start(&format!(
         "[entrypoints.n]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
     ));
@@ -106,7 +107,7 @@ fn kernel_and_set_agree_for_every_kind_of_entrypoint() {
     assert!(!shown.contains('!'), "{shown}");
 }
 
-/// Starts a coracle whose kernel tells it by sock_diag, and one whose has no netlink, which reads /proc/net instead.
+/// Starts one coracle that reads sock_diag and one without netlink, which reads `/proc/net`.
 fn by_each_source(config: &str, check: impl Fn(&Coracle)) {
     check(&Coracle::start(config));
     if support::has_tool("python3") {
@@ -119,9 +120,9 @@ fn by_each_source(config: &str, check: impl Fn(&Coracle)) {
 }
 
 #[test]
-fn two_entrypoints_that_share_a_port_by_family_each_count_their_own_sockets() {
+fn entrypoints_sharing_a_port_across_families_count_their_own_sockets() {
     let to = backend::start();
-    let port = support::lasting_address(&mut support::rng::Rng::from_env()).port();
+    let port = support::lasting_address(&mut support::rng::from_env()).port();
     let config = format!(
         "[entrypoints.four]\nlisten = \"0.0.0.0:{port}\"\nto = \"{to}\"\n\
          [entrypoints.six]\nlisten = \"[::]:{port}\"\nto = \"{to}\"\n"
@@ -142,7 +143,7 @@ fn two_entrypoints_that_share_a_port_by_family_each_count_their_own_sockets() {
     });
 }
 
-/// A server that has answered and finished, and reads no more than it is told to.
+/// A server that has answered and finished, and reads only on request.
 struct Stalled {
     address: SocketAddr,
     stream: std::sync::mpsc::Receiver<TcpStream>,
@@ -164,7 +165,8 @@ impl Stalled {
     }
 }
 
-/// Whether the kernel remembers, at the end `local`, a connection from `peer` whose socket it no longer shows (TIME_WAIT).
+/// Whether the kernel holds a TIME_WAIT entry, at the end `local`, for a connection from `peer`
+/// whose socket is gone.
 fn is_in_time_wait(local: SocketAddr, peer: SocketAddr) -> bool {
     let [local, peer] = [local, peer].map(|address| format!(":{:04X}", address.port()));
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -175,7 +177,7 @@ fn is_in_time_wait(local: SocketAddr, peer: SocketAddr) -> bool {
 }
 
 #[test]
-fn a_connection_that_both_sides_have_finished_and_that_still_has_bytes_to_pass_on_is_no_mismatch() {
+fn finished_connection_with_bytes_in_flight_raises_no_mismatch() {
     const STEP: usize = 64 * 1024;
     let stalled = Stalled::start();
     let config = format!(
@@ -186,7 +188,7 @@ fn a_connection_that_both_sides_have_finished_and_that_still_has_bytes_to_pass_o
         loop {
             let mut client = TcpStream::connect(coracle.address("e")).unwrap();
             let peer = client.local_addr().unwrap();
-            // All that the kernel and coracle take while the server does not read.
+            // As much as the kernel and coracle accept while the server does not read.
             client.set_nonblocking(true).unwrap();
             let (mut sent, mut refused) = (0, 0);
             while refused < 40 {
@@ -203,20 +205,20 @@ fn a_connection_that_both_sides_have_finished_and_that_still_has_bytes_to_pass_o
             client.read_exact(&mut [0]).unwrap();
             assert_eq!(client.read(&mut [0]).unwrap(), 0);
             client.shutdown(Shutdown::Write).unwrap();
-            // The server reads until the client's end has come through to coracle, and no further.
+            // The server reads until the client's FIN reaches coracle, and no further.
             let mut server = stalled.stream.recv().unwrap();
             let mut received = 0;
             while !is_in_time_wait(coracle.address("e"), peer) {
-                // Looking is dear where the machine has many sockets.
+                // Looking is expensive on a machine with many sockets.
                 server.read_exact(&mut [0; STEP]).unwrap();
                 received += STEP;
-                assert!(received < sent, "all has passed before the end came");
+                assert!(received < sent, "everything passed before the FIN");
             }
             let metrics = scrape(coracle.admin);
             let output = audit(coracle.admin, &["--json"]);
             let is_open = of(&scrape(coracle.admin), "coracle_open_connections", "e") == 1.0;
             if !is_open {
-                // The last step has let all of it pass, before or between these looks. Another
+                // The last step passed everything, before or between these looks. Another
                 // connection may stop at a better place.
                 continue;
             }
@@ -236,11 +238,11 @@ fn a_connection_that_both_sides_have_finished_and_that_still_has_bytes_to_pass_o
 }
 
 #[test]
-fn what_the_kernel_remembers_of_a_connection_hides_no_leaked_entry() {
+fn time_wait_does_not_hide_a_leaked_entry() {
     let proxy = InProcess::start(true);
     let mut client = TcpStream::connect(proxy.address).unwrap();
     let peer = client.local_addr().unwrap();
-    // The server finishes first, so that it is coracle's side that the kernel remembers.
+    // The server finishes first, so that coracle's side enters TIME_WAIT.
     client.write_all(&Script::HoldFinished.request(0)).unwrap();
     client.read_to_end(&mut Vec::new()).unwrap();
     drop(client);
@@ -252,13 +254,13 @@ fn what_the_kernel_remembers_of_a_connection_hides_no_leaked_entry() {
 }
 
 #[test]
-fn only_this_process_counts_where_two_listen_on_one_port() {
+fn only_own_sockets_count_when_two_processes_share_a_port() {
     let to = backend::start();
-    let listen = support::lasting_address(&mut support::rng::Rng::from_env());
+    let listen = support::lasting_address(&mut support::rng::from_env());
     let config =
         format!("[entrypoints.e]\nlisten = \"{listen}\"\nreuse_port = true\nto = \"{to}\"\n");
     let coracles = [Coracle::start(&config), Coracle::start(&config)];
-    // The kernel deals them out between the two.
+    // The kernel distributes them between the two.
     let _held: Vec<_> = (0..40).map(|_| held(listen)).collect();
     let shares = coracles.each_ref().map(|coracle| {
         let share = of(&scrape(coracle.admin), "coracle_open_connections", "e");
@@ -272,7 +274,7 @@ fn only_this_process_counts_where_two_listen_on_one_port() {
 }
 
 #[test]
-fn what_is_not_accepted_yet_is_the_backlog_and_no_mismatch() {
+fn backlog_raises_no_mismatch() {
     let to = backend::start();
     let coracle = Coracle::start_with(&support::process::Start {
         config: &format!("[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"),
@@ -296,7 +298,7 @@ fn what_is_not_accepted_yet_is_the_backlog_and_no_mismatch() {
 }
 
 #[test]
-fn an_entry_that_is_leaked_is_found_out() {
+fn leaked_entry_is_detected() {
     let proxy = InProcess::start(true);
     drop(held(proxy.address));
     let metrics = until_mismatch(proxy.admin, -1.0);
@@ -313,10 +315,10 @@ fn an_entry_that_is_leaked_is_found_out() {
 }
 
 #[test]
-fn an_entry_that_left_while_its_socket_lives_is_found_out() {
+fn entry_that_left_before_its_socket_is_detected() {
     let proxy = InProcess::start(false);
     let client = held(proxy.address);
-    // A second descriptor of the accepted socket: when the entry leaves, the socket stays.
+    // A second descriptor of the accepted socket: the socket outlives the entry.
     let kept = accepted_socket(&client);
     let peer = client.local_addr().unwrap().to_string();
     drop(client);
@@ -340,7 +342,7 @@ fn until_mismatch(admin: SocketAddr, n: f64) -> Metrics {
 }
 
 #[test]
-fn both_sources_tell_the_same() {
+fn both_sources_agree() {
     let listener = TcpListener::bind("[::]:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut clients = Vec::new();
@@ -372,7 +374,7 @@ fn both_sources_tell_the_same() {
 }
 
 #[test]
-fn a_unix_path_that_is_not_utf_8_does_not_keep_the_table_from_being_read() {
+fn non_utf8_unix_path_does_not_break_reading_the_table() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(OsStr::from_bytes(b"caf\xe9 \xff.sock"));
     let listener = UnixListener::bind(&path).unwrap();
@@ -391,7 +393,7 @@ fn a_unix_path_that_is_not_utf_8_does_not_keep_the_table_from_being_read() {
 }
 
 #[test]
-fn audit_says_plainly_when_nobody_or_somebody_else_answers() {
+fn audit_reports_an_absent_or_foreign_endpoint() {
     let refusing = backend::bound_but_not_listening();
     let closed = refusing.local_addr().unwrap().as_socket().unwrap();
     let output = audit(closed, &[]);
@@ -420,7 +422,7 @@ fn audit_says_plainly_when_nobody_or_somebody_else_answers() {
 }
 
 #[test]
-fn audit_watch_repeats_until_it_is_told_to_stop_and_sums_up() {
+fn audit_watch_repeats_until_stopped_and_sums_up() {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;
     let to = backend::start();

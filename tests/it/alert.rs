@@ -1,4 +1,4 @@
-//! The alert rule for a mismatch fires in a real Prometheus when the set is broken, and does not when it is whole.
+//! The mismatch alert fires in a real Prometheus for a broken set, and only then.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ fn held(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// The shipped rules, with seconds in the place of minutes.
+/// The shipped rules, with seconds instead of minutes.
 fn rules() -> String {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -39,11 +39,11 @@ fn rules() -> String {
 }
 
 #[test]
-fn the_mismatch_alert_fires_for_a_broken_set_and_not_for_a_whole_one() {
+fn mismatch_alert_fires_only_for_a_broken_set() {
     if !support::has_tool("prometheus") {
         return;
     }
-    // One that leaks entries, one of which an entry leaves early, and one that is as it should be.
+    // One that leaks entries, one where an entry leaves early, and one that is intact.
     let proxies = [true, false, false].map(InProcess::start);
     let rules = rules();
     let [of_leaking, of_early, of_whole] = proxies

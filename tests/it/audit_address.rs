@@ -1,4 +1,4 @@
-//! Where `coracle audit` asks: by number, by name, over a Unix socket, and for no longer than it says.
+//! Where `coracle audit` connects: by number, by name and over a Unix socket, with a time limit.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -20,8 +20,8 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn an_audit_goes_to_a_name_to_all_interfaces_and_over_a_unix_socket() {
-    let admin = support::lasting_address(&mut support::rng::Rng::from_env());
+fn audit_reaches_a_name_all_interfaces_and_a_unix_socket() {
+    let admin = support::lasting_address(&mut support::rng::from_env());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("admin.sock");
     let port = admin.port();
@@ -46,7 +46,7 @@ fn an_audit_goes_to_a_name_to_all_interfaces_and_over_a_unix_socket() {
 }
 
 #[test]
-fn an_address_that_cannot_be_asked_is_refused_in_words() {
+fn unusable_admin_address_is_explained() {
     let dir = tempfile::tempdir().unwrap();
     let nowhere = format!("unix:{}", dir.path().join("none").display());
     for (admin, why) in [
@@ -68,8 +68,8 @@ fn an_address_that_cannot_be_asked_is_refused_in_words() {
 }
 
 #[test]
-fn whoever_never_answers_is_given_up() {
-    // One that takes no connection, and one that never ends its answer.
+fn audit_gives_up_on_an_endpoint_that_never_answers() {
+    // One accepts no connection, the other never ends its response.
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("full.sock");
     let full = UnixListener::bind(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Traefik's names: there on request only, and the same numbers as coracle's own at every moment.
+//! Traefik's metric names: present only on request, with the same values as coracle's own.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use crate::support::until;
 const OPENMETRICS: &str = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
     Accept: application/openmetrics-text;version=1.0.0\r\n\r\n";
 
-/// A coracle with two entrypoints and the given table of metrics.
+/// A coracle with two entrypoints and this `[metrics]` table.
 fn start(metrics: &str) -> Coracle {
     let to = backend::start();
     Coracle::start(&format!(
@@ -41,7 +41,7 @@ fn traefik_names(metrics: &Metrics) -> BTreeSet<&str> {
 }
 
 #[test]
-fn without_being_asked_for_there_are_none() {
+fn traefik_names_are_absent_by_default() {
     for metrics in ["", "[metrics]\ncompat = []"] {
         let coracle = start(metrics);
         let (_, _, body) = get(coracle.admin, "/metrics");
@@ -50,7 +50,7 @@ fn without_being_asked_for_there_are_none() {
 }
 
 #[test]
-fn the_gauge_has_coracles_own_number_at_every_moment() {
+fn traefik_gauge_equals_coracles_own_in_every_scrape() {
     let coracle = start("[metrics]\ncompat = [\"traefik\"]");
     let same = |web: usize, ssh: usize| {
         let (_, _, body) = http(coracle.admin, OPENMETRICS);
@@ -74,7 +74,7 @@ fn the_gauge_has_coracles_own_number_at_every_moment() {
         held.push(hold(&coracle, "ssh"));
         same(n, n);
     }
-    // In the middle of coming and going, too: each scrape is one moment.
+    // Under churn too: each scrape is one moment.
     std::thread::scope(|scope| {
         let busy = scope.spawn(|| (0..200).for_each(|_| drop(hold(&coracle, "web"))));
         let mut scrapes = 0;
@@ -94,7 +94,7 @@ fn the_gauge_has_coracles_own_number_at_every_moment() {
 }
 
 #[test]
-fn the_load_at_the_start_is_the_first_and_nothing_is_made_up() {
+fn startup_counts_as_the_first_configuration_load() {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let before = now().as_secs();
     let coracle = start("[metrics]\ncompat = [\"traefik\"]");
@@ -115,11 +115,11 @@ fn the_load_at_the_start_is_the_first_and_nothing_is_made_up() {
     let later = scrape(coracle.admin);
     assert_eq!(later["traefik_config_reloads_total"], 1.0);
     let loaded_later = later["traefik_config_last_reload_success"] as u64;
-    assert_eq!(loaded_later, loaded, "it is no clock");
+    assert_eq!(loaded_later, loaded, "the load time moves without a load");
 }
 
 #[test]
-fn promtool_finds_nothing_to_complain_about() {
+fn promtool_accepts_the_output() {
     if !support::has_tool("promtool") {
         return;
     }

@@ -1,4 +1,5 @@
-//! The control socket: who may use it, what it takes that the TCP address does not, and what `coracle reload` makes of it.
+//! The control socket: who may use it, which commands it alone accepts, and how `coracle reload`
+//! uses it.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -36,12 +37,12 @@ impl Controlled {
         Self::start_with("listen = \"127.0.0.1:0\"\n")
     }
 
-    /// The same with these lines in `[admin]`, beside `socket`.
+    /// Like `start`, with these lines in `[admin]` beside `socket`.
     fn start_with(admin: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("control.sock");
         let coracle = Coracle::start(&config(WEB, admin, &socket));
-        // The file as it is named in the log.
+        // The file as the log names it.
         let line = coracle.logged("configuration read");
         let file = line.split("file=").nth(1).unwrap().trim().into();
         Self {
@@ -52,7 +53,7 @@ impl Controlled {
         }
     }
 
-    /// Writes another configuration into the file that it was started with.
+    /// Writes another configuration into the file that coracle was started with.
     fn write(&self, entrypoints: &str, admin: &str) {
         fs::write(&self.file, config(entrypoints, admin, &self.socket)).unwrap();
     }
@@ -72,7 +73,7 @@ fn config(entrypoints: &str, admin: &str, socket: &Path) -> String {
     format!("{entrypoints}[admin]\n{admin}socket = \"{socket}\"\n")
 }
 
-/// The exit code of a command, what it printed and what it complained of.
+/// The exit code of a command, its stdout and its stderr.
 type Told = (Option<i32>, String, String);
 
 fn reload_at(socket: &Path, arguments: &[&str]) -> Told {
@@ -91,11 +92,11 @@ fn well(text: &str) -> Told {
     (Some(0), text.to_owned(), String::new())
 }
 
-/// Sends a request to a Unix socket, and receives the last answer with its status.
+/// Sends a request to a Unix socket. Returns the last response with its status.
 fn ask(socket: &Path, request: impl AsRef<[u8]>) -> (u16, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    // Whoever is refused may be answered before all is sent.
+    // A refused client may be answered before it has sent everything.
     let _ = stream.write_all(request.as_ref());
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -130,20 +131,20 @@ fn reload_prints_the_changes_and_applies_them() {
 }
 
 #[test]
-fn a_configuration_with_mistakes_is_refused_in_the_words_of_check() {
+fn invalid_configuration_is_refused_with_the_output_of_check() {
     let it = Controlled::start();
     it.write("foo = 1\n[entrypoints.web]\n", "listen = \"127.0.0.1:0\"\n");
     let (code, out, err) = it.reload(&[]);
     assert_eq!((code, out.as_str()), (Some(1), ""));
     assert!(err.contains("unknown key `foo`"), "{err}");
     assert_eq!((code, out, err), check(&it.file));
-    // The one before is in force.
+    // The previous configuration is still in force.
     it.write(WEB, "listen = \"127.0.0.1:0\"\n");
     assert_eq!(it.reload(&[]), well("nothing has changed\n"));
 }
 
 #[test]
-fn a_dry_run_compares_a_file_or_standard_input_and_changes_nothing() {
+fn dry_run_compares_a_file_or_stdin_and_changes_nothing() {
     let it = Controlled::start();
     let file = it.dir.path().join("a b&c.toml");
     let changed = WEB.replace("127.0.0.1:9", "127.0.0.1:10");
@@ -171,7 +172,7 @@ fn a_dry_run_compares_a_file_or_standard_input_and_changes_nothing() {
     it.write(&changed, admin);
     assert_eq!(it.reload(&["--dry-run"]), well(&change));
     assert!(!it.coracle.log().iter().any(|line| line.contains("reload")));
-    // An empty file is not the same as none.
+    // An empty file differs from no file.
     fs::write(file, "").unwrap();
     assert_eq!(it.reload(&["--dry-run", file]), check(file.as_ref()));
     fs::write(file, "foo = 1\n").unwrap();
@@ -184,7 +185,7 @@ fn a_dry_run_compares_a_file_or_standard_input_and_changes_nothing() {
 }
 
 #[test]
-fn the_tcp_address_takes_no_orders_and_says_where_they_go() {
+fn tcp_address_refuses_commands_and_names_the_control_socket() {
     let it = Controlled::start();
     let request = "POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
     let (status, _, body) = http(it.coracle.admin, request);
@@ -206,9 +207,9 @@ fn the_tcp_address_takes_no_orders_and_says_where_they_go() {
 }
 
 #[test]
-fn the_control_socket_answers_what_the_tcp_address_does() {
+fn control_socket_answers_whatever_the_tcp_address_does() {
     let it = Controlled::start_with("listen = \"off\"\n");
-    // A browser cannot come this way, so no host is refused.
+    // No browser can reach it this way, so no host is refused.
     let get = |path: &str| it.ask(format!("GET {path} HTTP/1.0\r\nHost: evil.example\r\n\r\n"));
     assert_eq!(get("/healthz"), (200, "ok\n".to_owned()));
     assert!(get("/metrics").1.contains("coracle_open_connections"));
@@ -222,7 +223,7 @@ fn the_control_socket_answers_what_the_tcp_address_does() {
 }
 
 #[test]
-fn orders_that_are_not_understood_change_nothing() {
+fn malformed_commands_change_nothing() {
     let it = Controlled::start();
     it.write(
         &WEB.replace("127.0.0.1:9", "127.0.0.1:10"),
@@ -249,7 +250,7 @@ fn orders_that_are_not_understood_change_nothing() {
 }
 
 #[test]
-fn the_longest_configuration_is_read_whole() {
+fn longest_configuration_is_read_completely() {
     let it = Controlled::start();
     let filled = |bytes: usize| {
         let end = "foo = 1\n";
@@ -260,7 +261,7 @@ fn the_longest_configuration_is_read_whole() {
     let (status, said) = it.ask(post("/reload?dry-run&name=l.toml", &longest));
     assert_eq!(status, 422);
     assert!(said.starts_with("l.toml:2:1: unknown key `foo`"), "{said}");
-    // curl asks first whether it may send that much.
+    // curl first asks permission to send that much.
     let body = filled(3000);
     let mut stream = UnixStream::connect(&it.socket).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -277,7 +278,7 @@ fn the_longest_configuration_is_read_whole() {
 }
 
 #[test]
-fn a_full_house_of_tcp_clients_neither_keeps_reload_out_nor_gives_way_to_it() {
+fn reload_works_beside_the_most_tcp_clients_and_displaces_none() {
     let it = Controlled::start();
     let clients = ClientLimits::default().clients;
     let mut clients: Vec<_> = (0..clients)
@@ -294,7 +295,7 @@ fn a_full_house_of_tcp_clients_neither_keeps_reload_out_nor_gives_way_to_it() {
 }
 
 #[test]
-fn only_root_its_own_user_and_the_group_of_the_file_give_orders() {
+fn only_root_own_user_and_group_of_the_socket_may_command() {
     if !support::has_tool("setpriv") {
         return;
     }
@@ -328,7 +329,7 @@ fn only_root_its_own_user_and_the_group_of_the_file_give_orders() {
     for who in [&member, &member_of_many, &primary] {
         assert_eq!(reload_as(who), well("nothing has changed\n"), "{who:?}");
     }
-    // and where it lets them in, coracle does.
+    // and if it lets them in, coracle refuses them.
     fs::set_permissions(&it.socket, PermissionsExt::from_mode(0o666)).unwrap();
     let (code, out, err) = reload_as(&nobody);
     assert_eq!((code, out.as_str()), (Some(1), ""));
@@ -339,7 +340,7 @@ fn only_root_its_own_user_and_the_group_of_the_file_give_orders() {
 }
 
 #[test]
-fn the_file_is_for_owner_and_group_and_goes_with_the_process() {
+fn socket_is_private_to_owner_and_group_and_removed_at_exit() {
     let mut it = Controlled::start();
     let meta = fs::symlink_metadata(&it.socket).unwrap();
     assert!(meta.file_type().is_socket());
@@ -353,7 +354,7 @@ fn the_file_is_for_owner_and_group_and_goes_with_the_process() {
 }
 
 #[test]
-fn an_abandoned_socket_is_replaced_and_one_in_use_is_not() {
+fn abandoned_socket_is_replaced_but_one_in_use_is_not() {
     let it = Controlled::start();
     let rival = config(WEB, "listen = \"127.0.0.1:0\"\n", &it.socket);
     let file = it.dir.path().join("rival.toml");
@@ -394,13 +395,13 @@ fn an_abandoned_socket_is_replaced_and_one_in_use_is_not() {
 }
 
 #[test]
-fn by_default_there_is_one_where_its_directory_is() {
+fn default_control_socket_exists_if_its_directory_does() {
     if !["unshare", "mount"].iter().all(|it| support::has_tool(it)) {
         return;
     }
     let in_namespace = |script: &str| {
         let mut command = Command::new("unshare");
-        // Others are root in a user namespace alone.
+        // Other users are root only in a user namespace.
         if !rustix::process::geteuid().is_root() {
             command.args(["--user", "--map-root-user"]);
         }
@@ -429,7 +430,7 @@ fn by_default_there_is_one_where_its_directory_is() {
     let line = without.logged("no control socket");
     assert!(line.contains("level=debug"), "{line}");
     assert!(!path(&without).exists());
-    // A file that is no socket is another's.
+    // A file that is not a socket belongs to another program.
     let taken = start("mkdir /run/coracle; touch /run/coracle/control.sock;");
     taken.logged("no control socket");
     let mut with = start("mkdir /run/coracle;");
@@ -445,7 +446,7 @@ fn by_default_there_is_one_where_its_directory_is() {
 }
 
 #[test]
-fn a_reload_moves_the_endpoint_and_keeps_what_stays() {
+fn reload_moves_the_endpoint_and_keeps_unchanged_sockets() {
     let it = Controlled::start();
     let first = it.coracle.admin;
     let mut busy = Client::connect(first);
@@ -465,17 +466,17 @@ fn a_reload_moves_the_endpoint_and_keeps_what_stays() {
         code == Some(0) && out.starts_with("admin: "),
         "{code:?} {out}"
     );
-    // Whoever has begun to ask is answered as before, and whoever has not is not.
+    // Started requests are answered as before; later ones are not.
     busy.send("Host: localhost\r\n\r\n");
     let answer = busy.answer();
     assert_eq!(answer.status, 200);
     assert_eq!(answer.headers.value("connection"), Some("close"));
     idle.expect_end();
-    until("the old endpoint is gone", || {
+    until("the old endpoint closes", || {
         (status("pi.example.org", first) == 200).then_some(())
     });
 
-    // Another address, in whose way the old one is.
+    // Another address, which overlaps the old one.
     let port = first.port();
     it.write(WEB, &format!("listen = \"127.0.0.1:{port}\"\n"));
     assert_eq!(it.reload(&[]).0, Some(0));
@@ -484,7 +485,7 @@ fn a_reload_moves_the_endpoint_and_keeps_what_stays() {
     let other = SocketAddr::from(([127, 0, 0, 2], port));
     assert_eq!(status("localhost", other), 200);
 
-    // One that cannot be had leaves all as it was, the entrypoints too.
+    // An unavailable address leaves everything unchanged, including the entrypoints.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap();
     let more = "[entrypoints.more]\nlisten = \"127.0.0.1:0\"\nto = \"127.0.0.1:9\"\n";
@@ -500,7 +501,7 @@ fn a_reload_moves_the_endpoint_and_keeps_what_stays() {
     assert_eq!(status("localhost", other), 200);
     assert!(!it.coracle.log().iter().any(|line| line.contains("more ")));
 
-    // Nor does a socket that cannot, not even for a moment.
+    // An unavailable socket does too, at every moment.
     let mut stays = Client::connect(other);
     assert_eq!(stays.get("/healthz").status, 200);
     let path = it.dir.path().join("taken.sock");
@@ -512,7 +513,7 @@ fn a_reload_moves_the_endpoint_and_keeps_what_stays() {
     assert!(err.contains("taken.sock: address in use"), "{err}");
     assert_eq!(stays.get("/healthz").status, 200);
 
-    // And an entrypoint that cannot, the endpoint.
+    // And a failing entrypoint leaves the endpoint unchanged.
     let more = more.replace("127.0.0.1:0", &taken.to_string());
     it.write(
         &format!("{WEB}{more}"),
@@ -524,7 +525,7 @@ fn a_reload_moves_the_endpoint_and_keeps_what_stays() {
     assert_eq!(status("localhost", other), 200);
     assert_eq!(it.reload(&["--dry-run"]).0, Some(0));
 
-    // The socket alone, elsewhere.
+    // Only the socket, at another path.
     let elsewhere = it.dir.path().join("other.sock");
     fs::write(&it.file, config(WEB, "listen = \"off\"\n", &elsewhere)).unwrap();
     assert_eq!(it.reload(&[]).0, Some(0));
@@ -535,7 +536,7 @@ fn a_reload_moves_the_endpoint_and_keeps_what_stays() {
 }
 
 #[test]
-fn a_retired_endpoint_finishes_what_was_asked_and_waits_for_nobody_for_good() {
+fn retired_endpoint_answers_pending_requests_and_then_ends() {
     let admin = Admin::start(PATIENT);
     let mut idle = Client::connect(admin.address);
     assert_eq!(idle.get("/healthz").status, 200);
@@ -547,7 +548,7 @@ fn a_retired_endpoint_finishes_what_was_asked_and_waits_for_nobody_for_good() {
     let address = admin.address;
     admin.with(|world| world.endpoint.take().unwrap().retire());
     idle.expect_end();
-    until("it accepts nobody", || {
+    until("it accepts no connection", || {
         let refused = TcpStream::connect(address).err()?;
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         Some(())
@@ -561,7 +562,7 @@ fn a_retired_endpoint_finishes_what_was_asked_and_waits_for_nobody_for_good() {
 }
 
 #[test]
-fn an_order_that_nobody_answers_is_told_so() {
+fn unanswered_command_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let start = |name: &str, take: Option<Arc<dyn Fn(Order) + Send + Sync>>| {
         let path = dir.path().join(name);
@@ -598,7 +599,7 @@ fn an_order_that_nobody_answers_is_told_so() {
 }
 
 #[test]
-fn whoever_is_not_coracle_is_recognised() {
+fn foreign_control_socket_is_recognised() {
     let dir = tempfile::tempdir().unwrap();
     for (name, answer) in [
         ("silent", ""),

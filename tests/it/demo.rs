@@ -1,4 +1,4 @@
-//! The demo ends when it is told to, and says so.
+//! The demo ends on request, with a message.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use crate::support;
 use crate::support::process::binary;
 
 #[test]
-fn ctrl_c_ends_the_demo_with_a_line_although_somebody_is_connected() {
+fn ctrl_c_ends_the_demo_with_a_line_despite_open_connections() {
     let mut demo = Command::new(binary())
         .args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
         .stdout(Stdio::piped())
@@ -33,7 +33,8 @@ fn ctrl_c_ends_the_demo_with_a_line_although_somebody_is_connected() {
     line_with("SIGINT: the demo ends");
     let status = support::until("the demo ends", || demo.try_wait().unwrap());
     assert!(status.success());
-    // The visitor has the rest of the page, and then a reset: nobody waits for it to leave.
+    // The visitor receives the rest of the page and then a reset: the demo does not wait for it to
+    // leave.
     let end = std::io::copy(&mut visitor, &mut std::io::sink());
     assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }

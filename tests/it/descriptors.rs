@@ -1,4 +1,5 @@
-//! Running out of descriptors: next to no CPU, few words, /metrics answers, and service again as soon as there is room.
+//! Out of descriptors: little CPU, few log lines, `/metrics` still answers, and service resumes
+//! once descriptors are free.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +15,7 @@ use crate::support::until;
 
 fn start(descriptors: Option<u64>) -> Coracle {
     let to = backend::start();
-    // Whoever is in waits for its descriptor as long as the test takes.
+    // A client that got in waits for its descriptor as long as the test takes.
     let config = format!(
         "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\nconnect_timeout = \"1h\"\n"
     );
@@ -24,7 +25,7 @@ fn start(descriptors: Option<u64>) -> Coracle {
     })
 }
 
-/// A client that has asked, and perhaps not been accepted yet.
+/// A client that has sent a request and may not be accepted yet.
 fn ask(coracle: &Coracle) -> TcpStream {
     let mut stream = TcpStream::connect(coracle.address("e")).unwrap();
     stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
@@ -41,8 +42,8 @@ fn open(coracle: &Coracle) -> usize {
     scrape(coracle.admin).sum("coracle_open_connections") as usize
 }
 
-/// Checks that it has said little since it had said `before` lines. At most one line a second repeats, so that more time allows
-/// more of them.
+/// Checks that it has logged little since line `before`. At most one line a second repeats, so more
+/// time allows more lines.
 fn assert_quiet(coracle: &Coracle, before: usize, since: Instant) {
     let lines = coracle.log().len() - before;
     let allowed = 10 + since.elapsed().as_secs() as usize;
@@ -50,12 +51,12 @@ fn assert_quiet(coracle: &Coracle, before: usize, since: Instant) {
 }
 
 #[test]
-fn with_64_descriptors_and_200_clients_it_stays_calm_and_serves_all_in_the_end() {
+fn sixty_four_descriptors_serve_200_clients_without_spinning() {
     let coracle = start(Some(64));
     let (lines_before, begun) = (coracle.log().len(), Instant::now());
     let mut waiting: Vec<TcpStream> = (0..200).map(|_| ask(&coracle)).collect();
     coracle.logged("no room for more connections");
-    let full = until("it is full of clients that are served", || {
+    let full = until("it serves as many clients as fit", || {
         let open = open(&coracle);
         (open >= 10).then_some(open)
     });
@@ -64,12 +65,12 @@ fn with_64_descriptors_and_200_clients_it_stays_calm_and_serves_all_in_the_end()
     assert_eq!(
         open(&coracle),
         full,
-        "/metrics answers, and nobody was dropped"
+        "/metrics answers, and no client was dropped"
     );
     assert_quiet(&coracle, lines_before, begun);
-    // Those who were answered leave; the next get their turn, until all have had it.
+    // Answered clients leave, and the next take their turn until all have had it.
     let mut served = 0;
-    until("all 200 were served", || {
+    until("all 200 are served", || {
         waiting.retain_mut(|stream| {
             let done = answered(stream);
             served += usize::from(done);
@@ -85,13 +86,13 @@ fn with_64_descriptors_and_200_clients_it_stays_calm_and_serves_all_in_the_end()
 }
 
 #[test]
-fn when_the_kernel_says_emfile_the_listener_backs_off_and_recovers() {
+fn emfile_makes_the_listener_back_off_and_recover() {
     let coracle = start(None);
     let mut held: Vec<TcpStream> = (0..5).map(|_| ask(&coracle)).collect();
     for stream in &mut held {
         stream.read_exact(&mut [0]).unwrap();
     }
-    // Lowered behind its back: what it has open is all it may have.
+    // Lowered from outside: it may keep what it has open and open no more.
     let limit = |n: usize| {
         let pid = Pid::from_raw(coracle.pid() as i32);
         let limit = Rlimit {
@@ -104,9 +105,10 @@ fn when_the_kernel_says_emfile_the_listener_backs_off_and_recovers() {
     limit(open_now);
     let (lines_before, begun) = (coracle.log().len(), Instant::now());
     let mut late: Vec<TcpStream> = (0..20).map(|_| ask(&coracle)).collect();
-    // Told by an accept that failed, or for those who wait because one that is in has no descriptor for its server.
+    // Reported by a failed accept, or for the clients waiting because one connection has no
+    // descriptor for its server.
     coracle.logged("limit of open files");
-    // A number below its highest may be free, and have let one more in.
+    // A lower number may be free and have admitted one more.
     let full = open(&coracle);
     assert!((5..=6).contains(&full), "{full}");
     coracle.assert_calm();
@@ -117,19 +119,19 @@ fn when_the_kernel_says_emfile_the_listener_backs_off_and_recovers() {
     assert_eq!(
         open(&coracle),
         full,
-        "the open ones are untouched, and /metrics answers again"
+        "open connections are unaffected, and /metrics answers again"
     );
     assert_quiet(&coracle, lines_before, begun);
-    // Two leave, and two others take their places: it recovers by itself.
+    // Two leave and two others take their places: it recovers by itself.
     held.truncate(3);
-    until("two of those who waited are served", || {
+    until("two waiting clients are served", || {
         let served = late.iter().filter(|stream| {
             stream.set_nonblocking(true).unwrap();
             stream.peek(&mut [0]).is_ok_and(|n| n == 1)
         });
         (served.count() == 2).then_some(())
     });
-    // And where those who are served leave, all get their turn.
+    // As served clients leave, all take their turn.
     until("all were served", || {
         late.retain_mut(|stream| !answered(stream));
         late.is_empty().then_some(())

@@ -1,4 +1,5 @@
-//! Dialling with real sockets: all addresses are tried, a silent one holds nobody up, and the deadline holds.
+//! Dialling over real sockets: every address is tried, a silent one blocks no other, and the
+//! deadline holds.
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
@@ -22,7 +23,7 @@ fn within(reactor: &Rc<Reactor>, timeout: Duration) -> Dial {
 }
 
 #[test]
-fn an_address_that_does_not_answer_gives_way_to_the_other_family() {
+fn silent_address_yields_to_the_other_family() {
     let silent = Silent::start();
     let port = silent.address.port();
     let answering = TcpListener::bind((V6, port)).unwrap();
@@ -36,7 +37,7 @@ fn an_address_that_does_not_answer_gives_way_to_the_other_family() {
 }
 
 #[test]
-fn an_address_that_refuses_gives_way_at_once() {
+fn refusing_address_yields_immediately() {
     let answering = TcpListener::bind((V4, 0)).unwrap();
     let port = answering.local_addr().unwrap().port();
     let reactor = Reactor::new().unwrap();
@@ -49,7 +50,7 @@ fn an_address_that_refuses_gives_way_at_once() {
 }
 
 #[test]
-fn what_a_client_has_sent_to_a_server_that_refuses_goes_to_the_next() {
+fn early_data_for_a_refusing_server_goes_to_the_next() {
     let answering = TcpListener::bind((V4, 0)).unwrap();
     let port = answering.local_addr().unwrap().port();
     let reactor = Reactor::new().unwrap();
@@ -89,7 +90,7 @@ impl Meter for Passed {
 }
 
 #[test]
-fn the_deadline_ends_what_does_not_answer() {
+fn deadline_ends_an_unanswered_dial() {
     let silent = Silent::start();
     let reactor = Reactor::new().unwrap();
     let dial = within(&reactor, Duration::from_millis(100));

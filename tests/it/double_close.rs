@@ -1,4 +1,5 @@
-//! The incident behind the project: connections that both sides close at once, ten thousand times, and never a drift.
+//! The incident behind the project: ten thousand connections closed by both sides at once, without
+//! drift.
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Barrier;
@@ -8,17 +9,17 @@ use std::thread;
 use crate::support::backend::reset_on_close;
 use crate::support::metrics::{Scraper, scrape};
 use crate::support::process::Coracle;
-use crate::support::rng::Rng;
+use crate::support::rng;
 use crate::support::until;
 
 const PAIRS: usize = 4;
 const CLOSES_PER_PAIR: usize = 2_500;
-/// The closing goes on until so many scrapes have seen it, however slow they are.
+/// Closing continues until this many scrapes have seen it, however slow they are.
 const SCRAPES: u64 = 10;
 
 #[test]
-fn ten_thousand_connections_closed_from_both_sides_at_once_leave_no_drift() {
-    let mut rng = Rng::from_env();
+fn ten_thousand_simultaneous_closes_leave_no_drift() {
+    let mut rng = rng::from_env();
     let backends: Vec<TcpListener> = (0..PAIRS)
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
         .collect();
@@ -28,7 +29,7 @@ fn ten_thousand_connections_closed_from_both_sides_at_once_leave_no_drift() {
     });
     let coracle = Coracle::start(&config.collect::<String>());
     let scraper = Scraper::start(coracle.admin);
-    // One that stays: the gauge must never fall below it.
+    // One connection stays: the gauge must never drop below it.
     let held = TcpStream::connect(coracle.address("e0")).unwrap();
     let held_server = backends[0].accept().unwrap();
 
@@ -37,7 +38,7 @@ fn ten_thousand_connections_closed_from_both_sides_at_once_leave_no_drift() {
         let (scraper, made) = (&scraper, &made);
         for (i, backend) in backends.iter().enumerate() {
             let address = coracle.address(&format!("e{i}"));
-            let mut rng = rng.split();
+            let mut rng = rng.fork();
             scope.spawn(move || {
                 let barrier = Barrier::new(2);
                 let mut closes = 0;
@@ -45,7 +46,7 @@ fn ten_thousand_connections_closed_from_both_sides_at_once_leave_no_drift() {
                     closes += 1;
                     let client = TcpStream::connect(address).unwrap();
                     let (server, _) = backend.accept().unwrap();
-                    let resets = rng.below(4);
+                    let resets = rng.u64(..4);
                     thread::scope(|scope| {
                         scope.spawn(|| close_at_once(&barrier, client, resets == 1));
                         close_at_once(&barrier, server, resets == 2);

@@ -1,4 +1,5 @@
-//! The end: SIGTERM, SIGINT and SIGQUIT drain, a second signal ends at once, and all of it is told.
+//! Shutdown: SIGTERM, SIGINT and SIGQUIT drain, a second signal ends immediately, and the log
+//! reports each.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -38,7 +39,7 @@ fn status_of(coracle: &Coracle, path: &str) -> String {
 }
 
 #[test]
-fn open_connections_end_by_themselves_and_the_exit_code_is_0() {
+fn drained_connections_end_by_themselves_and_exit_code_is_0() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let mut coracle = start("1h");
         assert_eq!(status_of(&coracle, "/readyz"), "200");
@@ -50,7 +51,7 @@ fn open_connections_end_by_themselves_and_the_exit_code_is_0() {
         });
         assert_eq!(status_of(&coracle, "/readyz"), "503");
         assert_eq!(status_of(&coracle, "/healthz"), "200");
-        // What is open goes on.
+        // Open connections continue.
         let mut sending = held.try_clone().unwrap();
         sending.write_all(b"still here").unwrap();
         drop((held, sending));
@@ -60,7 +61,7 @@ fn open_connections_end_by_themselves_and_the_exit_code_is_0() {
 }
 
 #[test]
-fn what_is_left_after_drain_timeout_is_cut() {
+fn connections_left_after_drain_timeout_are_cut() {
     let mut coracle = start("200ms");
     let mut held = [hold(&coracle), hold(&coracle)];
     coracle.signal(Signal::TERM);
@@ -69,7 +70,7 @@ fn what_is_left_after_drain_timeout_is_cut() {
         assert_eq!(
             error.kind(),
             ErrorKind::ConnectionReset,
-            "a cut is no clean end"
+            "a cut looks like EOF"
         );
     }
     assert_eq!(coracle.wait().code(), Some(0));
@@ -77,7 +78,7 @@ fn what_is_left_after_drain_timeout_is_cut() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn second_signal_ends_immediately() {
     let mut coracle = start("1h");
     let mut held = hold(&coracle);
     coracle.signal(Signal::TERM);
@@ -90,7 +91,7 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
-fn a_stop_stream_that_ends_after_the_first_request_still_drains() {
+fn stop_stream_that_ends_after_the_first_request_still_drains() {
     let to = backend::start();
     let text = format!(
         "drain_timeout = \"1h\"\n[admin]\nlisten = \"off\"\n\
@@ -110,13 +111,13 @@ fn a_stop_stream_that_ends_after_the_first_request_still_drains() {
     held.write_all(&Script::Hold.request(0)).unwrap();
     held.read_exact(&mut [0]).unwrap();
     stop.send_blocking("once").unwrap();
-    // With the only sender the stream ends.
+    // Dropping the only sender ends the stream.
     drop(stop);
     until("new connections are refused", || {
         TcpStream::connect(address).err()
     });
     held.shutdown(std::net::Shutdown::Write).unwrap();
-    let end = held.read(&mut [0]).expect("an orderly end, not a reset");
+    let end = held.read(&mut [0]).expect("EOF, not a reset");
     assert_eq!(end, 0);
     assert_eq!(running.join().unwrap(), Drained { ended: 1, cut: 0 });
 }

@@ -1,4 +1,4 @@
-//! The end of the program: a documented exit code and one line, whatever is lacking.
+//! Exit: a documented code and one line, whatever is missing.
 
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,10 +9,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support;
 use crate::support::process::binary;
-use crate::support::rng::Rng;
+use crate::support::rng;
 use crate::support::until;
 
-/// A pipe that takes no more. Whoever writes to it waits.
+/// A full pipe. Writing to it blocks.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let flags = fcntl_getfl(&writer).unwrap();
@@ -51,7 +51,7 @@ fn failures(taken: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn a_stderr_that_takes_nothing_neither_delays_the_exit_nor_changes_its_code() {
+fn blocked_stderr_neither_delays_exit_nor_changes_its_code() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = (taken.local_addr().unwrap().to_string(), taken);
     let (_unread, full) = full_pipe();
@@ -80,22 +80,23 @@ fn a_stderr_that_takes_nothing_neither_delays_the_exit_nor_changes_its_code() {
 }
 
 #[test]
-fn a_drain_ends_with_0_though_nobody_reads_stderr() {
+fn drain_exits_with_0_while_stderr_is_unread() {
     let (_unread, full) = full_pipe();
-    let listen = support::lasting_address(&mut Rng::from_env());
+    let listen = support::lasting_address(&mut rng::from_env());
     let child = Command::new(binary())
         .args(["run", "--access-log", "--admin", "off", "-L"])
         .arg(format!("{listen}:127.0.0.1:9"))
         .stderr(full)
         .spawn()
         .unwrap();
-    // Its server refuses, so that there is something to log.
+    // Its server refuses, so that it logs something.
     until("it listens", || TcpStream::connect(listen).ok());
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(exit_code(child), Some(0));
 }
 
-/// Starts it by `command`. True if it becomes ready; else it has ended with 1, and with one line that has `remedy` in it.
+/// Starts it through `command`. Returns true if it becomes ready; otherwise it must exit with 1 and
+/// one line that contains `remedy`.
 fn becomes_ready(mut command: Command, remedy: &str) -> bool {
     command.args([
         "run",
@@ -132,7 +133,7 @@ fn becomes_ready(mut command: Command, remedy: &str) -> bool {
 }
 
 #[test]
-fn too_few_descriptors_are_told_in_one_line_wherever_they_run_out() {
+fn lack_of_descriptors_is_reported_in_one_line_wherever_it_strikes() {
     // With fewer than 5 the program cannot load its libraries.
     let failed = (5..100).take_while(|limit| {
         let mut shell = Command::new("sh");
@@ -145,13 +146,13 @@ fn too_few_descriptors_are_told_in_one_line_wherever_they_run_out() {
 }
 
 #[test]
-fn a_machine_without_threads_is_told_of_in_one_line_whichever_thread_is_lacking() {
+fn lack_of_threads_is_reported_in_one_line_whichever_is_missing() {
     if !support::has_tool("strace") {
         return;
     }
     let failed = (1..20).take_while(|first| {
         let mut strace = Command::new("strace");
-        // -D: the process started is the program itself. From one thread on none can be had.
+        // -D: the started process is the program itself. From one thread on, every clone fails.
         strace.args([
             "-D",
             "-f",

@@ -1,4 +1,5 @@
-//! What passes through the real binary: every byte, every end, every reset, over each kind of address.
+//! What passes through the real binary: every byte, every FIN, every reset, over each kind of
+//! address.
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -17,10 +18,10 @@ use crate::support::backend::{self, LATE_BYTES, Script, Silent, pattern, reset_o
 use crate::support::kernel::{TcpSocket, tcp_sockets};
 use crate::support::metrics::scrape;
 use crate::support::process::Coracle;
-use crate::support::rng::Rng;
+use crate::support::rng::{self, Rng};
 use crate::support::{until, until_ok};
 
-/// One entrypoint `e` to this address, with more lines for it.
+/// One entrypoint `e` to this address, with extra lines.
 fn coracle_to(to: &str, more: &str) -> Coracle {
     Coracle::start(&format!(
         "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n{more}\n"
@@ -45,7 +46,7 @@ fn wait_closed(coracle: &Coracle, reason: &str) {
 }
 
 #[test]
-fn the_answer_that_comes_three_seconds_after_the_clients_end_arrives_whole() {
+fn response_three_seconds_after_half_close_arrives_whole() {
     let coracle = coracle_to(&backend::start().to_string(), "");
     let mut stream = connect(coracle.address("e"));
     stream
@@ -60,18 +61,18 @@ fn the_answer_that_comes_three_seconds_after_the_clients_end_arrives_whole() {
 }
 
 #[test]
-fn sixty_four_mebibytes_pass_both_ways_at_once_to_slow_readers() {
+fn sixty_four_mebibytes_pass_both_ways_to_slow_readers() {
     const BYTES: usize = 64 << 20;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let coracle = coracle_to(&listener.local_addr().unwrap().to_string(), "");
     let client = connect(coracle.address("e"));
     let (server, _) = listener.accept().unwrap();
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     thread::scope(|scope| {
         let ends = [(&client, &server), (&server, &client)];
         let hashes = ends.map(|(sender, receiver)| {
-            let mut data = rng.split();
-            let mut pauses = rng.split();
+            let mut data = rng.fork();
+            let mut pauses = rng.fork();
             let sent = scope.spawn(move || {
                 let hash = send_random(sender, BYTES, &mut data);
                 sender.shutdown(Shutdown::Write).unwrap();
@@ -100,38 +101,36 @@ fn send_random(mut stream: &TcpStream, n: usize, rng: &mut Rng) -> Vec<u8> {
     let mut hash = Sha256::new();
     let mut chunk = vec![0; 64 * 1024];
     for _ in 0..n / chunk.len() {
-        for word in chunk.chunks_exact_mut(8) {
-            word.copy_from_slice(&rng.next().to_ne_bytes());
-        }
+        rng.fill(&mut chunk);
         hash.update(&chunk);
         stream.write_all(&chunk).unwrap();
     }
     hash.finalize().to_vec()
 }
 
-/// Reads to the end in odd sizes, with a pause now and then, so that the sender is blocked again and again.
+/// Reads to EOF in odd sizes, pausing now and then, so that the sender blocks repeatedly.
 fn read_slowly(mut stream: &TcpStream, rng: &mut Rng) -> (usize, Vec<u8>) {
     let mut hash = Sha256::new();
     let mut total = 0;
     let mut buffer = vec![0; 256 * 1024];
     loop {
-        let size = 1 + rng.below(buffer.len() as u64) as usize;
+        let size = 1 + rng.usize(..buffer.len());
         let n = stream.read(&mut buffer[..size]).unwrap();
         if n == 0 {
             return (total, hash.finalize().to_vec());
         }
         total += n;
         hash.update(&buffer[..n]);
-        if rng.below(50) == 0 {
-            // A slow reader is what this test needs.
+        if rng.u64(..50) == 0 {
+            // This test needs a slow reader.
             thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-/// Receivers that have stopped give their pipes back, so that other streams can be spliced.
+/// Stalled receivers release their pipes, so that other streams can be spliced.
 #[test]
-fn stalled_downloads_give_their_pipes_back() {
+fn stalled_downloads_release_their_pipes() {
     /// More than there are pipes.
     const STALLED: usize = 12;
     let coracle = coracle_to(&backend::start().to_string(), "");
@@ -156,7 +155,7 @@ fn stalled_downloads_give_their_pipes_back() {
         .collect();
     until("pipes are in use", || (pipes() > before).then_some(()));
     until("no pipe is held", || (pipes() == before).then_some(()));
-    // Nothing is lost on the way from a pipe to memory.
+    // No bytes are lost between a pipe and memory.
     for mut stream in stalled {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
@@ -165,13 +164,13 @@ fn stalled_downloads_give_their_pipes_back() {
 }
 
 #[test]
-fn what_one_side_does_not_take_is_not_read_from_the_other() {
+fn blocked_receiver_stops_reads_from_the_sender() {
     holds_little_for_a_receiver_that_stops_after(0);
 }
 
-/// By then the pieces are as large as the receiver's room, which is gone when it stops.
+/// By then the pieces fill the receiver's window, which closes when it stops.
 #[test]
-fn what_a_fast_receiver_no_longer_takes_is_not_read_from_the_other() {
+fn receiver_that_stalls_after_a_fast_start_stops_reads_from_the_sender() {
     holds_little_for_a_receiver_that_stops_after(64 << 20);
 }
 
@@ -189,8 +188,8 @@ fn holds_little_for_a_receiver_that_stops_after(taken: usize) {
     client.set_write_timeout(Some(a_while)).unwrap();
     let chunk = vec![7; 64 * 1024];
     let mut sent = 0;
-    // The sender is stuck when neither it nor what coracle has passed on moves any more. A slow machine may look the same for a
-    // moment, so what is held then only has to become little.
+    // The sender is stuck once neither it nor the bytes that coracle passed on move. A slow machine
+    // may look the same for a moment, so the bytes held only have to become few.
     let mut last = (0, -1.0);
     until_ok("little is held while the sender is blocked", || {
         while let Ok(n) = (&client).write(&chunk) {
@@ -201,7 +200,7 @@ fn holds_little_for_a_receiver_that_stops_after(taken: usize) {
         let is_stuck = last == (sent, passed) && sent >= taken && receiving.is_finished();
         last = (sent, passed);
         let held = sent as f64 - passed - in_kernel;
-        // By then the stream is spliced, and what is in the pipe counts.
+        // By then the stream is spliced, so bytes in the pipe count.
         match is_stuck && held <= 64.0 * 1024.0 {
             true => Ok(()),
             false => Err(format!(
@@ -210,13 +209,14 @@ fn holds_little_for_a_receiver_that_stops_after(taken: usize) {
         }
     });
     receiving.join().unwrap();
-    // And all of it arrives once it is taken.
+    // All of it arrives once the receiver reads.
     client.shutdown(Shutdown::Write).unwrap();
     let n = std::io::copy(&mut &server, &mut std::io::sink()).unwrap();
     assert_eq!(n as usize + taken, sent);
 }
 
-/// Bytes between the client and coracle's reads: in its receive queue, and in the client's send queue.
+/// Bytes between the client and coracle's reads: in coracle's receive queue and the client's send
+/// queue.
 fn unread_by_coracle(port: u16) -> f64 {
     let sockets = tcp_sockets();
     let queues = sockets.iter().filter(|socket| !socket.listens);
@@ -229,7 +229,7 @@ fn unread_by_coracle(port: u16) -> f64 {
 }
 
 #[test]
-fn a_reset_on_one_side_is_a_reset_on_the_other() {
+fn reset_on_one_side_resets_the_other() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let coracle = coracle_to(&listener.local_addr().unwrap().to_string(), "");
     for half_closed in [false, true] {
@@ -242,7 +242,7 @@ fn a_reset_on_one_side_is_a_reset_on_the_other() {
                 false => (server, client),
             };
             if half_closed {
-                // The side that resets has finished sending, and the other knows.
+                // The side that resets has finished sending, and the other has seen it.
                 resetting.shutdown(Shutdown::Write).unwrap();
                 assert_eq!(other.read(&mut [0]).unwrap(), 0);
             }
@@ -256,7 +256,7 @@ fn a_reset_on_one_side_is_a_reset_on_the_other() {
             }
         }
     }
-    until("all are counted as reset", || {
+    until("all count as reset", || {
         let both = (
             closed(&coracle, "client_reset"),
             closed(&coracle, "server_reset"),
@@ -266,7 +266,7 @@ fn a_reset_on_one_side_is_a_reset_on_the_other() {
 }
 
 #[test]
-fn a_client_of_a_refusing_server_is_reset_and_told_in_the_log() {
+fn client_of_a_refusing_server_is_reset_and_the_cause_logged() {
     let socket = backend::bound_but_not_listening();
     let refusing = socket.local_addr().unwrap().as_socket().unwrap();
     let coracle = coracle_to(&refusing.to_string(), "");
@@ -282,7 +282,7 @@ fn a_client_of_a_refusing_server_is_reset_and_told_in_the_log() {
 }
 
 #[test]
-fn the_next_server_takes_over_from_one_that_refuses() {
+fn next_server_takes_over_from_one_that_refuses() {
     let socket = backend::bound_but_not_listening();
     let refusing = socket.local_addr().unwrap().as_socket().unwrap();
     let good = backend::start();
@@ -307,9 +307,10 @@ fn hold(address: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn idle_connections_are_cut_after_idle_timeout_and_busy_ones_are_not() {
+fn idle_timeout_cuts_idle_connections_only() {
     let to = backend::start().to_string();
-    // A machine that stalls for as long as the timeout makes the busy one idle, too. Then a longer timeout is tried.
+    // A machine that stalls for the whole timeout makes the busy connection idle too. Then the test
+    // tries a longer timeout.
     let mut timeout = Duration::from_millis(400);
     while !cuts_the_idle_one_alone(&to, timeout) {
         timeout *= 4;
@@ -317,10 +318,10 @@ fn idle_connections_are_cut_after_idle_timeout_and_busy_ones_are_not() {
     }
 }
 
-/// False where the busy connection was cut as well, after so long a silence that it had to be.
+/// Returns false if the busy connection was cut as well, after a silence long enough to justify it.
 fn cuts_the_idle_one_alone(to: &str, timeout: Duration) -> bool {
     let coracle = coracle_to(to, &format!("idle_timeout = \"{}ms\"", timeout.as_millis()));
-    // The last that the busy one is known to have done was done after this.
+    // The busy connection was last known to be active after this.
     let mut silent_since = Instant::now();
     let mut busy = connect(coracle.address("e"));
     busy.write_all(&Script::Echo.request(0)).unwrap();
@@ -351,18 +352,19 @@ fn cuts_the_idle_one_alone(to: &str, timeout: Duration) -> bool {
     assert_eq!(
         error.kind(),
         ErrorKind::ConnectionReset,
-        "a cut is no clean end"
+        "a cut looks like EOF"
     );
-    // By now the busy one may be idle, too.
+    // By now the busy connection may be idle too.
     assert!(closed(&coracle, "idle_timeout") >= 1.0);
     true
 }
 
-/// While the program is stopped, its clock goes on, and what the peers send waits in the kernel.
+/// While the process is stopped, its clock runs on, and what the peers send waits in the kernel.
 #[test]
-fn a_pause_of_the_program_is_not_the_peers_silence() {
+fn suspended_process_does_not_time_out_its_peers() {
     let to = backend::start().to_string();
-    // As above, a machine that stalls beside the pause makes both silent for as long as the timeout.
+    // As above: a machine that stalls beyond the pause makes both connections silent for the whole
+    // timeout.
     let mut timeout = Duration::from_secs(2);
     while !outlasts_a_pause(&to, timeout) {
         timeout *= 4;
@@ -370,7 +372,8 @@ fn a_pause_of_the_program_is_not_the_peers_silence() {
     }
 }
 
-/// False where a connection was cut, after the program had run for so long beside the pause that it had to be.
+/// Returns false if a connection was cut after the process had run long enough beside the pause to
+/// justify it.
 fn outlasts_a_pause(to: &str, timeout: Duration) -> bool {
     let coracle = coracle_to(to, &format!("idle_timeout = \"{}s\"", timeout.as_secs()));
     let begun = Instant::now();
@@ -378,12 +381,12 @@ fn outlasts_a_pause(to: &str, timeout: Duration) -> bool {
     let silent = hold(coracle.address("e"));
     coracle.signal(Signal::STOP);
     let ran = begun.elapsed();
-    // The time is what this test is about: more than the timeout.
+    // The length is what this test is about: more than the timeout.
     thread::sleep(timeout * 3 / 2);
     active.write_all(b"still here").unwrap();
     let resumed = Instant::now();
     coracle.signal(Signal::CONT);
-    let cut = until("what was sent meanwhile is passed on", || {
+    let cut = until("bytes sent meanwhile arrive", || {
         let cut = closed(&coracle, "idle_timeout") > 0.0;
         let metrics = scrape(coracle.admin);
         let passed = metrics.sum_where("coracle_bytes_total", "direction=\"to_server\"");
@@ -392,12 +395,15 @@ fn outlasts_a_pause(to: &str, timeout: Duration) -> bool {
         (has_passed || cut).then_some(cut)
     });
     if cut {
-        // The sweep that is due when the pause begins comes a quarter of the timeout early.
+        // A sweep due when the pause begins comes a quarter of the timeout early.
         let ran = ran + resumed.elapsed();
-        assert!(ran >= timeout * 3 / 4, "cut because of the pause: {ran:?}");
+        assert!(
+            ran >= timeout * 3 / 4,
+            "cut because of the suspension: {ran:?}"
+        );
         return false;
     }
-    // Those that are silent while it runs are still cut.
+    // Connections that are silent while it runs are still cut.
     until("both are cut", || {
         (closed(&coracle, "idle_timeout") == 2.0).then_some(())
     });
@@ -405,9 +411,9 @@ fn outlasts_a_pause(to: &str, timeout: Duration) -> bool {
     true
 }
 
-/// A signal ends the loop's wait before it has seen what happened in the pause.
+/// A signal ends the loop's wait before it has seen what happened during the pause.
 #[test]
-fn a_server_that_answers_during_a_pause_of_the_program_is_not_too_late() {
+fn server_that_answers_while_suspended_is_not_too_late() {
     const TIMEOUT: Duration = Duration::from_secs(5);
     let silent = Silent::start();
     let port = silent.address.port();
@@ -425,7 +431,7 @@ fn a_server_that_answers_during_a_pause_of_the_program_is_not_too_late() {
     let mut client = connect(coracle.address("e"));
     until("coracle dials", || (dialling() > others).then_some(()));
     coracle.signal(Signal::STOP);
-    // From here on the server answers everybody, on its kernel's next try.
+    // From here on the server accepts everyone, on its kernel's next retry.
     let others: Vec<_> = silent.fill.iter().map(local_port).collect();
     let (tell, told) = std::sync::mpsc::channel();
     thread::spawn(move || {
@@ -444,7 +450,7 @@ fn a_server_that_answers_during_a_pause_of_the_program_is_not_too_late() {
         }
         None
     });
-    // The time is what this test is about: more than the timeout.
+    // The length is what this test is about: more than the timeout.
     thread::sleep(TIMEOUT);
     coracle.signal(Signal::CONT);
     client.write_all(b"?").unwrap();
@@ -459,7 +465,7 @@ fn local_port(socket: &socket2::Socket) -> u16 {
 }
 
 #[test]
-fn a_half_closed_connection_is_cut_after_half_close_timeout() {
+fn half_close_timeout_cuts_a_half_closed_connection() {
     let coracle = coracle_to(
         &backend::start().to_string(),
         "half_close_timeout = \"300ms\"",
@@ -480,7 +486,7 @@ fn a_half_closed_connection_is_cut_after_half_close_timeout() {
 }
 
 #[test]
-fn unix_sockets_serve_at_either_end() {
+fn unix_sockets_work_on_either_side() {
     let dir = tempfile::tempdir().unwrap();
     let (front, back) = (dir.path().join("front.sock"), dir.path().join("back.sock"));
     let listener = UnixListener::bind(&back).unwrap();
@@ -491,7 +497,7 @@ fn unix_sockets_serve_at_either_end() {
             stream.write_all(&all).unwrap();
         }
     });
-    // Left behind by a program that was killed: nobody listens there.
+    // Left behind by a killed program: nothing listens there.
     drop(UnixListener::bind(&front).unwrap());
     let mut coracle = Coracle::start(&format!(
         "[entrypoints.u]\nlisten = \"unix:{}\"\nto = \"unix:{}\"\n",
@@ -512,12 +518,12 @@ fn unix_sockets_serve_at_either_end() {
     assert!(back == sent, "{} bytes came back", back.len());
     coracle.signal(rustix::process::Signal::TERM);
     assert!(coracle.wait().success());
-    assert!(!front.exists(), "the socket's file is removed at the end");
+    assert!(!front.exists(), "the socket's file is left behind");
 }
 
-/// The kernel ends a read behind a message that carries descriptors, although more bytes wait.
+/// The kernel ends a read after a message that carries descriptors, even if more bytes wait.
 #[test]
-fn bytes_behind_a_passed_descriptor_arrive() {
+fn bytes_after_a_passed_descriptor_arrive() {
     let dir = tempfile::tempdir().unwrap();
     let (front, back) = (dir.path().join("front"), dir.path().join("back"));
     let listener = UnixListener::bind(&back).unwrap();
@@ -569,15 +575,15 @@ fn one_entrypoint_listens_on_ipv4_ipv6_and_both() {
 }
 
 #[test]
-fn an_address_that_is_not_there_yet_can_be_listened_on() {
-    // 192.0.2.0/24 is for documentation (RFC 5737): no machine has it.
+fn absent_address_can_be_listened_on() {
+    // 192.0.2.0/24 is reserved for documentation (RFC 5737): no machine has it.
     let coracle =
         Coracle::start("[entrypoints.e]\nlisten = \"192.0.2.1:0\"\nto = \"127.0.0.1:9\"\n");
     assert_eq!(coracle.address("e").ip().to_string(), "192.0.2.1");
 }
 
 #[test]
-fn names_are_resolved_and_one_that_cannot_be_is_no_reason_not_to_start() {
+fn unresolvable_name_does_not_prevent_startup() {
     let port = backend::start().port();
     let coracle = Coracle::start(&format!(
         "[entrypoints.good]\nlisten = \"127.0.0.1:0\"\nto = \"localhost:{port}\"\n\
@@ -595,7 +601,7 @@ fn names_are_resolved_and_one_that_cannot_be_is_no_reason_not_to_start() {
 }
 
 #[test]
-fn keep_alive_runs_on_both_sides() {
+fn keepalive_runs_on_both_sides() {
     const KEEPALIVE_TIMER: u8 = 2;
     let to = backend::start();
     let coracle = coracle_to(&to.to_string(), "");
@@ -611,7 +617,7 @@ fn keep_alive_runs_on_both_sides() {
     until("keep-alive on the client's side", || {
         has_keep_alive(&|socket| (socket.local_port, socket.remote_port) == client_side)
     });
-    // Some seconds after it has connected.
+    // Some seconds after it connects.
     until("keep-alive on the server's side", || {
         has_keep_alive(&|socket| socket.remote_port == to.port())
     });

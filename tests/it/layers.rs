@@ -1,9 +1,11 @@
-//! The layers and their floors hold: imports point down, no circle of files, each library in its one place, unsafe only in `sys/`.
+//! The layers hold: imports point down, no import cycles, each library in one place, unsafe only in
+//! `sys/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Each layer with those that it may import, as in ARCHITECTURE.md. What stands beside them (main, commands, ...) may import all.
+/// Each layer with the layers it may import, as in ARCHITECTURE.md. Anything beside them (main,
+/// commands, ...) may import all.
 const LAYERS: &[(&str, &[&str])] = &[
     (
         "proxy",
@@ -17,8 +19,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sys", &[]),
 ];
 
-/// The floors of a layer that has some: each folder with those beside it that it may import. The files beside them lie below all
-/// floors; the layer's `mod.rs` is above.
+/// The floors within layers: each folder with the sibling folders it may import. Files beside them
+/// lie below all floors; the layer's `mod.rs` lies above.
 const FLOORS: &[(&str, &[&str])] = &[
     ("net/relay", &["net/socket", "net/reactor", "net/buffers"]),
     ("net/dial", &["net/socket", "net/reactor", "net/buffers"]),
@@ -48,7 +50,7 @@ struct File {
     /// Such as `state/conns`; a layer's `mod.rs` is `state`.
     module: String,
     layer: String,
-    /// It is a folder's `mod.rs`.
+    /// Whether it is a folder's `mod.rs`.
     is_mod: bool,
     code: String,
 }
@@ -82,11 +84,11 @@ fn imports_between_floors_point_down() {
         let own = floor(&file.module);
         let allowed = match own {
             Some(own) => FLOORS.iter().find(|(floor, _)| *floor == own),
-            // It stands beside the floors.
+            // The file lies beside the floors.
             None => Some(&("", [].as_slice())),
         };
         let Some((_, allowed)) = allowed else {
-            wrong.push(format!("{} is on no known floor", file.module));
+            wrong.push(format!("{} is not on a known floor", file.module));
             continue;
         };
         for target in sources.imports(file) {
@@ -101,7 +103,7 @@ fn imports_between_floors_point_down() {
 }
 
 #[test]
-fn no_files_import_each_other_in_a_circle() {
+fn no_import_cycles() {
     let sources = Sources::read();
     let imports: BTreeMap<&str, BTreeSet<String>> = sources
         .files
@@ -112,7 +114,7 @@ fn no_files_import_each_other_in_a_circle() {
         let mut seen = BTreeSet::new();
         let mut next: Vec<&String> = imports[start].iter().collect();
         while let Some(module) = next.pop() {
-            assert!(module != start, "{start} is in a circle of imports");
+            assert!(module != start, "{start} is in an import cycle");
             if seen.insert(module) {
                 next.extend(imports.get(module.as_str()).into_iter().flatten());
             }
@@ -121,7 +123,7 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 #[test]
-fn each_library_has_its_one_place_and_unsafe_has_sys() {
+fn each_library_is_used_in_one_place_and_unsafe_only_in_sys() {
     let mut wrong = Vec::new();
     for file in files() {
         for (library, places) in LIBRARIES {
@@ -173,13 +175,13 @@ fn architecture_names_every_unsafe_block() {
 }
 
 #[test]
-fn tokio_is_not_in_the_tree() {
+fn tokio_is_not_a_dependency() {
     let lock = std::fs::read_to_string(root().join("Cargo.lock")).unwrap();
     assert!(!lock.contains("name = \"tokio\""));
 }
 
 #[test]
-fn the_scan_finds_what_it_looks_for() {
+fn scan_finds_what_it_looks_for() {
     let code = "use crate::state::{A, b::C};\nuse crate::{admin, net::{X, Y}, sys};\ncrate::net::dial();\nnot_crate::x";
     let found: Vec<_> = paths(code, "crate").into_iter().collect();
     let expected = [
@@ -199,7 +201,7 @@ fn the_scan_finds_what_it_looks_for() {
 }
 
 #[test]
-fn an_import_is_traced_through_re_exports() {
+fn import_is_traced_through_re_exports() {
     let sources = Sources::read();
     let own = |path: &str| sources.owner("", path);
     assert_eq!(own("state/Guard/insert"), "state/conns");
@@ -237,7 +239,7 @@ fn file(path: &Path) -> File {
     let is_mod = module.ends_with("/mod");
     let module = module.strip_suffix("/mod").unwrap_or(module).to_owned();
     let text = std::fs::read_to_string(path).unwrap();
-    // Unit tests stand last in a file, and may import what they like.
+    // Unit tests come last in a file and may import anything.
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
     File {
@@ -248,11 +250,11 @@ fn file(path: &Path) -> File {
     }
 }
 
-/// All sources, with what each folder's `mod.rs` re-exports.
+/// All sources, with the re-exports of each folder's `mod.rs`.
 struct Sources {
     files: Vec<File>,
     modules: BTreeSet<String>,
-    /// A module and a name in it, with the path that the name stands for.
+    /// Maps a module and a name in it to the path that the name stands for.
     re_exports: BTreeMap<(String, String), String>,
 }
 
@@ -279,7 +281,7 @@ impl Sources {
         }
     }
 
-    /// The files that `file` imports from, wherever the names are re-exported.
+    /// The files that `file` imports from, followed through re-exports.
     fn imports(&self, file: &File) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for path in paths(&file.code, "crate") {
@@ -294,7 +296,7 @@ impl Sources {
             found.insert(self.owner(from, path));
         }
         if file.is_mod {
-            // What a mod.rs declares and uses lies below it; re-exporting alone is no use.
+            // What a `mod.rs` declares and uses lies below it; a mere re-export is not a use.
             let statements = file.code.split(';').filter(|part| !is_re_export(part));
             let code = statements.collect::<Vec<_>>().join(";");
             let children = self.modules.iter().filter(|module| {
@@ -305,13 +307,13 @@ impl Sources {
             });
             found.extend(children.cloned());
         }
-        // The crate's root is above all. A macro names its own file in full.
+        // The crate root lies above everything. A macro names its own file in full.
         found.remove("");
         found.remove(&file.module);
         found
     }
 
-    /// The file that has what `path` leads to, seen from the module `from`.
+    /// The file that defines what `path` leads to, seen from the module `from`.
     fn owner(&self, from: &str, path: &str) -> String {
         let mut module = from.to_owned();
         let mut rest = path;
@@ -333,7 +335,7 @@ impl Sources {
     }
 }
 
-/// The floor of a module, such as `net/socket` of `net/socket/stream` and of `net/socket` itself.
+/// The floor of a module, such as `net/socket` for `net/socket/stream` and for `net/socket` itself.
 fn floor(module: &str) -> Option<&str> {
     let listed = FLOORS.iter().find(|(floor, _)| *floor == module);
     match parent(module) {
@@ -343,7 +345,7 @@ fn floor(module: &str) -> Option<&str> {
     }
 }
 
-/// The module that contains `module`; the crate's root is empty.
+/// The parent of `module`; the crate root is empty.
 fn parent(module: &str) -> &str {
     module.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
@@ -353,12 +355,12 @@ fn is_re_export(statement: &str) -> bool {
     statement.starts_with("pub") && statement.lines().next().unwrap().contains(" use ")
 }
 
-/// All paths after `root::`, with slashes, each of those in braces by itself.
+/// All paths after `root::`, with slashes, and braces expanded.
 fn paths(code: &str, root: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in code.match_indices(&format!("{root}::")) {
         let before = code[..at].chars().next_back();
-        // The reach of a `pub(in crate::net)` is no import.
+        // The scope of a `pub(in crate::net)` is not an import.
         let is_reach = code[..at].ends_with("pub(in ");
         if !is_reach && !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
             tree("", &code[at + root.len() + 2..], &mut found);
@@ -367,7 +369,7 @@ fn paths(code: &str, root: &str) -> BTreeSet<String> {
     found
 }
 
-/// Adds the paths of a tree such as `a::{b, c::D}` to `found`, and returns the text behind it.
+/// Adds the paths of a tree such as `a::{b, c::D}` to `found`. Returns the text after it.
 fn tree<'a>(path: &str, text: &'a str, found: &mut BTreeSet<String>) -> &'a str {
     let text = text.trim_start();
     if let Some(inner) = text.strip_prefix('{') {

@@ -1,4 +1,4 @@
-//! The log: access lines on request, and a stderr that nobody reads stops nothing.
+//! The log: access lines on request, and an unread stderr that blocks nothing.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 use crate::support;
 use crate::support::backend::{self, Script};
 use crate::support::process::{Coracle, binary};
-use crate::support::rng::Rng;
+use crate::support::rng;
 use crate::support::until;
 
 #[test]
-fn an_access_line_says_who_where_why_how_much_and_how_long() {
+fn access_line_has_peer_target_reason_bytes_and_duration() {
     let to = backend::start();
     let coracle = Coracle::start(&format!(
         "[log]\nlevel = \"info\"\naccess = true\n[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
@@ -38,9 +38,9 @@ fn an_access_line_says_who_where_why_how_much_and_how_long() {
 }
 
 #[test]
-fn a_stderr_that_nobody_reads_does_not_stop_it() {
+fn unread_stderr_does_not_block_the_proxy() {
     let to = backend::start();
-    let listen = support::lasting_address(&mut Rng::from_env());
+    let listen = support::lasting_address(&mut rng::from_env());
     let mut child = Command::new(binary())
         .args(["run", "--access-log", "--admin", "off", "-L"])
         .arg(format!("{listen}:{to}"))
@@ -53,7 +53,7 @@ fn a_stderr_that_nobody_reads_does_not_stop_it() {
         line.clear();
         assert!(stderr.read_line(&mut line).unwrap() > 0);
     }
-    // From now on nobody reads. A pipe takes 64 KiB; a line is longer than 100 bytes.
+    // From now on nothing is read. A pipe takes 64 KiB; a line is longer than 100 bytes.
     let visit = || {
         let mut stream = TcpStream::connect(listen).unwrap();
         stream.write_all(&Script::SendAndClose.request(10)).unwrap();
@@ -66,9 +66,9 @@ fn a_stderr_that_nobody_reads_does_not_stop_it() {
         let unread = rustix::io::ioctl_fionread(stderr.get_ref()).unwrap();
         (unread > 60_000).then_some(())
     });
-    // More lines than the queue holds, and every connection is served.
+    // More lines than the queue holds, while every connection is served.
     (0..3_000).for_each(|_| visit());
-    // Whoever reads at last is told that something is missing.
+    // The first line read afterwards reports what was dropped.
     let told = stderr.lines().map_while(Result::ok);
     let mut told = told.filter(|line| {
         line.contains("left out") || line.contains("lines dropped") || line.contains("suppressed=")
@@ -79,7 +79,7 @@ fn a_stderr_that_nobody_reads_does_not_stop_it() {
 }
 
 #[test]
-fn every_listener_of_a_start_is_told_once_with_its_target() {
+fn startup_logs_each_listener_once_with_its_target() {
     const ENTRYPOINTS: usize = 40;
     let entrypoint = |n| {
         let to = format!("10.0.0.1:{}", 1000 + n);
@@ -105,8 +105,8 @@ fn every_listener_of_a_start_is_told_once_with_its_target() {
 }
 
 #[test]
-fn a_forward_is_told_by_its_address_alone() {
-    let listen = support::lasting_address(&mut Rng::from_env());
+fn forward_is_logged_by_its_address_alone() {
+    let listen = support::lasting_address(&mut rng::from_env());
     let mut child = Command::new(binary())
         .args(["run", "--admin", "off", "-L"])
         .arg(format!("{listen}:10.0.0.1:80"))
@@ -124,7 +124,7 @@ fn a_forward_is_told_by_its_address_alone() {
 }
 
 #[test]
-fn an_address_that_the_machine_does_not_have_yet_is_hinted_at() {
+fn absent_listen_address_is_warned_about() {
     // TEST-NET-1 (RFC 5737): no machine has it.
     let coracle =
         Coracle::start("[entrypoints.e]\nlisten = \"192.0.2.1:0\"\nto = \"10.0.0.1:80\"\n");
@@ -133,7 +133,7 @@ fn an_address_that_the_machine_does_not_have_yet_is_hinted_at() {
 }
 
 #[test]
-fn an_ipv4_client_of_all_interfaces_has_an_ipv4_address() {
+fn ipv4_client_of_a_wildcard_listener_is_shown_as_ipv4() {
     let to = backend::start();
     let coracle = Coracle::start(&format!(
         "[log]\naccess = true\n[entrypoints.e]\nlisten = \"*:0\"\nto = \"{to}\"\n"
@@ -154,7 +154,7 @@ fn an_ipv4_client_of_all_interfaces_has_an_ipv4_address() {
 }
 
 #[test]
-fn a_noisy_server_does_not_hide_the_warnings_of_another() {
+fn noisy_server_does_not_hide_warnings_about_another() {
     let refusing = [(); 2].map(|()| backend::bound_but_not_listening());
     let [noisy, other] = refusing
         .each_ref()
@@ -167,16 +167,16 @@ fn a_noisy_server_does_not_hide_the_warnings_of_another() {
         let mut stream = TcpStream::connect(coracle.address(entrypoint)).unwrap();
         let _ = stream.read(&mut [0]);
     };
-    // Far more than are written in a second, and on most machines they take less than one.
+    // Far more than are logged in a second; most machines take less than a second for them.
     (0..100).for_each(|_| visit("noisy"));
     visit("other");
     coracle.logged(&format!("entrypoint=other server={other}"));
 }
 
 #[test]
-fn under_journald_a_line_begins_with_its_priority() {
-    let listen = support::lasting_address(&mut Rng::from_env());
-    // systemd names the stream by device and inode; the shell does the same for the pipe it writes to.
+fn journald_lines_begin_with_their_priority() {
+    let listen = support::lasting_address(&mut rng::from_env());
+    // systemd identifies the stream by device and inode; the shell does the same for its pipe.
     let script = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$0\" \"$@\"";
     let mut child = Command::new("sh")
         .args(["-c", script, &binary(), "run", "--admin", "off", "-L"])

@@ -1,4 +1,5 @@
-//! A proxy that leads back to itself: it says so, and whatever way the circle takes, the set empties again.
+//! A proxy that leads back to itself: the log says so, and the set empties again whatever path the
+//! loop takes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -8,7 +9,7 @@ use crate::support;
 use crate::support::backend::{self, Script};
 use crate::support::metrics::scrape;
 use crate::support::process::{Coracle, Start};
-use crate::support::rng::Rng;
+use crate::support::rng;
 use crate::support::{lasting_address, namespace, until};
 
 fn assert_refused(coracle: &Coracle, text: &str) {
@@ -34,8 +35,8 @@ const BOX_LAN: &str = "ip addr add 10.9.9.9/32 dev lo; hosts=$(mktemp); echo 10.
     mount --bind $hosts /etc/hosts; rm $hosts";
 
 #[test]
-fn an_address_or_a_name_of_this_machine_behind_a_wildcard_listener_is_refused() {
-    let name = "an_address_or_a_name_of_this_machine_behind_a_wildcard_listener_is_refused";
+fn own_address_or_name_behind_a_wildcard_listener_is_refused() {
+    let name = "loops::own_address_or_name_behind_a_wildcard_listener_is_refused";
     if !namespace::enter(name, BOX_LAN) {
         return;
     }
@@ -52,8 +53,8 @@ fn an_address_or_a_name_of_this_machine_behind_a_wildcard_listener_is_refused() 
 }
 
 #[test]
-fn a_circle_of_two_entrypoints_is_refused_and_a_chain_is_served() {
-    let name = "a_circle_of_two_entrypoints_is_refused_and_a_chain_is_served";
+fn loop_of_two_entrypoints_is_refused_and_a_chain_is_served() {
+    let name = "loops::loop_of_two_entrypoints_is_refused_and_a_chain_is_served";
     if !namespace::enter(name, BOX_LAN) {
         return;
     }
@@ -79,7 +80,7 @@ fn a_circle_of_two_entrypoints_is_refused_and_a_chain_is_served() {
 }
 
 #[test]
-fn a_link_to_the_own_unix_socket_is_refused() {
+fn symlink_to_own_unix_socket_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (front, link) = (dir.path().join("front.sock"), dir.path().join("link.sock"));
     std::os::unix::fs::symlink(&front, &link).unwrap();
@@ -90,13 +91,13 @@ fn a_link_to_the_own_unix_socket_is_refused() {
     ));
     let mut client = UnixStream::connect(&front).unwrap();
     client.set_read_timeout(Some(support::DEADLINE)).unwrap();
-    // Unix sockets have no reset for one that has sent nothing.
+    // A Unix socket sends no reset to a peer that has sent nothing.
     assert_eq!(client.read_to_end(&mut Vec::new()).unwrap(), 0);
     assert_refused(&coracle, "of entrypoint `e`, which would forward to itself");
 }
 
 #[test]
-fn another_server_on_the_own_port_is_served() {
+fn other_server_on_own_port_is_served() {
     let to = backend::start();
     let listen = SocketAddr::new([127, 0, 0, 2].into(), to.port());
     let coracle = Coracle::start(&format!(
@@ -111,8 +112,8 @@ fn another_server_on_the_own_port_is_served() {
 }
 
 #[test]
-fn two_proxies_that_lead_to_each_other_fill_up_and_empty_again_when_the_client_has_finished() {
-    let mut rng = Rng::from_env();
+fn two_proxies_in_a_loop_empty_again_after_the_client_finishes() {
+    let mut rng = rng::from_env();
     let (a, b) = (lasting_address(&mut rng), lasting_address(&mut rng));
     let start = |listen: SocketAddr, to: SocketAddr| {
         Coracle::start_with(&Start {
@@ -133,7 +134,8 @@ fn two_proxies_that_lead_to_each_other_fill_up_and_empty_again_when_the_client_h
     });
     let open = |coracle: &Coracle| scrape(coracle.admin).sum("coracle_open_connections");
     assert!(open(full) >= 10.0);
-    // It waits for an answer. The first half-closed connection is given its time, 30 s, before it gives way, and its reset goes round.
+    // The client waits for a response. The first half-closed connection has 30 s before it yields,
+    // and its reset travels around the loop.
     client.shutdown(Shutdown::Write).unwrap();
     until("both are empty", || {
         (open(&first) + open(&second) == 0.0).then_some(())
@@ -145,5 +147,8 @@ fn two_proxies_that_lead_to_each_other_fill_up_and_empty_again_when_the_client_h
         metrics.sum_where("coracle_connections_closed_total", "reason=\"gave_way\"")
     };
     let gave_way = gave_way(&first) + gave_way(&second);
-    assert!((1.0..=2.0).contains(&gave_way), "one is enough: {gave_way}");
+    assert!(
+        (1.0..=2.0).contains(&gave_way),
+        "one should suffice: {gave_way}"
+    );
 }

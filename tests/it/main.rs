@@ -1,4 +1,5 @@
-//! The tests of the whole, one module each. Those that need a process of their own stand beside this folder.
+//! Integration tests, one module each. Tests that need their own process are in files beside this
+//! folder.
 
 #![allow(clippy::unwrap_used)]
 
@@ -38,6 +39,7 @@ mod panic;
 mod patience;
 mod prometheus;
 mod reactor;
+mod relay;
 mod reload;
 mod resets;
 mod restart;

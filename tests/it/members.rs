@@ -1,4 +1,5 @@
-//! The sets of the entrypoints are a partition of the whole set, and those of the servers one of the connections that have a server.
+//! The sets of the entrypoints partition the set of all connections, and those of the servers
+//! partition the connections that have a server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -7,11 +8,72 @@ use std::time::Instant;
 use coracle::state::{
     CloseReason, ConnId, Entrypoint, Guard, Members, Peer, Protocol, Server, Service, Shared,
 };
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
 use smol::LocalExecutor;
 
-use crate::support::rng::Rng;
+use crate::support::rng;
 
-/// What a configuration has, which holds it.
+/// One change of the sets. An [`Index`] picks one of what there is at that time.
+#[derive(Clone, Debug)]
+enum Step {
+    Enter {
+        entrypoint: Index,
+    },
+    /// A second server for the same connection changes nothing.
+    Relay {
+        conn: Index,
+        server: Index,
+    },
+    Drop {
+        conn: Index,
+    },
+    Close {
+        conn: Index,
+    },
+    /// Drops the connection's task, and with it the guard.
+    Kill {
+        conn: Index,
+    },
+    /// Replaces what the configuration names. Connections keep what they have.
+    Reload(Names),
+}
+
+/// What a configuration names.
+#[derive(Clone, Debug)]
+struct Names {
+    service: &'static str,
+    entrypoints: [u8; 3],
+    servers: [u8; 2],
+}
+
+fn names() -> impl Strategy<Value = Names> {
+    let service = prop_oneof![Just("s"), Just("t")];
+    let (entrypoints, servers) = (
+        prop::array::uniform3(0..6_u8),
+        prop::array::uniform2(0..4_u8),
+    );
+    (service, entrypoints, servers).prop_map(|(service, entrypoints, servers)| Names {
+        service,
+        entrypoints,
+        servers,
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let any = any::<Index>;
+    prop_oneof![
+        4 => any().prop_map(|entrypoint| Step::Enter { entrypoint }),
+        2 => (any(), any()).prop_map(|(conn, server)| Step::Relay { conn, server }),
+        1 => any().prop_map(|conn| Step::Drop { conn }),
+        1 => any().prop_map(|conn| Step::Close { conn }),
+        1 => any().prop_map(|conn| Step::Kill { conn }),
+        1 => names().prop_map(Step::Reload),
+    ]
+}
+
+/// What a configuration names, held as a running proxy holds it.
 struct InForce {
     entrypoints: Vec<Rc<Entrypoint>>,
     service: Rc<Service>,
@@ -19,88 +81,80 @@ struct InForce {
 }
 
 impl InForce {
-    fn random(shared: &Shared, rng: &mut Rng) -> Self {
+    fn new(shared: &Shared, names: &Names) -> Self {
         let registry = &shared.registry;
-        let service = registry.service(["s", "t"][rng.below(2) as usize]);
-        let entrypoint = |_| {
-            let name = format!("e{}", rng.below(6));
+        let service = registry.service(names.service);
+        let entrypoint = |n| {
+            let name = format!("e{n}");
             registry.entrypoint(&name, Protocol::Tcp, Instant::now())
         };
-        let entrypoints = (0..3).map(entrypoint).collect();
-        let server = |_| registry.server(&service, &format!("10.0.0.{}:80", rng.below(4)));
-        let servers = (0..2).map(server).collect();
+        let server = |n| registry.server(&service, &format!("10.0.0.{n}:80"));
         Self {
-            entrypoints,
+            entrypoints: names.entrypoints.map(entrypoint).into(),
+            servers: names.servers.map(server).into(),
             service,
-            servers,
         }
     }
 }
 
-#[test]
-fn every_connection_is_in_its_sets_and_in_no_others_under_random_churn() {
-    const STEPS: usize = 20_000;
-    let mut rng = Rng::from_env();
-    let shared = Shared::default();
-    let executor = LocalExecutor::new();
-    let mut in_force = InForce::random(&shared, &mut rng);
-    let mut guards: Vec<Guard> = Vec::new();
-    for step in 0..STEPS {
-        let some = |rng: &mut Rng, n: usize| rng.below(n.max(1) as u64) as usize;
-        match rng.below(10) {
-            0..=3 => {
-                let entrypoint = &in_force.entrypoints[some(&mut rng, in_force.entrypoints.len())];
-                let service = &in_force.service;
-                let now = Instant::now();
-                guards.push(Guard::insert(
-                    &shared.conns,
-                    entrypoint,
-                    service,
-                    Peer::Unix,
-                    now,
-                ));
-            }
-            4..=5 if !guards.is_empty() => {
-                let server = &in_force.servers[some(&mut rng, in_force.servers.len())];
-                let which = some(&mut rng, guards.len());
-                // Once more may do no harm.
-                guards[which].conn().relaying(server, Instant::now());
-            }
-            6..=7 if !guards.is_empty() => {
-                let which = some(&mut rng, guards.len());
-                let guard = guards.swap_remove(which);
-                match rng.below(2) {
-                    0 => drop(guard),
-                    _ => guard.close(CloseReason::Done, Instant::now()),
-                }
-            }
-            8 if !guards.is_empty() => {
-                // By its task, as a kill does.
-                let which = some(&mut rng, guards.len());
-                let guard = guards.swap_remove(which);
-                let conn = guard.conn().clone();
-                conn.owned_by(executor.spawn(async move {
-                    let _guard = guard;
-                    std::future::pending::<()>().await;
-                }));
-                assert!(
-                    shared
-                        .conns
-                        .kill(conn.id, CloseReason::Drain, Instant::now())
-                );
-                while executor.try_tick() {}
-            }
-            9 => in_force = InForce::random(&shared, &mut rng),
-            _ => {}
+proptest! {
+    #![proptest_config(rng::cases(200))]
+
+    #[test]
+    fn sets_partition_the_open_connections(
+        first in names(),
+        steps in vec(step(), 0..300),
+    ) {
+        let shared = Shared::default();
+        let mut in_force = InForce::new(&shared, &first);
+        let mut guards = Vec::new();
+        for step in steps {
+            take(step, &shared, &mut in_force, &mut guards);
+            check(&shared);
         }
-        check(&shared, step);
+        guards.clear();
+        check(&shared);
+        prop_assert!(shared.conns.is_empty());
     }
-    guards.clear();
-    check(&shared, STEPS);
-    assert!(shared.conns.is_empty());
 }
 
-fn check(shared: &Shared, step: usize) {
+fn take(step: Step, shared: &Shared, in_force: &mut InForce, guards: &mut Vec<Guard>) {
+    let now = Instant::now();
+    let conns = &shared.conns;
+    match step {
+        Step::Enter { entrypoint } => {
+            let entrypoint = entrypoint.get(&in_force.entrypoints);
+            let service = &in_force.service;
+            guards.push(Guard::insert(conns, entrypoint, service, Peer::Unix, now));
+        }
+        Step::Reload(names) => *in_force = InForce::new(shared, &names),
+        // All others need a connection.
+        _ if guards.is_empty() => {}
+        Step::Relay { conn, server } => {
+            let server = server.get(&in_force.servers);
+            conn.get(guards).conn().relaying(server, now);
+        }
+        Step::Drop { conn } => drop(guards.swap_remove(conn.index(guards.len()))),
+        Step::Close { conn } => {
+            let guard = guards.swap_remove(conn.index(guards.len()));
+            guard.close(CloseReason::Done, now);
+        }
+        Step::Kill { conn } => {
+            let executor = LocalExecutor::new();
+            let guard = guards.swap_remove(conn.index(guards.len()));
+            let conn = guard.conn().clone();
+            conn.owned_by(executor.spawn(async move {
+                let _guard = guard;
+                std::future::pending::<()>().await;
+            }));
+            assert!(conns.kill(conn.id, CloseReason::Drain, now));
+            while executor.try_tick() {}
+        }
+    }
+}
+
+/// Compares the sets with what the connections say of themselves.
+fn check(shared: &Shared) {
     let mut all = BTreeSet::new();
     let mut of_entrypoints: BTreeMap<_, BTreeSet<ConnId>> = BTreeMap::new();
     let mut of_servers: BTreeMap<_, BTreeSet<ConnId>> = BTreeMap::new();
@@ -114,33 +168,23 @@ fn check(shared: &Shared, step: usize) {
             of_servers.entry(server.id()).or_default().insert(conn.id);
         }
     });
-    assert_eq!(all.len(), shared.conns.len(), "step {step}");
+    assert_eq!(all.len(), shared.conns.len());
     let ids = |members: &Members| members.ids().into_iter().collect::<BTreeSet<_>>();
     for entrypoint in shared.registry.entrypoints() {
         let expected = of_entrypoints.remove(&entrypoint.id()).unwrap_or_default();
-        assert_eq!(
-            ids(&entrypoint.open),
-            expected,
-            "step {step}: {}",
-            entrypoint.name()
-        );
+        assert_eq!(ids(&entrypoint.open), expected, "{}", entrypoint.name());
         assert_eq!(entrypoint.open.len(), expected.len());
     }
     for server in shared.registry.servers() {
         let expected = of_servers.remove(&server.id()).unwrap_or_default();
-        assert_eq!(
-            ids(&server.open),
-            expected,
-            "step {step}: {}",
-            server.name()
-        );
+        assert_eq!(ids(&server.open), expected, "{}", server.name());
     }
     assert!(
         of_entrypoints.is_empty() && of_servers.is_empty(),
-        "step {step}: not in the registry"
+        "not in the registry"
     );
-    // And a copy says the same.
+    // A copy agrees.
     let snapshot = shared.snapshot();
     let open: u64 = snapshot.entrypoints.iter().map(|it| it.open).sum();
-    assert_eq!(open, all.len() as u64, "step {step}");
+    assert_eq!(open, all.len() as u64);
 }

@@ -1,4 +1,5 @@
-//! What `packaging/monitoring` ships: the rules say what they mean, the dashboard can be imported, and both ask for what there is.
+//! What `packaging/monitoring` ships: sound rules, an importable dashboard, and queries only for
+//! metrics that exist.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use crate::support::backend;
 use crate::support::metrics::scrape;
 use crate::support::process::Coracle;
 
-/// What Prometheus itself says of each target.
+/// Series that Prometheus itself adds for each target.
 const OF_PROMETHEUS: &[&str] = &["up"];
 
 fn folder() -> PathBuf {
@@ -42,7 +43,8 @@ fn expressions(dashboard: &Value) -> Vec<(&str, &str)> {
     targets.collect()
 }
 
-/// The words of an expression outside of quotes, braces and brackets: functions, metrics, and labels of `by` and `on`.
+/// The words of an expression outside quotes, braces and brackets: functions, metrics, and the
+/// labels of `by` and `on`.
 fn words(expression: &str) -> BTreeSet<String> {
     let mut plain = String::new();
     let mut depth = 0;
@@ -107,7 +109,7 @@ fn published() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_metric_that_is_asked_for_exists() {
+fn every_queried_metric_exists() {
     let published = published();
     let dashboard = dashboard();
     let of_panels = expressions(&dashboard).into_iter();
@@ -125,21 +127,21 @@ fn every_metric_that_is_asked_for_exists() {
         assert!(!metrics.is_empty(), "{title}: no metric in {expression}");
         for metric in metrics {
             let exists = published.contains(&metric) || OF_PROMETHEUS.contains(&metric.as_str());
-            assert!(exists, "{title} asks for {metric}, which there is not");
+            assert!(exists, "{title} queries {metric}, which does not exist");
             asked.insert(metric);
         }
     }
-    // What the scan has to find at the least, so that it cannot find nothing.
+    // The least that the scan must find, so that it cannot pass by finding nothing.
     for metric in ["coracle_open_connections", "coracle_bytes_total", "up"] {
-        assert!(asked.contains(metric), "{metric} is not asked for");
+        assert!(asked.contains(metric), "{metric} is not queried");
     }
 }
 
 #[test]
-fn the_dashboard_can_be_imported_without_edits() {
+fn dashboard_imports_without_edits() {
     let dashboard = dashboard();
     assert!(dashboard["id"].is_null(), "an id belongs to one Grafana");
-    // 39 is Grafana 11.0's; newer ones migrate it.
+    // 39 is Grafana 11.0's; newer versions migrate it.
     assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 39);
     let variables = dashboard["templating"]["list"].as_array().unwrap();
     let source = &variables[0];
@@ -165,7 +167,7 @@ fn the_dashboard_can_be_imported_without_edits() {
         assert!(grid("x") + grid("w") <= 24, "{title}: too far right");
         for x in grid("x")..grid("x") + grid("w") {
             for y in grid("y")..grid("y") + grid("h") {
-                assert!(taken.insert((x, y)), "{title} lies over another panel");
+                assert!(taken.insert((x, y)), "{title} overlaps another panel");
             }
         }
         for target in panel["targets"].as_array().unwrap() {
@@ -173,9 +175,9 @@ fn the_dashboard_can_be_imported_without_edits() {
             let expression = target["expr"].as_str().unwrap();
             assert!(
                 expression.contains("instance=~\"$instance\""),
-                "{title} does not heed the choice of instances"
+                "{title} ignores the selected instances"
             );
-            // A label in the legend has to survive the aggregation.
+            // A label in the legend must survive the aggregation.
             let legend = target["legendFormat"].as_str().unwrap();
             let labels = legend.split("{{").skip(1);
             for label in labels.map(|rest| rest.split("}}").next().unwrap()) {
@@ -188,12 +190,12 @@ fn the_dashboard_can_be_imported_without_edits() {
 }
 
 #[test]
-fn promtool_understands_every_expression_of_the_dashboard() {
+fn promtool_accepts_every_dashboard_expression() {
     if !support::has_tool("promtool") {
         return;
     }
     let dashboard = dashboard();
-    // As recording rules, of which promtool checks the expressions.
+    // As recording rules, whose expressions promtool checks.
     let mut rules = "groups:\n  - name: dashboard\n    rules:\n".to_owned();
     for (i, (_, expression)) in expressions(&dashboard).into_iter().enumerate() {
         let expression = expression.replace("$__rate_interval", "1m");
@@ -208,7 +210,7 @@ fn promtool_understands_every_expression_of_the_dashboard() {
 }
 
 #[test]
-fn the_rules_are_sound_and_fire_when_they_should() {
+fn rules_pass_their_promtool_tests() {
     if !support::has_tool("promtool") {
         return;
     }
@@ -217,7 +219,7 @@ fn the_rules_are_sound_and_fire_when_they_should() {
 }
 
 #[test]
-fn each_alert_has_a_case_where_it_fires_and_one_where_it_does_not() {
+fn each_alert_is_tested_both_firing_and_silent() {
     let rules = text("coracle.rules.yml");
     let cases = text("coracle.rules.test.yml");
     let alerts = rules
@@ -229,10 +231,10 @@ fn each_alert_has_a_case_where_it_fires_and_one_where_it_does_not() {
         let of_it = cases.filter(|case| case.contains(&format!("alertname: {alert}\n")));
         let (silent, fires): (Vec<_>, Vec<_>) =
             of_it.partition(|case| case.contains("exp_alerts: []"));
-        assert!(!silent.is_empty(), "{alert}: no case without it");
+        assert!(!silent.is_empty(), "{alert}: no silent case");
         assert!(
             fires.iter().any(|case| case.contains("exp_labels")),
-            "{alert}: no case with it"
+            "{alert}: no firing case"
         );
         found += 1;
     }
@@ -250,7 +252,7 @@ fn promtool(arguments: &[&str]) {
 }
 
 #[test]
-fn the_scan_finds_what_it_looks_for() {
+fn scan_finds_what_it_looks_for() {
     let expression = "sum by (le) (rate(coracle_x_bucket{instance=~\"up\"}[5m])) > 0 and process_y";
     let found: Vec<_> = metrics_of(expression).into_iter().collect();
     assert_eq!(found, ["coracle_x_bucket", "process_y"]);

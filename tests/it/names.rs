@@ -1,4 +1,5 @@
-//! Looking up names: on threads that are started once, fairly, and without a connection's wait costing more than one waker.
+//! Name resolution: on threads started once, fair, and at the cost of one waker per waiting
+//! connection.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -24,7 +25,7 @@ use crate::support::process::{Coracle, binary};
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// Drives the look-ups while `test` runs.
+/// Drives the lookups while `test` runs.
 fn while_fresh(reactor: &Rc<Reactor>, names: &Rc<Names>, test: impl Future<Output = ()>) {
     let executor = LocalExecutor::new();
     let looking_up = names.clone().keep_fresh(reactor.clone());
@@ -37,7 +38,7 @@ fn while_fresh(reactor: &Rc<Reactor>, names: &Rc<Names>, test: impl Future<Outpu
 }
 
 #[test]
-fn a_name_is_looked_up_once_for_all_who_wait() {
+fn name_is_looked_up_once_for_all_waiters() {
     let reactor = Reactor::new().unwrap();
     let names = Rc::<Names>::default();
     let [local, nowhere] = ["localhost", "nowhere.invalid"].map(|name| names.hold(name).unwrap());
@@ -52,7 +53,7 @@ fn a_name_is_looked_up_once_for_all_who_wait() {
 }
 
 #[test]
-fn eight_names_that_hang_do_not_keep_a_healthy_one_waiting() {
+fn eight_hung_lookups_do_not_delay_a_healthy_one() {
     let (release, released) = channel::<()>();
     let released = Mutex::new(released);
     let (begin, begun) = smol::channel::unbounded();
@@ -61,7 +62,7 @@ fn eight_names_that_hang_do_not_keep_a_healthy_one_waiting() {
             return Ok(vec![V4]);
         }
         let _ = begin.try_send(());
-        // Until the test is over, and the sender gone.
+        // Until the test is over and the sender is gone.
         let _ = released.lock().unwrap().recv();
         Err(io::Error::other("it hangs"))
     });
@@ -71,7 +72,7 @@ fn eight_names_that_hang_do_not_keep_a_healthy_one_waiting() {
     let healthy = names.hold("healthy").unwrap();
     let reactor = Reactor::new().unwrap();
     while_fresh(&reactor, &names, async {
-        // Before anybody asks for the healthy one, as many hang as may.
+        // As many as may hang do so before the healthy name is requested.
         for _ in 0..3 {
             begun.recv().await.unwrap();
         }
@@ -85,7 +86,7 @@ fn eight_names_that_hang_do_not_keep_a_healthy_one_waiting() {
 }
 
 #[test]
-fn a_connection_that_waits_for_a_name_has_one_waker_however_often_it_is_polled() {
+fn waiting_connection_keeps_one_waker_however_often_it_is_polled() {
     let names = Rc::new(Names::resolved_by(Arc::new(|_: &str| Ok(vec![V4]))));
     let slow = names.hold("slow").unwrap();
     let woken = Arc::<Woken>::default();
@@ -93,7 +94,7 @@ fn a_connection_that_waits_for_a_name_has_one_waker_however_often_it_is_polled()
     let waiting = names.addresses(&slow);
     let mut waiting = pin!(waiting);
     for _ in 0..1000 {
-        // Each time by another waker for the same task, as an executor may do it.
+        // Each time through another waker for the same task, as an executor may do.
         let waker = Waker::from(Arc::new(Again(woken.clone())));
         let polled = waiting.as_mut().poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
@@ -105,7 +106,7 @@ fn a_connection_that_waits_for_a_name_has_one_waker_however_often_it_is_polled()
 }
 
 #[test]
-fn a_name_that_nobody_holds_is_looked_up_no_more() {
+fn unused_name_is_no_longer_looked_up() {
     let (asked, asks) = smol::channel::unbounded();
     let resolver = Arc::new(move |name: &str| {
         let _ = asked.try_send(name.to_owned());
@@ -119,11 +120,11 @@ fn a_name_that_nobody_holds_is_looked_up_no_more() {
         assert!(names.addresses(&stays).await.is_err());
         drop(gone);
         while asks.try_recv().is_ok() {}
-        // Both would be asked for again after a second.
+        // Both would be looked up again after a second.
         for _ in 0..2 {
             assert_eq!(asks.recv().await.unwrap(), "stays");
         }
-        // Whoever holds it again begins anew.
+        // A new holder starts afresh.
         let again = names.hold("gone").unwrap();
         assert!(names.known(&again).is_none());
         assert!(names.addresses(&again).await.is_err());
@@ -141,11 +142,11 @@ impl Wake for Again {
     }
 }
 
-/// With two names, one of which does not exist and is asked for again each second at first.
+/// With two names, one of which does not exist and is at first retried each second.
 const TWO_NAMES: &str = "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"localhost:PORT\"\n\
      [entrypoints.nowhere]\nlisten = \"127.0.0.1:0\"\nto = \"nowhere.invalid:9\"\n";
 
-/// A coracle that gets no thread from the `nth` one on that it asks for.
+/// A coracle whose thread creation fails from the `nth` thread on.
 fn with_threads_below(nth: usize) -> Command {
     let mut command = Command::new("strace");
     let inject = format!("inject=clone3,clone:error=EAGAIN:when={nth}+");
@@ -164,7 +165,7 @@ fn with_threads_below(nth: usize) -> Command {
 }
 
 #[test]
-fn without_a_thread_at_run_time_names_are_looked_up_and_a_stop_is_heard() {
+fn lookups_and_stop_work_without_new_threads() {
     if !has_tool("strace") {
         return;
     }
@@ -174,7 +175,7 @@ fn without_a_thread_at_run_time_names_are_looked_up_and_a_stop_is_heard() {
     let threads = Coracle::start(&config).threads();
     let lookups = threads.iter().filter(|name| name.starts_with("look-up"));
     assert_eq!(lookups.count(), 2, "one for each name: {threads:?}");
-    // Two more are started for a moment, to see whether there can be threads at all.
+    // It briefly starts two more to probe whether threads are available.
     let mut coracle = Coracle::start_by(with_threads_below(threads.len() + 2), &config);
     let mut client = TcpStream::connect(coracle.address("e")).unwrap();
     client.set_read_timeout(Some(support::DEADLINE)).unwrap();
@@ -191,7 +192,7 @@ fn without_a_thread_at_run_time_names_are_looked_up_and_a_stop_is_heard() {
 }
 
 #[test]
-fn a_start_without_threads_for_look_ups_is_one_line_and_exit_code_1() {
+fn startup_without_lookup_threads_fails_with_one_line() {
     if !has_tool("strace") {
         return;
     }
@@ -199,7 +200,7 @@ fn a_start_without_threads_for_look_ups_is_one_line_and_exit_code_1() {
     file.write_all(b"[admin]\nlisten = \"off\"\n").unwrap();
     file.write_all(TWO_NAMES.replace("PORT", "9").as_bytes())
         .unwrap();
-    // The first ones are others'.
+    // The first ones belong to others.
     let told = (2..10).find_map(|n| {
         let mut command = with_threads_below(n);
         command.arg("run").arg("-c").arg(file.path());
@@ -208,7 +209,7 @@ fn a_start_without_threads_for_look_ups_is_one_line_and_exit_code_1() {
         assert_eq!(output.status.code(), Some(1), "{told}");
         told.contains("look-ups").then_some(told)
     });
-    let told = told.expect("the threads of the look-ups are lacking");
+    let told = told.expect("the lookup threads are missing");
     let lines: Vec<_> = told
         .lines()
         .filter(|line| line.contains("look-ups"))

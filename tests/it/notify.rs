@@ -1,4 +1,5 @@
-//! What a service manager is told: ready, signs of life, stopping. One that does not listen stops nothing.
+//! What a service manager is told: ready, watchdog, stopping. One that does not read blocks
+//! nothing.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -19,7 +20,7 @@ fn told(manager: &UnixDatagram) -> String {
     String::from_utf8(message[..length].to_vec()).unwrap()
 }
 
-/// Tells it as much as it takes without reading.
+/// Fills its socket without reading.
 fn fill(path: &Path) {
     let sender = UnixDatagram::unbound().unwrap();
     sender.set_nonblocking(true).unwrap();
@@ -32,7 +33,7 @@ fn fill(path: &Path) {
 }
 
 #[test]
-fn a_service_manager_is_told_of_readiness_life_and_stopping() {
+fn service_manager_is_notified_of_ready_watchdog_and_stopping() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let abstract_name = format!("coracle-test-{}", std::process::id());
@@ -74,7 +75,7 @@ fn a_service_manager_is_told_of_readiness_life_and_stopping() {
 }
 
 #[test]
-fn a_notify_socket_that_nobody_reads_freezes_neither_data_nor_admin_nor_signals() {
+fn unread_notify_socket_blocks_neither_data_nor_admin_nor_signals() {
     let to = backend::start();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
@@ -96,7 +97,8 @@ fn a_notify_socket_that_nobody_reads_freezes_neither_data_nor_admin_nor_signals(
     let (status, _, _) = support::http::get(coracle.admin, "/healthz");
     assert_eq!(status, 200);
 
-    // As soon as somebody reads, it is told: that it is ready first of all, although it could not be told at once.
+    // As soon as it is read, notifications arrive: READY first, although that could not be sent at
+    // once.
     let next = || {
         loop {
             let said = told(&manager);
@@ -118,6 +120,6 @@ fn a_notify_socket_that_nobody_reads_freezes_neither_data_nor_admin_nor_signals(
     let complaints: Vec<_> = complaints
         .filter(|line| line.contains("service manager"))
         .collect();
-    // One for each time that it has begun not to read, not one for each message.
+    // One for each time that reading stopped, not one per message.
     assert!((1..=4).contains(&complaints.len()), "{complaints:#?}");
 }

@@ -1,6 +1,7 @@
-//! Old and small kernels: the program is run with calls withheld, and does without them or says in one line why it cannot.
+//! Old and small kernels: the program runs with system calls withheld, and copes or says in one
+//! line why it cannot.
 //!
-//! The calls fail by a seccomp filter (`support/old_kernel.py`), not by booting such a kernel.
+//! A seccomp filter (`support/old_kernel.py`) makes the calls fail; no such kernel is booted.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -18,11 +19,11 @@ use crate::support::backend::{self, Script, pattern};
 use crate::support::kernel::has_closed_window;
 use crate::support::metrics::{Metrics, check, scrape};
 use crate::support::process::{Coracle, binary};
-use crate::support::rng::Rng;
+use crate::support::rng::{self, Rng};
 use crate::support::until;
 
-/// What Linux 3.10 has not: every later call, PR_GET_AUXV (6.4), SO_RCVTIMEO_NEW and SO_SNDTIMEO_NEW (5.1), SO_MEMINFO (4.12),
-/// IPV6_FREEBIND (4.19).
+/// What Linux 3.10 lacks: every later call, PR_GET_AUXV (6.4), SO_RCVTIMEO_NEW and SO_SNDTIMEO_NEW
+/// (5.1), SO_MEMINFO (4.12), IPV6_FREEBIND (4.19).
 const NEWER_THAN_3_10: [&str; 6] = [
     "newer-than-3.10=ENOSYS",
     "prctl[0=1096112214]=EINVAL",
@@ -37,20 +38,20 @@ const NO_IPV6_FREEBIND: &str = "setsockopt[1=41,2=78]=ENOPROTOOPT";
 const NO_NETLINK: &str = "socket[0=16]=EPERM";
 const NO_IPV6: &str = "socket[0=10]=EAFNOSUPPORT";
 
-/// Enough for several hundred fillings of a pipe.
+/// Enough to fill a pipe several hundred times.
 const LONG_BYTES: usize = 16 << 20;
 const HELD: usize = 5;
 
-/// The machine that the program finds itself on.
+/// The machine as the program sees it.
 #[derive(Clone, Copy)]
 struct Machine<'a> {
-    /// What is withheld, as `support/old_kernel.py` reads it.
+    /// What is withheld, in the syntax of `support/old_kernel.py`.
     rules: &'a [&'a str],
     has_proc: bool,
 }
 
 impl<'a> Machine<'a> {
-    /// One without these calls; `None`, which is told, where that cannot be arranged here.
+    /// A machine without these calls; `None`, with a message, if that cannot be arranged here.
     fn without(rules: &'a [&'a str]) -> Option<Self> {
         let machine = Self {
             rules,
@@ -92,7 +93,7 @@ impl<'a> Machine<'a> {
         if !tools.iter().all(|tool| support::has_tool(tool)) {
             return false;
         }
-        // What kills at a call would kill this attempt, too.
+        // A filter that kills at a call would kill this attempt too.
         let kills = |rule: &&str| rule.ends_with("=KILL");
         let rules: Vec<&str> = self
             .rules
@@ -106,7 +107,7 @@ impl<'a> Machine<'a> {
         };
         let tried = harmless.command("true").output().unwrap();
         let why = String::from_utf8_lossy(&tried.stderr);
-        // 77: this machine cannot; anything else but 0 is a mistake in a rule.
+        // 77: not possible on this machine; any other failure is an error in a rule.
         let is_unable = tried.status.code() == Some(77) || !self.has_proc;
         assert!(tried.status.success() || is_unable, "{why}");
         if !tried.status.success() {
@@ -117,7 +118,8 @@ impl<'a> Machine<'a> {
         tried.status.success()
     }
 
-    /// A coracle there, ready, with an entrypoint `e` on `listen` and on a Unix socket, to a backend that is known by name.
+    /// A ready coracle there, with an entrypoint `e` on `listen` and on a Unix socket, to a backend
+    /// known by name.
     fn start(&self, listen: &str) -> Running {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("front.sock");
@@ -134,13 +136,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Runs coracle there to its end.
+    /// Runs coracle there until it exits.
     fn run(&self, arguments: &[&str]) -> Output {
         let mut command = self.command(&binary());
         command.args(arguments).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = Killed(command.spawn().unwrap());
-        // What it says fits into the pipes.
+        // Its output fits into the pipes.
         let status = until("the program ends", || child.0.try_wait().unwrap());
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let said = (child.0.stdout.take(), child.0.stderr.take());
@@ -153,7 +155,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// It cannot start there, and the whole of what it says is one line that contains `why`.
+    /// Startup fails there, and its whole output is one line that contains `why`.
     fn cannot_start(&self, forward: &str, why: &str) {
         let output = self.run(&["run", "--admin", "off", "-L", forward]);
         let said = String::from_utf8(output.stderr).unwrap();
@@ -163,7 +165,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// A child that does not outlive a test that fails.
+/// A child that does not outlive a failing test.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -173,7 +175,8 @@ impl Drop for Killed {
     }
 }
 
-/// Root makes a mount namespace itself; others, and root in a container, are root in a user namespace alone.
+/// Root makes a mount namespace itself; other users, and root in a container, are root only in a
+/// user namespace.
 fn namespace() -> &'static [&'static str] {
     let mut command = Command::new("unshare");
     let command = command.args(["--mount", "true"]).stderr(Stdio::null());
@@ -183,7 +186,7 @@ fn namespace() -> &'static [&'static str] {
     }
 }
 
-/// Where the numbers of the kernel's table are read on a machine.
+/// Where an architecture's system call numbers are defined.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Table {
     SockDiag,
@@ -198,10 +201,10 @@ struct Running {
 }
 
 impl Running {
-    /// All that a user relies on, whatever the kernel lacks.
+    /// Checks everything a user relies on, whatever the kernel lacks.
     fn serves_and_drains(mut self, machine: Machine<'_>, table: Table) {
         let address = reachable(self.coracle.address("e"));
-        let mut rng = Rng::from_env();
+        let mut rng = rng::from_env();
         let mut passed = pass_long(connect(address), &mut rng);
         passed += pass_long(connect_unix(&self.path), &mut rng);
         passed += answer_after_end(connect(address));
@@ -210,11 +213,11 @@ impl Running {
         let metrics = self.with_held_open();
         check(&Metrics::default(), &metrics);
         let counted = metrics.sum("coracle_bytes_total");
-        // 9 bytes of request and one of answer.
+        // 9 bytes of request and one of response.
         assert_eq!(counted, (passed + HELD * 10) as f64);
         self.tells_of_the_kernel(machine, table);
 
-        // A receiver that stops, so that bytes are held for it meanwhile, in a pipe or copied aside.
+        // A receiver that stops, so that bytes for it are held in a pipe or copied aside.
         let mut stopped = connect(address);
         let socket = socket2::SockRef::from(&stopped);
         socket.set_recv_buffer_size(64 * 1024).unwrap();
@@ -245,7 +248,7 @@ impl Running {
         assert_eq!(log.iter().find(is_bad), None);
     }
 
-    /// The gauge comes to the number of connections that are held.
+    /// Waits until the gauge equals the number of held connections.
     fn with_held_open(&self) -> Metrics {
         until("the gauge is right", || {
             let metrics = scrape(self.coracle.admin);
@@ -253,7 +256,7 @@ impl Running {
         })
     }
 
-    /// The kernel's count is right, or absent where nothing tells.
+    /// Checks that the kernel's count is right, or absent if no source has it.
     fn tells_of_the_kernel(&self, machine: Machine<'_>, table: Table) {
         let admin = self.coracle.admin.to_string();
         let audit = machine.run(&["audit", "--admin", &admin]);
@@ -277,7 +280,7 @@ impl Running {
             assert_eq!(has(name), table != Table::Nowhere, "{name}");
         }
         assert_eq!(metrics.sum("coracle_connection_mismatch"), 0.0);
-        // What only /proc tells is absent rather than wrong.
+        // Metrics that only /proc can provide are absent rather than wrong.
         for name in [
             "process_cpu_seconds_total",
             "process_resident_memory_bytes",
@@ -292,7 +295,7 @@ impl Running {
     }
 }
 
-/// `*` is bound as an address that nobody can connect to.
+/// `*` is bound as an address that cannot be connected to.
 fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip().is_unspecified() {
         true => SocketAddr::from(([127, 0, 0, 1], address.port())),
@@ -347,7 +350,8 @@ impl Client for UnixStream {
     }
 }
 
-/// Sends many bytes, which come back while they are sent, and compares. Returns how many bytes have passed, both ways.
+/// Sends many bytes through an echo while reading them back, and compares. Returns how many bytes
+/// passed, both ways.
 fn pass_long<C: Client>(mut client: C, rng: &mut Rng) -> usize {
     let mut sender = client.another();
     thread::scope(|scope| {
@@ -356,9 +360,7 @@ fn pass_long<C: Client>(mut client: C, rng: &mut Rng) -> usize {
             let mut hash = Sha256::new();
             let mut chunk = vec![0; 64 * 1024];
             for _ in 0..LONG_BYTES / chunk.len() {
-                for word in chunk.chunks_exact_mut(8) {
-                    word.copy_from_slice(&rng.next().to_ne_bytes());
-                }
+                rng.fill(&mut chunk);
                 hash.update(&chunk);
                 sender.write_all(&chunk).unwrap();
             }
@@ -386,7 +388,7 @@ impl Write for Hashing<'_> {
     }
 }
 
-/// Finishes sending before the answer begins.
+/// Finishes sending before the response begins.
 fn answer_after_end<C: Client>(mut client: C) -> usize {
     const ANSWER: usize = 1 << 20;
     let request = Script::AnswerAfterEnd.request(ANSWER as u64);
@@ -407,17 +409,17 @@ fn does_without(rules: &[&str], table: Table) {
 }
 
 #[test]
-fn nothing_newer_than_linux_3_10_is_needed() {
+fn linux_3_10_suffices() {
     does_without(&NEWER_THAN_3_10, Table::SockDiag);
 }
 
-/// Waits of more than 24 days were asked of epoll_pwait2.
+/// Waits of more than 24 days once used epoll_pwait2.
 #[test]
-fn a_drain_may_take_a_year() {
+fn drain_timeout_of_a_year_works() {
     let Some(machine) = Machine::without(&NEWER_THAN_3_10) else {
         return;
     };
-    // Without names to look up and without keep-alive nothing else is waited for.
+    // Without lookups and keep-alive, the drain is the only wait.
     let to = backend::start();
     let config = format!(
         "drain_timeout = \"366d\"\n\
@@ -446,20 +448,20 @@ fn without_pipes_streams_are_copied() {
 }
 
 #[test]
-fn pipes_that_cannot_grow_or_are_too_small_do_no_harm() {
+fn pipes_that_cannot_grow_or_are_too_small_still_work() {
     // F_SETPIPE_SZ is 1031: the pipe stays at 64 KiB. F_GETPIPE_SZ is 1032: nothing fits into it.
     does_without(&["fcntl[1=1031]=EPERM"], Table::SockDiag);
     does_without(&["fcntl[1=1032]=0"], Table::SockDiag);
 }
 
 #[test]
-fn without_netlink_the_kernels_count_is_read_from_proc() {
+fn without_netlink_the_kernel_count_comes_from_proc() {
     does_without(&["socket[0=16]=EPROTONOSUPPORT"], Table::Proc);
     does_without(&[NO_NETLINK], Table::Proc);
 }
 
 #[test]
-fn without_proc_what_only_proc_tells_is_absent() {
+fn without_proc_its_metrics_are_absent() {
     for rules in [&[][..], &[NO_NETLINK]] {
         if let Some(machine) = Machine::without_proc(rules) {
             let running = machine.start("127.0.0.1:0");
@@ -469,12 +471,11 @@ fn without_proc_what_only_proc_tells_is_absent() {
 }
 
 #[test]
-fn without_ip_freebind_addresses_that_are_there_can_be_listened_on_and_others_are_refused_in_one_line()
- {
+fn without_ip_freebind_only_present_addresses_can_be_listened_on() {
     const BOTH: [&str; 2] = [NO_IP_FREEBIND, NO_IPV6_FREEBIND];
     does_without(&BOTH, Table::SockDiag);
     if let Some(machine) = Machine::without(&BOTH) {
-        // For documentation (RFC 5737, RFC 3849): no machine has them.
+        // Reserved for documentation (RFC 5737, RFC 3849): no machine has them.
         for absent in ["192.0.2.1:0:127.0.0.1:9", "[2001:db8::1]:0:127.0.0.1:9"] {
             machine.cannot_start(absent, "this machine does not have this address");
         }
@@ -482,7 +483,7 @@ fn without_ip_freebind_addresses_that_are_there_can_be_listened_on_and_others_ar
 }
 
 #[test]
-fn before_ipv6_freebind_an_absent_ipv6_address_can_be_listened_on_all_the_same() {
+fn absent_ipv6_address_can_be_listened_on_without_ipv6_freebind() {
     if let Some(machine) = Machine::without(&[NO_IPV6_FREEBIND]) {
         let config = "[entrypoints.e]\nlisten = \"[2001:db8::1]:0\"\nto = \"127.0.0.1:9\"\n";
         let coracle = Coracle::start_by(machine.command(&binary()), config);
@@ -491,7 +492,7 @@ fn before_ipv6_freebind_an_absent_ipv6_address_can_be_listened_on_all_the_same()
 }
 
 #[test]
-fn without_accept4_it_does_not_start_and_says_so_in_one_line() {
+fn without_accept4_startup_fails_with_one_line() {
     for rule in ["accept4=ENOSYS", "accept4=EPERM"] {
         if let Some(machine) = Machine::without(&[rule]) {
             let dir = tempfile::tempdir().unwrap();
@@ -505,7 +506,7 @@ fn without_accept4_it_does_not_start_and_says_so_in_one_line() {
 }
 
 #[test]
-fn without_ipv6_all_addresses_are_those_of_ipv4_and_ipv6_ones_are_refused_in_one_line() {
+fn without_ipv6_wildcards_mean_ipv4_and_ipv6_addresses_are_refused() {
     if let Some(machine) = Machine::without(&[NO_IPV6]) {
         let running = machine.start("*:0");
         assert!(running.coracle.address("e").is_ipv4());
@@ -520,7 +521,7 @@ fn without_ipv6_all_addresses_are_those_of_ipv4_and_ipv6_ones_are_refused_in_one
 }
 
 #[test]
-fn with_all_of_it_missing_at_once_it_still_serves() {
+fn serves_with_everything_optional_missing_at_once() {
     let missing = ["splice=ENOSYS", NO_NETLINK, NO_IP_FREEBIND, NO_IPV6];
     let rules = [&NEWER_THAN_3_10[..], &missing].concat();
     if let Some(machine) = Machine::without_proc(&rules) {
@@ -529,9 +530,9 @@ fn with_all_of_it_missing_at_once_it_still_serves() {
     }
 }
 
-/// Otherwise the tests above would withhold what nobody asks for.
+/// Otherwise the tests above would withhold calls that are never made.
 #[test]
-fn the_calls_that_are_withheld_are_made() {
+fn withheld_calls_are_made_otherwise() {
     const SIGSYS: i32 = 31;
     for at_start in [
         "newer-than-3.10=KILL",
@@ -565,7 +566,7 @@ fn the_calls_that_are_withheld_are_made() {
         let mut client = connect(running.coracle.address("e"));
         let request = Script::SendAndClose.request(LONG_BYTES as u64);
         client.write_all(&request).unwrap();
-        // It ends with the program, in one way or another.
+        // It ends with the program, one way or another.
         let _ = std::io::copy(&mut client, &mut std::io::sink());
         let status = running.coracle.wait();
         assert_eq!(status.signal(), Some(SIGSYS), "{in_a_long_stream}");

@@ -1,4 +1,5 @@
-//! OpenWrt's init script: every key of the configuration has its UCI option, and what it does not know stops the start.
+//! OpenWrt's init script: every configuration key has a UCI option, and an unknown option prevents
+//! startup.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +13,7 @@ use crate::support;
 const SCRIPT: &str = include_str!("../../packaging/openwrt/coracle.init");
 const SHIPPED: &str = include_str!("../../packaging/openwrt/coracle.config");
 
-/// Options with what they are set to, and what that is in TOML. They are all there are.
+/// Options with the values they are set to, and the same in TOML. The list is complete.
 const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ("coracle", "enabled", &["1"], ""),
     ("coracle", "interface", &["lan", "wan"], ""),
@@ -90,7 +91,7 @@ impl Router {
         self.dir.path().join(name).display().to_string()
     }
 
-    /// Runs a function of the init script, and returns whether it succeeded and what it wrote to the log.
+    /// Runs a function of the init script. Returns whether it succeeded and what it logged.
     fn call(&self, function: &str) -> (bool, String) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let Output { status, stderr, .. } = Command::new("dash")
@@ -107,7 +108,7 @@ impl Router {
         (status.success(), String::from_utf8(stderr).unwrap())
     }
 
-    /// What procd was asked for.
+    /// What it asked of procd.
     fn procd(&self) -> String {
         fs::read_to_string(self.path("procd")).unwrap_or_default()
     }
@@ -124,7 +125,7 @@ fn rows() -> Vec<Vec<&'static str>> {
     rows.map(|row| row.split_whitespace().collect()).collect()
 }
 
-/// The keys that coracle knows in each of its tables, as it tells them itself.
+/// The keys that coracle knows in each table, as it lists them itself.
 fn known() -> BTreeSet<(String, String)> {
     let mut known = BTreeSet::new();
     let base = "[entrypoints.e]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n";
@@ -151,7 +152,7 @@ fn known() -> BTreeSet<(String, String)> {
             .told
             .iter()
             .any(|told| told.message.contains("unknown key `zzzzzzzzzz`"));
-        // A value that is no table is told as such, not its key.
+        // The error for a value that is not a table names the value, not its key.
         let single = format!("{key} = \"\"\n{base}");
         let single = Config::parse("test.toml", &single, &[]).unwrap_err();
         let wants_table = single
@@ -169,7 +170,7 @@ fn known() -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn every_key_of_the_configuration_has_its_option() {
+fn every_configuration_key_has_a_uci_option() {
     let options: BTreeSet<_> = rows()
         .iter()
         .filter(|row| row[4] != "-")
@@ -238,11 +239,11 @@ fn table(kind: &str, wanted: impl Fn(&str) -> bool) -> String {
 }
 
 #[test]
-fn a_complete_configuration_comes_through_uci_as_it_was_meant() {
+fn complete_uci_configuration_translates_faithfully() {
     if !support::has_tool("dash") {
         return;
     }
-    // Two entrypoints, since not all keys go together.
+    // Two entrypoints, since some keys exclude each other.
     let tcp = |option: &str| !matches!(option, "service" | "socket_mode" | "socket_group");
     let unix = |option: &str| {
         matches!(
@@ -281,7 +282,7 @@ fn a_complete_configuration_comes_through_uci_as_it_was_meant() {
 }
 
 #[test]
-fn an_option_that_it_does_not_know_stops_the_start_and_is_named() {
+fn unknown_option_is_named_and_prevents_startup() {
     if !support::has_tool("dash") {
         return;
     }
@@ -337,14 +338,14 @@ fn an_option_that_it_does_not_know_stops_the_start_and_is_named() {
 }
 
 #[test]
-fn what_is_shipped_starts_nothing_and_says_nothing() {
+fn shipped_configuration_starts_nothing_silently() {
     if !support::has_tool("dash") {
         return;
     }
     let router = Router::with(SHIPPED);
     assert_eq!(router.call("start_service"), (true, String::new()));
     assert_eq!(router.procd(), "");
-    // With everything that is commented out as an example it is a configuration, too.
+    // With its commented examples enabled, it is still a valid configuration.
     let uncommented: String = SHIPPED
         .lines()
         .map(|line| line.replacen("\t#", "\t", 1) + "\n")

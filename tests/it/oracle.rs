@@ -1,5 +1,5 @@
-//! The oracle: twenty thousand connections with random fates through the real binary, and at every quiet point the gauge, the
-//! connections that this test holds, and the kernel's table are one number.
+//! The oracle: twenty thousand connections end in random ways through the real binary, and at every
+//! quiet point the gauge, the connections held by this test, and the kernel's table are one number.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -16,17 +16,17 @@ use crate::support::backend::{
 };
 use crate::support::metrics::{Metrics, Scraper};
 use crate::support::process::Coracle;
-use crate::support::rng::Rng;
+use crate::support::rng::{self, Rng};
 use crate::support::{kernel, until};
 
 const ROUNDS: usize = 20;
 const CONNECTIONS_PER_ROUND: usize = 1_000;
 const WORKERS: usize = 24;
-/// Each round goes on until so many scrapes have seen it, however slow they are.
+/// Each round continues until this many scrapes have seen it, however slow they are.
 const SCRAPES_PER_ROUND: u64 = 5;
 const LONG_BYTES: usize = 4 << 20;
 
-/// What becomes of a connection.
+/// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     ClientCloses,
@@ -51,7 +51,7 @@ enum Fate {
 
 impl Fate {
     fn random(rng: &mut Rng) -> Self {
-        match rng.below(100) {
+        match rng.u64(..100) {
             0..=19 => Self::ClientCloses,
             20..=29 => Self::ServerCloses,
             30..=32 => Self::UnixCloses,
@@ -77,13 +77,13 @@ impl Fate {
 /// A connection that this test holds open.
 enum Held {
     Tcp(TcpStream),
-    /// Only to be dropped.
+    /// Held only to be dropped.
     Unix(#[allow(dead_code)] UnixStream),
 }
 
 /// Where the clients connect.
 struct Targets {
-    /// The scripted server, by IPv4, by IPv6, and by either over one dual-stack listener.
+    /// The scripted server, over IPv4, IPv6, and either through one dual-stack listener.
     scripts: [SocketAddr; 4],
     /// The same over a Unix socket.
     unix: PathBuf,
@@ -93,10 +93,11 @@ struct Targets {
 }
 
 #[test]
-fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
-    // Both ends of all that is held are in this process, and many systems begin with a soft limit of 1024.
+fn gauge_kernel_and_test_agree_over_twenty_thousand_connections() {
+    // This process has both ends of every held connection, and many systems begin with a soft limit
+    // of 1024.
     let _ = coracle::sys::descriptors::raise_limit();
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let backend = backend::start();
     let refusing = bound_but_not_listening();
     let silent = Silent::start();
@@ -156,7 +157,7 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
     let mut held: Vec<Held> = Vec::new();
 
     for round in 0..ROUNDS {
-        let rngs: Vec<Rng> = (0..WORKERS).map(|_| rng.split()).collect();
+        let rngs: Vec<Rng> = (0..WORKERS).map(|_| rng.fork()).collect();
         let kept: Vec<Held> = thread::scope(|scope| {
             let (made, targets, scraper) = (&made, &targets, &scraper);
             let scrapes = scraper.checked() + SCRAPES_PER_ROUND;
@@ -170,7 +171,8 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
                         let goes_on = |n: &usize| *n < share || scraper.checked() < scrapes;
                         let lives = (0..).take_while(goes_on).filter_map(|n| {
                             made.fetch_add(1, Ordering::Relaxed);
-                            // What goes beyond the share is not held: that would have no bound.
+                            // Connections beyond the share are not held, which keeps the number
+                            // bounded.
                             let fate = match n < share {
                                 true => Fate::random(&mut rng),
                                 false => Fate::ClientCloses,
@@ -181,7 +183,7 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
                     })
                 })
                 .collect();
-            // Every third round the backend's process is killed in the middle of it all, and comes back.
+            // In every third round the backend's process is killed in the middle, and restarted.
             if round % 3 == 1 {
                 let killing = scope.spawn(|| {
                     let victim = mortal.take().unwrap();
@@ -201,11 +203,11 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
             kept.collect()
         });
         held.extend(kept);
-        // The quiet point: nothing is left but what this test holds.
+        // The quiet point: only the connections held by this test are left.
         agree(&coracle, &targets, &made, held.len(), round);
-        // A part of what is held goes on into the next round.
-        while rng.below(8) != 0 && !held.is_empty() {
-            let victims = held.len().min(1 + rng.below(8) as usize);
+        // Some of the held connections continue into the next round.
+        while rng.u64(..8) != 0 && !held.is_empty() {
+            let victims = held.len().min(1 + rng.usize(..8));
             held.drain(..victims)
                 .for_each(|stream| end_held(&stream, &mut rng));
         }
@@ -226,16 +228,16 @@ fn gauge_and_kernel_and_test_agree_through_twenty_thousand_fates() {
     for reason in ["panic", "dropped"] {
         assert_eq!(closed(&metrics, reason), 0.0, "{reason}");
     }
-    until("every descriptor is given back", || {
+    until("every descriptor is released", || {
         (coracle.descriptors() <= descriptors_at_start).then_some(())
     });
     println!("{made} connections, {scrapes} consistent scrapes");
 }
 
-/// One connection's life. Returns it if it is to be held.
+/// Runs one connection. Returns it if it is to be held.
 fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<Held> {
-    let n = rng.below(20_000) as usize;
-    let script = targets.scripts[rng.below(4) as usize];
+    let n = rng.usize(..20_000);
+    let script = targets.scripts[rng.usize(..4)];
     match fate {
         Fate::ClientCloses => {
             let mut stream = begin(script, Script::Echo, 0);
@@ -282,7 +284,8 @@ fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<Held> {
         Fate::GoneWhileDialling => drop(connect(targets.silent)),
         Fate::ResetWhileDialling => reset_on_close(&connect(targets.silent)),
         Fate::BackendDies => {
-            // It may be alive, dead, or die: the connection ends in whatever way, and the count stays right.
+            // The server may be alive, dead or dying: however the connection ends, the count stays
+            // right.
             let mut stream = connect(targets.mortal);
             if stream.write_all(&Script::Echo.request(0)).is_ok() {
                 let _ = stream.write_all(&pattern(n));
@@ -296,10 +299,10 @@ fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<Held> {
         }
         Fate::Idle => return Some(Held::Tcp(hold(script, Script::Hold))),
         Fate::IdleHalfClosed => {
-            // The server answers an hour later: until then the connection is half open.
+            // The server answers an hour later: until then the connection is half-open.
             let stream = begin(script, Script::AnswerLate, 3_600_000);
             stream.shutdown(Shutdown::Write).unwrap();
-            // Its end has been sent: only a reset can tell the other side more.
+            // It has sent its FIN: only a reset can still reach the other side.
             reset_on_close(&stream);
             return Some(Held::Tcp(stream));
         }
@@ -325,10 +328,10 @@ fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<Held> {
     None
 }
 
-/// Ends a connection that was held: closed, or reset.
+/// Ends a held connection: closes or resets it.
 fn end_held(held: &Held, rng: &mut Rng) {
     if let Held::Tcp(stream) = held
-        && rng.below(2) == 0
+        && rng.u64(..2) == 0
     {
         reset_on_close(stream);
     }
@@ -346,7 +349,7 @@ fn begin(address: SocketAddr, script: Script, n: u64) -> TcpStream {
     stream
 }
 
-/// A connection that stands: the server's first byte has come.
+/// An established connection: the server's first byte has arrived.
 fn hold(address: SocketAddr, script: Script) -> TcpStream {
     let mut stream = begin(address, script, 0);
     stream.read_exact(&mut [0]).unwrap();
@@ -358,7 +361,7 @@ fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     stream.read_to_end(&mut bytes).map(|_| bytes)
 }
 
-/// Sends `n` bytes through an echo while it reads them back.
+/// Sends `n` bytes through an echo while reading them back.
 fn echo(stream: &mut TcpStream, n: usize) {
     let bytes = pattern(n);
     let mut sender = stream.try_clone().unwrap();
@@ -370,7 +373,8 @@ fn echo(stream: &mut TcpStream, n: usize) {
     });
 }
 
-/// Waits until all that were made have been accepted and the gauge is `held`; then it stays so, and the kernel says the same.
+/// Waits until all connections are accepted and the gauge is `held`; then it stays so, and the
+/// kernel agrees.
 fn agree(coracle: &Coracle, targets: &Targets, made: &AtomicU64, held: usize, round: usize) {
     let made = made.load(Ordering::Relaxed) as f64;
     until(&format!("the gauge is {held} in round {round}"), || {
@@ -400,7 +404,7 @@ fn agree(coracle: &Coracle, targets: &Targets, made: &AtomicU64, held: usize, ro
             "the count of ss in round {round}"
         );
     }
-    // And so does the program itself, once its last reading is no older than this quiet point.
+    // The program agrees as well, once its last reading is no older than this quiet point.
     until(
         &format!("its own reading of the kernel is {held} in round {round}"),
         || {

@@ -1,4 +1,4 @@
-//! A bug in one connection's task ends that connection alone, and the count stays right.
+//! A bug in one connection's task ends only that connection, and the count stays right.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ use crate::support::metrics::scrape;
 use crate::support::until;
 
 #[test]
-fn a_panic_in_one_connection_leaves_the_count_right_and_the_others_running() {
+fn panic_in_one_connection_leaves_count_and_others_intact() {
     let to = backend::start();
     let text = format!(
         "[admin]\nlisten = \"127.0.0.1:0\"\n\
@@ -28,7 +28,7 @@ fn a_panic_in_one_connection_leaves_the_count_right_and_the_others_running() {
         let config = Config::parse("test.toml", &text, &[]).unwrap();
         let every_third = Hook(Rc::new(|conn| {
             let id: u64 = conn.id.to_string().parse().unwrap();
-            assert!(!id.is_multiple_of(3), "a bug, on purpose");
+            assert!(!id.is_multiple_of(3), "deliberate panic");
         }));
         let proxy = Proxy::bind(&config).unwrap().hooked(every_third);
         let addresses = (proxy.addresses("e")[0], proxy.admin_address().unwrap());
@@ -41,11 +41,11 @@ fn a_panic_in_one_connection_leaves_the_count_right_and_the_others_running() {
     for id in 1..=30 {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
-        // Whichever of the two comes after the reset is told of it.
+        // Whichever of the two comes after the reset reports it.
         let asked = stream.write_all(&Script::Hold.request(0));
         let answer = asked.and_then(|()| stream.read(&mut [0]));
         if id % 3 == 0 {
-            let error = answer.expect_err("a bug is no clean end").kind();
+            let error = answer.expect_err("a panic looks like EOF").kind();
             assert!(matches!(
                 error,
                 ErrorKind::ConnectionReset | ErrorKind::BrokenPipe

@@ -1,9 +1,9 @@
-//! Tests prove what happens, never how fast: none compares a time that has passed, and none waits for a time where it could wait for an
-//! event.
+//! Tests prove what happens, not how fast: none compares elapsed time, and none sleeps when it
+//! could wait for an event.
 
 use std::path::{Path, PathBuf};
 
-/// Ways to ask how much time has passed, to wait for some, or to give something only so much of it.
+/// Ways to measure elapsed time, to sleep, or to limit how long something may take.
 const TIME: [&str; 7] = [
     ".elapsed()",
     "duration_since(",
@@ -14,19 +14,19 @@ const TIME: [&str; 7] = [
     "timeout(Some(Duration::",
 ];
 
-/// How often a file may do so, and why that depends on no speed.
+/// How often a file may use one, and why the test still does not depend on speed.
 const ALLOWED: &[(&str, &str, usize, &str)] = &[
     (
         "support/mod.rs",
         "Instant::now() <",
         1,
-        "the deadline of all tests, which only ends those that hang",
+        "the deadline of all tests, which only ends tests that hang",
     ),
     (
         "support/mod.rs",
         "thread::sleep(",
         1,
-        "between two looks, in the one place where tests wait",
+        "between two probes, in the one place where tests poll",
     ),
     (
         "support/process.rs",
@@ -38,74 +38,68 @@ const ALLOWED: &[(&str, &str, usize, &str)] = &[
         "support/process.rs",
         "thread::sleep(",
         1,
-        "rest is no event; CPU time is compared, to which load adds none",
+        "rest is no event; the test compares CPU time, which load does not add to",
     ),
     ("it/reload.rs", "recv_timeout(", 1, "the same deadline"),
     (
         "reload_oracle.rs",
         ".elapsed()",
         1,
-        "how fast it was is printed and not looked at",
+        "the speed is only printed",
     ),
     (
         "it/reload.rs",
         "thread::sleep(",
         1,
-        "that a file is not watched is no event; a slow machine may let a mistake pass and finds none that is not there",
+        "an unwatched file is no event; a slow machine may miss a fault but reports no false one",
     ),
     (
         "support/manager.rs",
         "thread::sleep(",
         1,
-        "a service manager that is slow on purpose",
+        "a deliberately slow service manager",
     ),
     (
         "support/backend.rs",
         "thread::sleep(",
         1,
-        "an answer that is late on purpose",
+        "a deliberately late response",
     ),
     (
         "it/audit_address.rs",
         "thread::sleep(",
         1,
-        "a server that drips on purpose, for ever",
-    ),
-    (
-        "support/rng.rs",
-        ".elapsed()",
-        1,
-        "the time of day, as a seed",
+        "a server that drips forever, deliberately",
     ),
     (
         "it/compat.rs",
         "duration_since(",
         1,
-        "the time of day, which the program has to tell",
+        "the time of day, which the program reports",
     ),
     (
         "process.rs",
         "duration_since(",
         1,
-        "the time of day, which the program has to tell",
+        "the time of day, which the program reports",
     ),
     (
         "it/descriptors.rs",
         ".elapsed()",
         1,
-        "a line may repeat each second: more time allows more of them",
+        "a line may repeat each second: more time allows more lines",
     ),
     (
         "faults.rs",
         ".elapsed()",
         1,
-        "a fault that lasts, however much of it a slow machine meets",
+        "a fault that lasts, however much of it a slow machine sees",
     ),
     (
         "faults.rs",
         "thread::sleep(",
         1,
-        "between two looks at how long it has lasted",
+        "between two checks of how long it has lasted",
     ),
     (
         "support/faults/subject.rs",
@@ -117,19 +111,19 @@ const ALLOWED: &[(&str, &str, usize, &str)] = &[
         "support/faults/subject.rs",
         "thread::sleep(",
         1,
-        "rest is no event; it is looked for in one span after another",
+        "rest is no event; one span after another is checked for it",
     ),
     (
         "support/faults/traffic.rs",
         "thread::sleep(",
         2,
-        "between attempts that fail, so that they do not keep the machine busy",
+        "between failing attempts, to spare the machine",
     ),
     (
         "it/agreement.rs",
         "thread::sleep(",
         1,
-        "between two writes that the kernel refuses, until it has refused many in a row",
+        "between two refused writes, until many in a row were refused",
     ),
     (
         "it/forwarding.rs",
@@ -141,13 +135,13 @@ const ALLOWED: &[(&str, &str, usize, &str)] = &[
         "it/forwarding.rs",
         "thread::sleep(",
         4,
-        "a slow reader, and a client that pauses between two messages; pauses of the program that are longer than its timeouts",
+        "a slow reader, a client that pauses between messages, and suspensions of the process beyond its timeouts",
     ),
     (
         "it/reactor.rs",
         "thread::sleep(",
         3,
-        "a slow reader, a slow sender, and a thread that wakes the loop now or later",
+        "a slow reader, a slow sender, and a thread that wakes the loop early or late",
     ),
 ];
 
@@ -168,19 +162,19 @@ fn no_test_depends_on_speed() {
     }
     assert!(
         wrong.is_empty(),
-        "wait for an event with support::until, or say in {} why there is none: {wrong:#?}",
+        "wait for an event with support::until, or explain in {} why none exists: {wrong:#?}",
         file!()
     );
 }
 
 #[test]
-fn the_scan_finds_what_it_looks_for() {
+fn scan_finds_what_it_looks_for() {
     let code = "// begun.elapsed() < limit\nassert!(begun.elapsed() < limit);\nx.elapsed() + y.elapsed()\n";
     assert_eq!(uses(code, ".elapsed()"), 3);
     assert_eq!(uses(code, "thread::sleep("), 0);
 }
 
-/// How often the code has it, without its comments.
+/// How often the code contains `what`, comments excluded.
 fn uses(text: &str, what: &str) -> usize {
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
     let lines = text.lines().filter(is_code);
@@ -191,7 +185,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
 
-/// All files of tests but this one.
+/// All test files except this one.
 fn files() -> Vec<PathBuf> {
     let folders = ["", "it", "support", "support/faults"].map(|name| folder().join(name));
     let entries = folders

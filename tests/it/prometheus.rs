@@ -1,4 +1,4 @@
-//! A real Prometheus scrapes a real coracle and gives the right number back.
+//! A real Prometheus scrapes a real coracle and returns the right number.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::support::until;
 const HELD: usize = 7;
 
 #[test]
-fn prometheus_scrapes_it_and_answers_with_the_right_number() {
+fn prometheus_scrapes_the_right_number() {
     if !support::has_tool("prometheus") {
         return;
     }

@@ -1,4 +1,5 @@
-//! The readiness loop against real sockets: no event is lost, none reaches the wrong stream, and nothing spins.
+//! The readiness loop against real sockets: no event is lost, none reaches the wrong stream, and
+//! nothing spins.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -21,8 +22,8 @@ use crate::support::backend::{bound_but_not_listening, pattern, reset_on_close};
 use crate::support::kernel::{end, has_closed_window};
 use crate::support::until;
 
-/// A stream of the loop and the other end of it, which blocks.
-fn pair(reactor: &Rc<Reactor>) -> (Stream, TcpStream) {
+/// A stream of the loop, and its blocking peer.
+pub(super) fn pair(reactor: &Rc<Reactor>) -> (Stream, TcpStream) {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let listener = Listener::bind_tcp(reactor, any, coracle::net::TcpOptions::default()).unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -32,17 +33,17 @@ fn pair(reactor: &Rc<Reactor>) -> (Stream, TcpStream) {
     (stream, peer)
 }
 
-/// Drives a future, but no longer than anything may take.
-fn run<T>(reactor: &Rc<Reactor>, future: impl Future<Output = T>) -> T {
+/// Drives a future under the deadline of all tests.
+pub(super) fn run<T>(reactor: &Rc<Reactor>, future: impl Future<Output = T>) -> T {
     let late = async {
         reactor.sleep(support::DEADLINE).await;
-        panic!("it hangs");
+        panic!("the future hangs");
     };
     reactor.block_on(future.or(late))
 }
 
-/// One iteration of the loop at the least, in which it hears of all that has happened. The sleep begins in `run`, not before, or it might
-/// be over before there was an iteration.
+/// Runs at least one iteration of the loop, which processes everything that has happened. The sleep
+/// begins inside `run`; started earlier, it could end before any iteration.
 fn iterate(reactor: &Rc<Reactor>) {
     run(reactor, async {
         reactor.sleep(Duration::from_millis(1)).await;
@@ -53,7 +54,7 @@ async fn recv(stream: &Stream, buffer: &mut [u8]) -> std::io::Result<usize> {
     poll_fn(|cx| stream.poll_recv(cx, buffer)).await
 }
 
-/// Reads until nothing is there, so that the next read has to wait.
+/// Reads until nothing is left, so that the next read must wait.
 fn drain(stream: &Stream) {
     let mut cx = Context::from_waker(Waker::noop());
     while let Poll::Ready(read) = stream.poll_recv(&mut cx, &mut [0; 1024]) {
@@ -63,9 +64,15 @@ fn drain(stream: &Stream) {
 
 /// Counts what passes.
 #[derive(Default)]
-struct Count {
+pub(super) struct Count {
     bytes: [Cell<usize>; 2],
     finished: Cell<usize>,
+}
+
+impl Count {
+    pub(super) fn bytes_from(&self, side: Side) -> usize {
+        self.bytes[side as usize].get()
+    }
 }
 
 impl Meter for Count {
@@ -80,13 +87,13 @@ impl Meter for Count {
 }
 
 #[test]
-fn what_came_before_the_first_poll_is_not_missed() {
+fn bytes_before_the_first_poll_are_not_missed() {
     let reactor = Reactor::new().unwrap();
     let (stream, mut peer) = pair(&reactor);
     drain(&stream);
     peer.write_all(b"early").unwrap();
     let mut buffer = [0; 16];
-    // First without a wait, then after an iteration in which nobody waited for it.
+    // First without a wait, then after an iteration in which nothing waited for it.
     assert_eq!(run(&reactor, recv(&stream, &mut buffer)).unwrap(), 5);
     peer.write_all(b"again").unwrap();
     iterate(&reactor);
@@ -109,7 +116,7 @@ fn data_and_fin_in_one_edge_are_both_seen() {
 }
 
 #[test]
-fn data_and_reset_in_one_edge_are_no_end() {
+fn data_and_reset_in_one_edge_do_not_look_like_eof() {
     let reactor = Reactor::new().unwrap();
     for _ in 0..50 {
         let (stream, mut peer) = pair(&reactor);
@@ -120,7 +127,7 @@ fn data_and_reset_in_one_edge_are_no_end() {
         drop(peer);
         let error = loop {
             match run(&reactor, recv(&stream, &mut buffer)) {
-                Ok(n) => assert_ne!(n, 0, "a reset looks like an end"),
+                Ok(n) => assert_ne!(n, 0, "a reset looks like EOF"),
                 Err(error) => break error,
             }
         };
@@ -129,7 +136,7 @@ fn data_and_reset_in_one_edge_are_no_end() {
 }
 
 #[test]
-fn bytes_behind_urgent_data_are_not_left_lying() {
+fn bytes_after_urgent_data_are_read() {
     let reactor = Reactor::new().unwrap();
     let (stream, mut peer) = pair(&reactor);
     drain(&stream);
@@ -152,7 +159,7 @@ fn one_event_serves_both_directions() {
     let (stream, mut peer) = pair(&reactor);
     drain(&stream);
     let mut cx = Context::from_waker(Waker::noop());
-    // Its send buffer is full, and nothing has come.
+    // Its send buffer is full, and nothing has arrived.
     let chunk = vec![1; 1 << 20];
     let mut sent = 0;
     while let Poll::Ready(n) = stream.poll_send(&mut cx, &chunk) {
@@ -161,12 +168,15 @@ fn one_event_serves_both_directions() {
     peer.write_all(b"x").unwrap();
     let mut left = vec![0; sent];
     peer.read_exact(&mut left).unwrap();
-    // Both have happened when the loop looks next.
+    // Both have happened before the loop looks next.
     let peer_port = peer.local_addr().unwrap().port();
-    until("its bytes are taken and the byte has come", || {
-        let own = end(peer.peer_addr().unwrap().port(), peer_port)?;
-        ((own.send_queue, own.receive_queue) == (0, 1)).then_some(())
-    });
+    until(
+        "its bytes are acknowledged and the byte has arrived",
+        || {
+            let own = end(peer.peer_addr().unwrap().port(), peer_port)?;
+            ((own.send_queue, own.receive_queue) == (0, 1)).then_some(())
+        },
+    );
     let mut wakes = 0;
     run(
         &reactor,
@@ -186,7 +196,7 @@ fn one_event_serves_both_directions() {
 }
 
 #[test]
-fn a_stream_that_is_dropped_while_its_task_waits_leaves_nothing_behind() {
+fn stream_dropped_while_its_task_waits_leaves_nothing_behind() {
     let reactor = Reactor::new().unwrap();
     let executor = LocalExecutor::new();
     let (stream, mut peer) = pair(&reactor);
@@ -199,7 +209,7 @@ fn a_stream_that_is_dropped_while_its_task_waits_leaves_nothing_behind() {
             assert!(task.cancel().await.is_none());
         }),
     );
-    // The peer is told, and nobody is woken for a stream that is no more.
+    // The peer sees the end, and no waker of the dropped stream is woken.
     assert!(peer.read(&mut [0]).is_err());
     let _ = peer.write(b"x");
     iterate(&reactor);
@@ -210,7 +220,7 @@ thread_local! {
     static ACT: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
-/// A waker that acts at once, in the middle of an iteration.
+/// A waker that acts immediately, in the middle of an iteration.
 struct Act;
 
 impl Wake for Act {
@@ -222,7 +232,7 @@ impl Wake for Act {
 }
 
 #[test]
-fn an_event_of_a_dropped_stream_does_not_reach_the_next_one_in_its_place() {
+fn event_of_a_dropped_stream_does_not_reach_its_successor() {
     let reactor = Reactor::new().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -231,7 +241,8 @@ fn an_event_of_a_dropped_stream_does_not_reach_the_next_one_in_its_place() {
         let (victim, victim_peer) = pair(&reactor);
         drain(&first);
         drain(&victim);
-        // Both are reported in one iteration, this one first. It drops the other, whose place is taken before its event is looked at.
+        // One iteration reports both, this one first. It drops the other, whose slot is reused
+        // before its event is handled.
         let next = Rc::new(RefCell::new(None));
         let (slot, in_turn) = (next.clone(), reactor.clone());
         ACT.set(Some(Box::new(move || {
@@ -251,14 +262,14 @@ fn an_event_of_a_dropped_stream_does_not_reach_the_next_one_in_its_place() {
         peer.write_all(b"abc").unwrap();
         let mut buffer = [0; 8];
         assert_eq!(run(&reactor, recv(&next, &mut buffer)).unwrap(), 3);
-        // Had it got the other's FIN, it would take this for the end.
+        // With the other's FIN, the stream would take this for EOF.
         let mut cx = Context::from_waker(Waker::noop());
         assert!(next.poll_recv(&mut cx, &mut buffer).is_pending());
     }
 }
 
 #[test]
-fn a_trickle_of_single_bytes_arrives_whole() {
+fn trickle_of_single_bytes_arrives_whole() {
     let reactor = Reactor::new().unwrap();
     let (stream, mut peer) = pair(&reactor);
     let bytes = pattern(2_000);
@@ -283,7 +294,7 @@ fn a_trickle_of_single_bytes_arrives_whole() {
 }
 
 #[test]
-fn a_stream_serves_codecs_as_async_read_and_write() {
+fn stream_implements_async_read_and_write() {
     let reactor = Reactor::new().unwrap();
     let (mut stream, mut peer) = pair(&reactor);
     peer.write_all(b"question").unwrap();
@@ -303,7 +314,8 @@ fn a_stream_serves_codecs_as_async_read_and_write() {
 /// Far above what is copied: it is spliced.
 const LONG: usize = 24 << 20;
 
-/// A relay between two peers, driven until it ends; `act` runs on threads of its own with the two outer ends.
+/// Drives a relay between two peers to its end; `act` runs on its own thread with the two outer
+/// ends.
 fn relayed(reactor: &Rc<Reactor>, act: impl FnOnce(TcpStream, TcpStream) + Send) -> Count {
     let (client, client_peer) = pair(reactor);
     let (server, server_peer) = pair(reactor);
@@ -322,7 +334,7 @@ fn relayed(reactor: &Rc<Reactor>, act: impl FnOnce(TcpStream, TcpStream) + Send)
 }
 
 #[test]
-fn a_spliced_stream_blocks_on_either_side_of_the_pipe_and_arrives_whole() {
+fn spliced_stream_blocks_on_either_side_of_the_pipe_and_arrives_whole() {
     let reactor = Reactor::new().unwrap();
     for slow_reader in [true, false] {
         let pause = Duration::from_millis(3);
@@ -358,7 +370,7 @@ fn a_spliced_stream_blocks_on_either_side_of_the_pipe_and_arrives_whole() {
 }
 
 #[test]
-fn without_a_pipe_long_streams_are_copied_and_messages_after_them_pass_as_well() {
+fn without_a_pipe_long_streams_and_later_messages_are_copied() {
     let reactor = Reactor::new().unwrap();
     for pipes in [0, 1] {
         reactor.limit_pipes(pipes);
@@ -386,11 +398,12 @@ fn without_a_pipe_long_streams_are_copied_and_messages_after_them_pass_as_well()
 }
 
 #[test]
-fn urgent_data_in_a_long_stream_does_not_cut_it() {
+fn urgent_data_does_not_truncate_a_long_stream() {
     let reactor = Reactor::new().unwrap();
     relayed(&reactor, |mut sender, mut receiver| {
         let sending = thread::spawn(move || {
-            // Once: TCP has one mark, and a second one makes the first byte an ordinary one.
+            // Only once: TCP has one urgent mark, and a second turns the first byte into an
+            // ordinary one.
             let bytes = pattern(LONG);
             let (before, after) = bytes.split_at(LONG / 2);
             sender.write_all(before).unwrap();
@@ -452,7 +465,7 @@ fn two_fast_streams_do_not_starve_a_slow_one() {
 }
 
 #[test]
-fn a_pipe_with_bytes_left_in_it_is_never_used_again() {
+fn pipe_with_bytes_left_in_it_is_never_reused() {
     let reactor = Reactor::new().unwrap();
     reactor.limit_pipes(1);
     for _ in 0..5 {
@@ -473,7 +486,7 @@ fn a_pipe_with_bytes_left_in_it_is_never_used_again() {
                 while !has_closed_window(own_port, port) {
                     reactor.sleep(Duration::from_millis(5)).await;
                 }
-                // What has come until now is dealt with in the next iterations.
+                // The next iterations handle what has arrived so far.
                 reactor.sleep(Duration::from_millis(5)).await;
             };
             stuck.or(blocked).await;
@@ -513,7 +526,7 @@ impl Meter for PerTurn {
 }
 
 #[test]
-fn a_fast_stream_stops_after_its_share_of_a_turn() {
+fn fast_stream_stops_at_its_budget() {
     let reactor = Reactor::new().unwrap();
     let executor = LocalExecutor::new();
     let (client, mut sender) = pair(&reactor);
@@ -538,13 +551,13 @@ fn a_fast_stream_stops_after_its_share_of_a_turn() {
     run(&reactor, executor.run(task));
     sending.join().unwrap();
     receiving.join().unwrap();
-    // 1 MiB, or somewhat more where what was held from before is added.
+    // 1 MiB, or slightly more if bytes held from before are added.
     let most = most.get();
     assert!(most > 0 && most <= 2 << 20, "{most} bytes in one iteration");
 }
 
 #[test]
-fn another_thread_wakes_the_loop_whether_it_sleeps_or_not() {
+fn another_thread_wakes_the_loop_awake_or_asleep() {
     let reactor = Reactor::new().unwrap();
     for i in 0..200 {
         let (sender, receiver) = smol::channel::bounded(1);
@@ -560,7 +573,7 @@ fn another_thread_wakes_the_loop_whether_it_sleeps_or_not() {
 }
 
 #[test]
-fn timers_fire_in_the_order_of_their_deadlines_and_not_before() {
+fn timers_fire_in_deadline_order_and_not_early() {
     let reactor = Reactor::new().unwrap();
     let executor = LocalExecutor::new();
     let order = Rc::new(RefCell::new(Vec::new()));
@@ -588,7 +601,7 @@ fn timers_fire_in_the_order_of_their_deadlines_and_not_before() {
 }
 
 #[test]
-fn nothing_is_connected_before_the_kernel_says_so() {
+fn stream_is_not_connected_before_the_kernel_reports_it() {
     let reactor = Reactor::new().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -602,7 +615,7 @@ fn nothing_is_connected_before_the_kernel_says_so() {
 }
 
 #[test]
-fn a_server_that_resets_as_soon_as_it_is_connected_is_heard_and_not_refused() {
+fn server_that_resets_on_connect_is_heard_rather_than_refused() {
     let reactor = Reactor::new().unwrap();
     let (client, mut client_peer) = pair(&reactor);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,5 @@
-//! A configuration comes into force while the program runs: whole or not at all, and without a word to those who are connected.
+//! Reloading at run time: a configuration applies fully or not at all, and connected clients notice
+//! nothing.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,7 +17,7 @@ use crate::support::backend::{self, Script};
 use crate::support::http::http;
 use crate::support::metrics::scrape;
 use crate::support::process::{Coracle, binary, follow};
-use crate::support::rng::Rng;
+use crate::support::rng::{self, Rng};
 use crate::support::{kernel, lasting_address, until};
 
 /// A configuration with this admin endpoint.
@@ -36,7 +37,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut rng = Rng::from_env();
+        let mut rng = rng::from_env();
         let admin = lasting_address(&mut rng);
         let to = backend::start();
         Self { rng, admin, to }
@@ -53,7 +54,7 @@ impl World {
     }
 }
 
-/// A connection that stands: the server's first byte has come.
+/// An established connection: the server's first byte has arrived.
 fn hold(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
@@ -62,7 +63,7 @@ fn hold(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A connection over which each byte comes back.
+/// A connection that echoes each byte.
 fn echo(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
@@ -85,7 +86,7 @@ fn open(metrics: &support::metrics::Metrics, entrypoint: &str) -> Option<f64> {
 }
 
 #[test]
-fn what_stays_goes_on_and_what_is_new_is_there() {
+fn reload_keeps_what_stays_and_adds_what_is_new() {
     let mut world = World::new();
     let [web, ssh, other] = [(); 3].map(|()| world.address());
     let coracle = Coracle::start(&world.config(&[("web", web), ("ssh", ssh)]));
@@ -106,10 +107,13 @@ fn what_stays_goes_on_and_what_is_new_is_there() {
     ));
     coracle.logged("reloaded: entrypoint new added");
     coracle.logged("reloaded: entrypoint ssh removed");
-    // Those who are connected notice nothing, and keep the server that they have.
+    // Connected clients notice nothing and keep their server.
     held.iter_mut().for_each(goes_on);
     drop(echo(other));
-    assert!(TcpStream::connect(ssh).is_err(), "nobody listens there");
+    assert!(
+        TcpStream::connect(ssh).is_err(),
+        "something still listens there"
+    );
     let _more = echo(web);
     let metrics = scrape(coracle.admin);
     assert_eq!(open(&metrics, "web"), Some(2.0));
@@ -132,14 +136,18 @@ fn what_stays_goes_on_and_what_is_new_is_there() {
     assert_eq!(of_server(other_server, "web"), 1.0);
     // Series go with the last connection of what is gone.
     drop(held);
-    until("the removed entrypoint and server have no series", || {
-        let metrics = scrape(coracle.admin);
-        let old_server = format!("server=\"{}\"", world.to);
-        let mut servers = metrics.series("coracle_service_open_connections");
-        let has_old = servers
-            .any(|(labels, _)| labels.contains("service=\"web\"") && labels.contains(&old_server));
-        (open(&metrics, "ssh").is_none() && !has_old).then_some(())
-    });
+    until(
+        "the series of the removed entrypoint and server are gone",
+        || {
+            let metrics = scrape(coracle.admin);
+            let old_server = format!("server=\"{}\"", world.to);
+            let mut servers = metrics.series("coracle_service_open_connections");
+            let has_old = servers.any(|(labels, _)| {
+                labels.contains("service=\"web\"") && labels.contains(&old_server)
+            });
+            (open(&metrics, "ssh").is_none() && !has_old).then_some(())
+        },
+    );
     let metrics = scrape(coracle.admin);
     assert_eq!(
         metrics.sum_where("coracle_connections_opened_total", "entrypoint=\"web\""),
@@ -149,7 +157,7 @@ fn what_stays_goes_on_and_what_is_new_is_there() {
 }
 
 #[test]
-fn a_wrong_configuration_changes_nothing_and_says_so() {
+fn invalid_configuration_changes_nothing_and_is_reported() {
     let mut world = World::new();
     let [web, taken] = [(); 2].map(|()| world.address());
     let _taken = TcpListener::bind(taken).unwrap();
@@ -159,7 +167,8 @@ fn a_wrong_configuration_changes_nothing_and_says_so() {
     let good =
         |coracle: &Coracle| scrape(coracle.admin).sum("coracle_config_last_reload_successful");
     assert_eq!(good(&coracle), 1.0);
-    // One with mistakes, and one that asks for an address that another program has, beside changes that would be possible.
+    // One has errors; the other asks for an address that another program has, beside changes that
+    // would be possible.
     let moved = world.address();
     let wrong = [
         (
@@ -186,15 +195,15 @@ fn a_wrong_configuration_changes_nothing_and_says_so() {
     assert_eq!(
         metrics.series("coracle_open_connections").count(),
         1,
-        "no trace of what was refused"
+        "a trace of the refused configuration"
     );
 }
 
 #[test]
-fn a_listener_that_stays_keeps_its_socket_and_who_waits_there() {
+fn unchanged_listener_keeps_its_socket_and_backlog() {
     let mut world = World::new();
     let web = world.address();
-    // No room for a connection: whoever comes waits in the backlog.
+    // At capacity: new clients wait in the backlog.
     let config = world.config(&[("web", web)]);
     let coracle = Coracle::start(&config);
     let inode = || {
@@ -205,7 +214,7 @@ fn a_listener_that_stays_keeps_its_socket_and_who_waits_there() {
     let before = inode();
     coracle.signal(Signal::STOP);
     let mut waiting: Vec<_> = (0..20).map(|_| TcpStream::connect(web).unwrap()).collect();
-    // Under another name, with another server, and with other timeouts: the address is what counts.
+    // Under another name, with another server and other timeouts: only the address counts.
     let server = backend::start();
     let text = format!(
         "{}idle_timeout = \"1h\"\nkeepalive = \"30s\"\n",
@@ -224,14 +233,14 @@ fn a_listener_that_stays_keeps_its_socket_and_who_waits_there() {
 }
 
 #[test]
-fn an_address_that_overlaps_one_that_goes_is_had_and_given_back_if_another_cannot_be() {
+fn overlapping_address_is_taken_over_and_restored_if_the_reload_fails() {
     let mut world = World::new();
     let [web, taken] = [(); 2].map(|()| world.address());
     let _taken = TcpListener::bind(taken).unwrap();
     let all: SocketAddr = ([0, 0, 0, 0], web.port()).into();
     let coracle = Coracle::start(&world.config(&[("web", all)]));
     let mut held = echo(web);
-    // The narrower address first, which the wider one has; then one that another program has.
+    // The narrower address first, which the wider one covers; then one that another program has.
     assert!(!coracle.reload(&world.config(&[("web", web), ("more", taken)])));
     drop(echo(web));
     let elsewhere = SocketAddr::from(([127, 0, 0, 2], web.port()));
@@ -245,12 +254,12 @@ fn an_address_that_overlaps_one_that_goes_is_had_and_given_back_if_another_canno
 }
 
 #[test]
-fn an_address_may_pass_from_one_entrypoint_to_another_without_a_mismatch() {
+fn address_passes_between_entrypoints_without_a_mismatch() {
     let mut world = World::new();
     let [a, b] = [(); 2].map(|()| world.address());
     let coracle = Coracle::start(&world.config(&[("one", a), ("two", b)]));
     let mut held = vec![hold(a), hold(a), hold(b)];
-    // They change places, and a third takes what one of them leaves.
+    // They swap addresses, and a third takes over what one of them leaves.
     assert!(coracle.reload(&world.config(&[("two", a), ("one", b)])));
     held.extend([hold(a), hold(b)]);
     assert!(coracle.reload(&world.config(&[("two", b), ("three", a)])));
@@ -275,10 +284,10 @@ fn an_address_may_pass_from_one_entrypoint_to_another_without_a_mismatch() {
         "{}",
         String::from_utf8_lossy(&audit.stdout)
     );
-    // And when the old ones have gone, each has its own again.
+    // Once the old connections are gone, each has its own count again.
     held.drain(..3);
     drop(held);
-    until("nothing is left but the two", || {
+    until("only the two are left", || {
         let metrics = scrape(coracle.admin);
         let open = metrics.series("coracle_open_connections");
         (open.map(|(_, n)| n).collect::<Vec<_>>() == [0.0, 0.0]).then_some(())
@@ -286,7 +295,7 @@ fn an_address_may_pass_from_one_entrypoint_to_another_without_a_mismatch() {
 }
 
 #[test]
-fn the_connections_of_a_removed_entrypoint_do_what_was_configured() {
+fn connections_of_a_removed_entrypoint_follow_on_removed() {
     let mut world = World::new();
     let names = ["kept", "drained", "closed", "stays"];
     let addresses = names.map(|_| world.address());
@@ -308,7 +317,7 @@ fn the_connections_of_a_removed_entrypoint_do_what_was_configured() {
     );
     assert!(coracle.reload(&rest));
     for cut in [2, 1] {
-        // Both are reset, the one at once, the other when the new drain_timeout has passed.
+        // Both are reset, one immediately, the other after the new drain_timeout.
         let end = held[cut].read(&mut [0]).unwrap_err();
         assert_eq!(
             end.kind(),
@@ -319,7 +328,7 @@ fn the_connections_of_a_removed_entrypoint_do_what_was_configured() {
     }
     goes_on(&mut held[0]);
     goes_on(&mut held[3]);
-    // One that is there again before the time is over keeps those who have come since.
+    // An entrypoint that returns before the timeout keeps the connections accepted since.
     let slow = text.replace("drain_timeout = \"1h\"", "drain_timeout = \"1s\"");
     assert!(coracle.reload(&slow));
     let mut drained = echo(addresses[1]);
@@ -330,7 +339,7 @@ fn the_connections_of_a_removed_entrypoint_do_what_was_configured() {
     goes_on(&mut since);
     drop(since);
     assert!(coracle.reload(&rest));
-    let metrics = until("what was drained has gone", || {
+    let metrics = until("the drained connections are gone", || {
         let metrics = scrape(coracle.admin);
         open(&metrics, "drained").is_none().then_some(metrics)
     });
@@ -342,7 +351,7 @@ fn the_connections_of_a_removed_entrypoint_do_what_was_configured() {
 }
 
 #[test]
-fn timeouts_log_and_names_follow_the_configuration() {
+fn timeouts_log_level_and_names_follow_the_configuration() {
     let mut world = World::new();
     let web = world.address();
     let config = |rest: &str| format!("{}{rest}", world.config(&[("web", web)]));
@@ -361,7 +370,7 @@ fn timeouts_log_and_names_follow_the_configuration() {
         "[entrypoints.web]\nidle_timeout = \"200ms\"\n",
     );
     assert!(coracle.reload(&other));
-    // An open connection has the new timeout, and its end has a line.
+    // The new timeout applies to an open connection, whose end is logged.
     assert!(idle.read(&mut [0]).is_err());
     coracle.logged("reason=idle_timeout");
     assert_eq!(
@@ -389,7 +398,7 @@ fn timeouts_log_and_names_follow_the_configuration() {
 }
 
 #[test]
-fn the_admin_endpoint_moves_and_those_who_are_answered_are_not_cut() {
+fn moving_the_admin_endpoint_truncates_no_response() {
     let mut world = World::new();
     let [web, elsewhere, taken] = [(); 3].map(|()| world.address());
     let _taken = TcpListener::bind(taken).unwrap();
@@ -404,14 +413,14 @@ fn the_admin_endpoint_moves_and_those_who_are_answered_are_not_cut() {
         let request = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         http(admin, request).0
     };
-    // Another name to answer to, on the same socket.
+    // Another host on the same socket.
     assert_eq!(ask(here, "nas.example"), 421);
     assert!(coracle.reload(&at(here, "hosts = [\"nas.example\"]\n")));
     assert_eq!(ask(here, "nas.example"), 200);
-    // An address that another program has leaves everything as it was.
+    // An address that another program has leaves everything unchanged.
     assert!(!coracle.reload(&at(taken, "")));
     assert_eq!(ask(here, "nas.example"), 200);
-    // Another address, and the former again, by way of all addresses of its port.
+    // Another address and then the former one again, by way of all addresses of its port.
     let wide = SocketAddr::from(([0, 0, 0, 0], here.port()));
     for (n, (address, asked)) in [(elsewhere, elsewhere), (wide, here), (here, here)]
         .into_iter()
@@ -425,7 +434,7 @@ fn the_admin_endpoint_moves_and_those_who_are_answered_are_not_cut() {
             answers.then_some(())
         });
         if n == 0 {
-            until("nobody listens at the former address", || {
+            until("the former address is closed", || {
                 TcpStream::connect(here).err()
             });
         }
@@ -436,7 +445,7 @@ fn the_admin_endpoint_moves_and_those_who_are_answered_are_not_cut() {
 }
 
 #[test]
-fn a_unix_socket_stays_with_its_path_and_gets_its_mode() {
+fn unix_socket_keeps_its_path_and_takes_a_new_mode() {
     let world = World::new();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.sock");
@@ -457,12 +466,12 @@ fn a_unix_socket_stays_with_its_path_and_gets_its_mode() {
         std::os::unix::fs::MetadataExt::ino(&before),
         std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap())
     );
-    // A group that there is not changes nothing.
+    // A missing group changes nothing.
     assert!(!coracle.reload(&config(
         "socket_mode = \"0666\"\nsocket_group = \"no-such-group\"\n"
     )));
     assert_eq!(mode(), 0o600);
-    // Neither does a change that would be possible, beside one that is not.
+    // Nor does a possible change beside an impossible one.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let more = format!(
         "socket_mode = \"0666\"\n{}",
@@ -470,7 +479,7 @@ fn a_unix_socket_stays_with_its_path_and_gets_its_mode() {
     );
     assert!(!coracle.reload(&config(&more)));
     assert_eq!(mode(), 0o600);
-    // Without the key it is again what the umask leaves.
+    // Without the key, the umask decides again.
     assert!(coracle.reload(&config("")));
     assert_ne!(mode(), 0o600);
     let by_umask = mode();
@@ -480,7 +489,7 @@ fn a_unix_socket_stays_with_its_path_and_gets_its_mode() {
 }
 
 #[test]
-fn a_hangup_at_a_bad_moment_is_told_in_one_line() {
+fn untimely_sighup_is_logged_in_one_line() {
     let mut world = World::new();
     let web = world.address();
     let config = world.config(&[("web", web)]);
@@ -495,7 +504,7 @@ fn a_hangup_at_a_bad_moment_is_told_in_one_line() {
         };
         let before = refused().len();
         coracle.signal(Signal::HUP);
-        let lines = until("it is told", || {
+        let lines = until("it is logged", || {
             Some(refused()).filter(|lines| lines.len() > before)
         });
         assert_eq!(lines.len(), before + 1, "{lines:#?}");
@@ -507,7 +516,7 @@ fn a_hangup_at_a_bad_moment_is_told_in_one_line() {
     told(&coracle, "this is a directory");
     std::fs::remove_dir(coracle.file()).unwrap();
     coracle.write_config(&config);
-    // Many at once are done one after the other.
+    // Concurrent requests are handled one after the other.
     (0..20).for_each(|_| coracle.signal(Signal::HUP));
     coracle.logged("reloaded: drain_timeout");
     let held = hold(web);
@@ -521,7 +530,7 @@ fn a_hangup_at_a_bad_moment_is_told_in_one_line() {
     assert!(coracle.wait().success());
 }
 
-/// A coracle that is started with other arguments than a file alone.
+/// A coracle started with arguments other than a file alone.
 struct Process {
     child: Child,
     lines: Receiver<String>,
@@ -536,7 +545,7 @@ impl Process {
         process
     }
 
-    /// Waits for the next line of its log with this text.
+    /// Waits for the next log line with this text.
     fn next(&self, text: &str) -> String {
         loop {
             let line = self.lines.recv_timeout(support::DEADLINE).unwrap();
@@ -557,8 +566,8 @@ impl Process {
 }
 
 #[test]
-fn without_a_file_there_is_nothing_to_reload() {
-    let listen = lasting_address(&mut Rng::from_env());
+fn sighup_without_a_file_is_reported() {
+    let listen = lasting_address(&mut rng::from_env());
     let mut command = Command::new(binary());
     command.args(["run", "--admin", "off", "-L"]);
     let process = Process::start(command.arg(format!("{listen}:127.0.0.1:9")));
@@ -569,7 +578,7 @@ fn without_a_file_there_is_nothing_to_reload() {
 }
 
 #[test]
-fn the_command_line_applies_again() {
+fn command_line_applies_again_on_reload() {
     let mut world = World::new();
     let [web, forwarded, other] = [(); 3].map(|()| world.address());
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -589,11 +598,12 @@ fn the_command_line_applies_again() {
 }
 
 #[test]
-fn a_watched_file_is_read_however_it_changes() {
+fn watched_file_is_read_however_it_changes() {
     let mut world = World::new();
     let listens = [(); 6].map(|()| world.address());
     let config = |n: usize| format!("watch = true\n{}", world.config(&[("web", listens[n])]));
-    // As Kubernetes mounts it: the file is a link through a directory that is itself a link, and is replaced by a rename.
+    // As Kubernetes mounts it: the file is a link through a directory that is itself a link, and is
+    // replaced by a rename.
     let mount = tempfile::tempdir().unwrap();
     let version = |n: usize| {
         let directory = mount.path().join(format!("..{n}"));
@@ -614,20 +624,20 @@ fn a_watched_file_is_read_however_it_changes() {
     };
     version(1);
     is_at(1);
-    // Written in place, where the link leads.
+    // Written in place, at the link's target.
     std::fs::write(&file, config(2)).unwrap();
     is_at(2);
-    // By an editor that replaces the link by a file.
+    // By an editor that replaces the link with a file.
     let new = mount.path().join("coracle.toml~");
     std::fs::write(&new, config(3)).unwrap();
     std::fs::rename(&new, &file).unwrap();
     is_at(3);
-    // Removed, and there again.
+    // Removed and restored.
     std::fs::remove_file(&file).unwrap();
     process.next("not reloaded");
     std::fs::write(&file, config(4)).unwrap();
     is_at(4);
-    // And no more, once it says so: the next change is found by SIGHUP, and by nothing before it.
+    // Once it logs that it stops watching, only SIGHUP makes it read the next change.
     let unwatched = |n: usize| config(n).replace("watch = true", "watch = false");
     std::fs::write(&file, unwatched(4)).unwrap();
     process.next("reloaded: watch");

@@ -1,4 +1,4 @@
-//! What one side sent before its reset reaches the other side, and then the reset does.
+//! What one side sends before its reset reaches the other side, followed by the reset.
 
 use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,11 +15,11 @@ use crate::support::metrics::scrape;
 use crate::support::process::Coracle;
 use crate::support::{DEADLINE, until};
 
-/// What a server reads of an upload before it answers.
+/// How much of an upload the server reads before it answers.
 const READ_BYTES: usize = 1_000;
-/// Its answer.
+/// Its response.
 const ANSWER_BYTES: usize = 247;
-/// Uploads that are answered before they have ended.
+/// Uploads that are answered before they end.
 const UPLOADS: usize = 400;
 const WORKERS: usize = 4;
 
@@ -53,15 +53,15 @@ fn wait_closed(coracle: &Coracle, reason: &str, connections: usize) {
     );
 }
 
-/// Reads a part of an upload, answers, and closes with the rest unread, which resets the connection.
+/// Reads part of an upload, answers, and closes with the rest unread, which resets the connection.
 fn answer_early(mut stream: impl Read + Write) -> std::io::Result<()> {
     stream.read_exact(&mut [0; READ_BYTES])?;
-    // One byte more has arrived, so that there is something unread in any case.
+    // One more byte has arrived, so that something is certainly unread.
     stream.read_exact(&mut [0])?;
     stream.write_all(&pattern(ANSWER_BYTES))
 }
 
-/// Uploads until that fails, and then reads the answer.
+/// Uploads until that fails, and then reads the response.
 fn upload(address: SocketAddr) -> Vec<u8> {
     let mut stream = connect(address);
     let chunk = [7; 16 * 1024];
@@ -76,7 +76,7 @@ fn upload(address: SocketAddr) -> Vec<u8> {
     );
     assert!(is_reset, "{error}");
     let mut answer = Vec::new();
-    // How it ends was reported by the write.
+    // The write has reported how it ended.
     let _ = stream.read_to_end(&mut answer);
     answer
 }
@@ -100,7 +100,7 @@ fn every_upload_gets_its_answer(coracle: &Coracle) {
 }
 
 #[test]
-fn an_answer_to_an_unfinished_upload_arrives_before_the_reset() {
+fn response_to_an_unfinished_upload_arrives_before_the_reset() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let coracle = coracle_to(&listener.local_addr().unwrap().to_string(), "");
     thread::spawn(move || {
@@ -112,7 +112,7 @@ fn an_answer_to_an_unfinished_upload_arrives_before_the_reset() {
 }
 
 #[test]
-fn an_answer_from_a_unix_socket_arrives_before_the_reset() {
+fn response_from_a_unix_socket_arrives_before_the_reset() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("server.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -126,7 +126,7 @@ fn an_answer_from_a_unix_socket_arrives_before_the_reset() {
 }
 
 #[test]
-fn a_unix_client_gets_an_answer_to_an_unfinished_upload() {
+fn unix_client_receives_the_response_to_an_unfinished_upload() {
     let dir = tempfile::tempdir().unwrap();
     let front = dir.path().join("front.sock");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -150,13 +150,13 @@ fn a_unix_client_gets_an_answer_to_an_unfinished_upload() {
     }
 }
 
-/// Waits until all that `stream` has sent is in the other side's kernel, and then resets it.
+/// Waits until the other side's kernel has everything that `stream` sent, and then resets it.
 fn reset_once_taken(stream: TcpStream) {
     let ports = (
         stream.local_addr().unwrap().port(),
         stream.peer_addr().unwrap().port(),
     );
-    until("all is taken by the other side's kernel", || {
+    until("the other side's kernel has everything", || {
         end(ports.0, ports.1)
             .is_some_and(|it| it.send_queue == 0)
             .then_some(())
@@ -165,7 +165,7 @@ fn reset_once_taken(stream: TcpStream) {
     drop(stream);
 }
 
-/// Reads to the reset. Returns what came before it.
+/// Reads up to the reset. Returns what came before it.
 fn read_to_reset(mut stream: TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
     let error = stream.read_to_end(&mut all).unwrap_err();
@@ -173,7 +173,7 @@ fn read_to_reset(mut stream: TcpStream) -> Vec<u8> {
     all
 }
 
-/// One side sends, and is reset while the other has not read anything yet.
+/// One side sends and is reset before the other has read anything.
 fn all_arrives_late(bytes: usize, from_server: bool) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let coracle = coracle_to(&listener.local_addr().unwrap().to_string(), "");
@@ -191,19 +191,19 @@ fn all_arrives_late(bytes: usize, from_server: bool) {
 }
 
 #[test]
-fn what_a_server_sent_before_its_reset_waits_for_a_client_that_reads_late() {
+fn bytes_before_a_server_reset_wait_for_a_slow_client() {
     all_arrives_late(COPIED_BYTES, true);
     all_arrives_late(SPLICED_BYTES, true);
 }
 
 #[test]
-fn what_a_client_sent_before_its_reset_waits_for_a_server_that_reads_late() {
+fn bytes_before_a_client_reset_wait_for_a_slow_server() {
     all_arrives_late(COPIED_BYTES, false);
     all_arrives_late(SPLICED_BYTES, false);
 }
 
 #[test]
-fn a_client_that_never_reads_is_still_cut_after_idle_timeout() {
+fn idle_timeout_cuts_a_client_that_never_reads() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap().to_string();
     let coracle = coracle_to(&to, "idle_timeout = \"2s\"");
@@ -215,16 +215,16 @@ fn a_client_that_never_reads_is_still_cut_after_idle_timeout() {
     drop(client);
 }
 
-/// A server that ends its answer before its reset has ended it, even where both come at once.
+/// A FIN before the reset ends the response, even if both arrive together.
 #[test]
-fn an_end_that_comes_with_a_reset_behind_it_is_an_end() {
+fn eof_followed_by_a_reset_is_still_eof() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let coracle = coracle_to(&listener.local_addr().unwrap().to_string(), "");
     for uploads in [false, true] {
         let mut client = connect(coracle.address("e"));
         let (mut server, peer) = listener.accept().unwrap();
         client.write_all(b"unread").unwrap();
-        until("the server has something unread", || {
+        until("the server has unread bytes", || {
             let server = end(listener.local_addr().unwrap().port(), peer.port());
             server.is_some_and(|it| it.receive_queue > 0).then_some(())
         });
@@ -233,7 +233,7 @@ fn an_end_that_comes_with_a_reset_behind_it_is_an_end() {
         server.shutdown(Shutdown::Write).unwrap();
         drop(server);
         if uploads {
-            // Then it is the upload that meets the reset.
+            // Otherwise the upload meets the reset.
             client.write_all(b"more").unwrap();
         }
         coracle.signal(Signal::CONT);
@@ -244,9 +244,9 @@ fn an_end_that_comes_with_a_reset_behind_it_is_an_end() {
     wait_closed(&coracle, "server_reset", 2);
 }
 
-/// A local fault says nothing of the server, which would wait for the rest for ever.
+/// A local fault says nothing about the server, which would otherwise wait for the rest forever.
 #[test]
-fn a_server_that_cannot_be_sent_to_but_lives_is_reset() {
+fn live_server_that_cannot_be_sent_to_is_reset() {
     if !support::can_trace() {
         return;
     }
@@ -266,7 +266,7 @@ fn a_server_that_cannot_be_sent_to_but_lives_is_reset() {
     assert!(strace.end().iter().any(|line| line.contains("(INJECTED)")));
 }
 
-/// strace, which has calls of coracle fail.
+/// An strace that makes calls of coracle fail.
 struct Injection {
     strace: Child,
     lines: Lines<BufReader<ChildStderr>>,
@@ -287,7 +287,7 @@ impl Injection {
         Self { strace, lines }
     }
 
-    /// Ends it. Returns what it has said.
+    /// Ends it. Returns its output.
     fn end(mut self) -> Vec<String> {
         let strace = Pid::from_child(&self.strace);
         rustix::process::kill_process(strace, Signal::INT).unwrap();
@@ -297,9 +297,9 @@ impl Injection {
     }
 }
 
-/// Without SO_LINGER a reset is made in another way: a cut must never look like an end.
+/// Without SO_LINGER a reset is made another way: a cut must never look like EOF.
 #[test]
-fn a_reset_that_cannot_be_asked_for_by_linger_is_no_clean_end() {
+fn reset_without_so_linger_does_not_look_like_eof() {
     if !support::can_trace() {
         return;
     }

@@ -1,4 +1,5 @@
-//! A restart under a service manager that keeps the listening sockets: clients that come meanwhile wait and are served.
+//! A restart under a service manager that stores the listening sockets: clients wait meanwhile and
+//! are then served.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,11 +14,11 @@ use crate::support;
 use crate::support::backend::{self, Script};
 use crate::support::manager::Manager;
 use crate::support::process::Coracle;
-use crate::support::rng::Rng;
+use crate::support::rng;
 
 const CLIENTS: usize = 50;
 
-/// The descriptors that one test passes to its coracle must not get into another's.
+/// The descriptors that one test passes to its coracle must not leak into another's.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -42,7 +43,7 @@ fn hold(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Asks for `n` bytes; the answer shows later.
+/// Requests `n` bytes; the response is read later.
 fn ask<S: Write>(mut stream: S, n: usize) -> (S, usize) {
     let request = Script::SendAndClose.request(n as u64);
     stream.write_all(&request).unwrap();
@@ -54,7 +55,7 @@ fn is_served((mut stream, n): (impl Read, usize)) {
     assert_eq!(answer, n as u64);
 }
 
-/// Ends it although a connection is open.
+/// Stops it although a connection is open.
 fn end(mut coracle: Coracle) {
     coracle.logged("draining");
     coracle.signal(Signal::TERM);
@@ -62,12 +63,12 @@ fn end(mut coracle: Coracle) {
 }
 
 #[test]
-fn a_restart_with_an_idle_connection_refuses_nobody() {
+fn restart_with_an_idle_connection_refuses_no_client() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("front.sock");
     let to = backend::start();
-    let mut rng = Rng::from_env();
+    let mut rng = rng::from_env();
     let address = support::lasting_address(&mut rng);
     let v4 = support::lasting_address(&mut rng);
     let config = format!(
@@ -86,7 +87,8 @@ fn a_restart_with_an_idle_connection_refuses_nobody() {
     let waiting: Vec<_> = (0..CLIENTS).map(|n| ask(tcp(address), n)).collect();
     let waiting_v4: Vec<_> = (0..CLIENTS).map(|n| ask(tcp(v4), n)).collect();
     let waiting_unix: Vec<_> = (0..CLIENTS).map(|n| ask(unix(&path), n)).collect();
-    // The open connection lives. Those that wait for the next process wake this one no more: epoll would report them without end.
+    // The open connection lives. Clients waiting for the next process no longer wake this one:
+    // epoll would report them endlessly.
     held.write_all(b"still here").unwrap();
     let watched = first.watched();
     assert!(!watched.is_empty());
@@ -100,7 +102,7 @@ fn a_restart_with_an_idle_connection_refuses_nobody() {
         "listeners {ended:?} are still in the epoll set"
     );
     end(first);
-    assert!(held.read(&mut [0]).is_err(), "a cut is no clean end");
+    assert!(held.read(&mut [0]).is_err(), "a cut looks like EOF");
 
     let second = manager.run(&config);
     second.logged("inherited=true");
@@ -108,7 +110,7 @@ fn a_restart_with_an_idle_connection_refuses_nobody() {
         is_served(client);
     }
     waiting_unix.into_iter().for_each(is_served);
-    // The same sockets are kept once, and can be handed over again.
+    // Each socket is stored once and can be handed over again.
     assert_eq!(manager.kept(), ["entrypoint"; 3]);
     second.signal(Signal::TERM);
     let (again, again_unix) = (ask(tcp(address), 7), ask(unix(&path), 7));
@@ -117,7 +119,8 @@ fn a_restart_with_an_idle_connection_refuses_nobody() {
     is_served(again);
     is_served(again_unix);
 
-    // A full stop: the Unix socket's file stays behind, for its path may still have been needed, and is replaced.
+    // A full stop: the Unix socket's file stays, since its path may still be needed, and is
+    // replaced.
     third.signal(Signal::TERM);
     drop(third);
     manager.discard();
@@ -130,20 +133,20 @@ fn a_restart_with_an_idle_connection_refuses_nobody() {
     assert_eq!(fourth.wait().code(), Some(0));
     assert!(
         !path.exists(),
-        "nobody has the socket, so its file is removed"
+        "the file of an unused socket is left behind"
     );
 }
 
 #[test]
-fn a_kept_socket_that_no_entrypoint_wants_is_given_back_before_its_address_is_needed() {
+fn unwanted_stored_socket_is_returned_before_its_address_is_needed() {
     let _alone = alone();
     let to = backend::start();
-    let address = support::lasting_address(&mut Rng::from_env());
+    let address = support::lasting_address(&mut rng::from_env());
     let any = format!("0.0.0.0:{}", address.port());
     let entrypoint = |listen: &str, more: &str| {
         format!("[entrypoints.e]\nlisten = \"{listen}\"\nto = \"{to}\"\n{more}")
     };
-    // The manager is slow: who does not wait until it has closed its socket finds the port taken.
+    // The manager is slow: without waiting for it to close its socket, the port is still taken.
     let manager = Manager::start(Duration::from_millis(200));
     let narrow = entrypoint(&address.to_string(), "");
     for config in [
@@ -158,7 +161,8 @@ fn a_kept_socket_that_no_entrypoint_wants_is_given_back_before_its_address_is_ne
         coracle.signal(Signal::TERM);
         assert_eq!(coracle.wait().code(), Some(0));
     }
-    // With `reuse_port` another process may serve meanwhile: what nobody accepts from must not take clients from it.
+    // With `reuse_port` another process may serve meanwhile: a socket that nothing accepts from
+    // must not take clients from it.
     let shared = manager.run(&entrypoint(&any, "reuse_port = true\n"));
     assert_eq!(manager.kept().len(), 0);
     is_served(ask(tcp(address), 9));
@@ -167,7 +171,7 @@ fn a_kept_socket_that_no_entrypoint_wants_is_given_back_before_its_address_is_ne
 }
 
 #[test]
-fn sockets_of_socket_activation_are_used_where_they_fit_and_told_where_they_do_not() {
+fn matching_activation_sockets_are_used_and_others_reported() {
     let _alone = alone();
     let to = backend::start();
     let wanted = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -184,7 +188,7 @@ fn sockets_of_socket_activation_are_used_where_they_fit_and_told_where_they_do_n
     let line = coracle.logged("no entrypoint listens on this socket");
     assert!(line.contains(&stray_address.to_string()), "{line}");
     assert!(line.contains("stray.socket"), "{line}");
-    // The manager has them anyway.
+    // The manager keeps them regardless.
     assert_eq!(manager.kept(), ["stray.socket", "web.socket"]);
     let told = manager.told();
     assert!(
@@ -195,7 +199,7 @@ fn sockets_of_socket_activation_are_used_where_they_fit_and_told_where_they_do_n
 }
 
 #[test]
-fn descriptors_that_are_meant_for_another_process_are_left_alone() {
+fn descriptors_for_another_process_are_left_alone() {
     let to = backend::start();
     let mut command = std::process::Command::new(support::process::binary());
     command.env("LISTEN_PID", "1");

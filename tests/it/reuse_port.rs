@@ -1,4 +1,5 @@
-//! `reuse_port`: two processes listen on one address, each client is with one of them, and without it the second cannot start.
+//! `reuse_port`: two processes listen on one address and share its clients; without it the second
+//! cannot start.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,10 +9,10 @@ use crate::support;
 use crate::support::backend::{self, Script};
 use crate::support::metrics::scrape;
 use crate::support::process::{Coracle, binary};
-use crate::support::rng::Rng;
+use crate::support::rng;
 use crate::support::until;
 
-/// That the kernel gives all of so many clients to the same one of two listeners has a chance of 1 in 2^63.
+/// The kernel assigns this many clients to one of two listeners with a probability of 1 in 2^63.
 const CLIENTS: usize = 64;
 
 fn config(address: SocketAddr, to: SocketAddr, reuse_port: bool) -> String {
@@ -33,7 +34,7 @@ fn open(coracle: &Coracle) -> usize {
 #[test]
 fn two_processes_share_an_address_and_either_may_leave() {
     let to = backend::start();
-    let address = support::lasting_address(&mut Rng::from_env());
+    let address = support::lasting_address(&mut rng::from_env());
     let first = Coracle::start(&config(address, to, true));
     let second = Coracle::start(&config(address, to, true));
     let held: Vec<_> = (0..CLIENTS).map(|_| hold(address)).collect();
@@ -50,7 +51,7 @@ fn two_processes_share_an_address_and_either_may_leave() {
 }
 
 #[test]
-fn without_it_on_both_sides_the_second_cannot_start() {
+fn second_process_cannot_start_unless_both_set_reuse_port() {
     let to = backend::start();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.toml");
@@ -59,7 +60,7 @@ fn without_it_on_both_sides_the_second_cannot_start() {
         (true, false, "in use: another program listens there; stop"),
         (false, true, "that belongs to another user or does"),
     ] {
-        let address = support::lasting_address(&mut Rng::from_env());
+        let address = support::lasting_address(&mut rng::from_env());
         let _first = Coracle::start(&config(address, to, first));
         let text = config(address, to, second) + "[admin]\nlisten = \"off\"\n";
         std::fs::write(&file, text).unwrap();

@@ -1,4 +1,5 @@
-//! Lack of room: never more connections than there is room for, nobody polls for it, and all are served once there is some.
+//! Capacity: never more connections than there is room for, no polling for it, and everyone is
+//! served once there is some.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::support::backend::{self, Script};
 use crate::support::metrics::scrape;
 use crate::support::process::{Coracle, Start, binary};
-use crate::support::rng::Rng;
+use crate::support::rng;
 use crate::support::{has_tool, lasting_address, until};
 
 fn open(coracle: &Coracle) -> usize {
@@ -20,7 +21,7 @@ fn open(coracle: &Coracle) -> usize {
 }
 
 #[test]
-fn two_thousand_clients_of_a_full_unix_backlog_wait_without_polling_and_are_served_in_order() {
+fn two_thousand_clients_of_a_full_unix_backlog_are_served_in_order_without_polling() {
     const CLIENTS: u32 = 2_000;
     assert!(coracle::sys::descriptors::raise_limit() > 3 * u64::from(CLIENTS));
     let dir = tempfile::tempdir().unwrap();
@@ -48,7 +49,7 @@ fn two_thousand_clients_of_a_full_unix_backlog_wait_without_polling_and_are_serv
     let used = coracle.cpu_time() - before;
     assert!(
         used < Duration::from_millis(100),
-        "they poll: {used:?} of CPU"
+        "waiting clients poll: {used:?} of CPU"
     );
     for n in 0..CLIENTS {
         let (mut stream, _) = server.accept().unwrap();
@@ -57,7 +58,7 @@ fn two_thousand_clients_of_a_full_unix_backlog_wait_without_polling_and_are_serv
         assert_eq!(
             u32::from_be_bytes(number),
             n,
-            "they are served in their order"
+            "clients are served out of order"
         );
     }
     drop(clients);
@@ -67,12 +68,12 @@ fn two_thousand_clients_of_a_full_unix_backlog_wait_without_polling_and_are_serv
 }
 
 #[test]
-fn forty_listeners_together_admit_no_more_than_there_is_room_for() {
+fn forty_listeners_together_admit_no_more_than_capacity() {
     const LISTENERS: usize = 40;
     const ROUNDS: usize = 3;
     let to = backend::start();
-    // Their addresses are known beforehand: the log does not repeat itself so often.
-    let port = lasting_address(&mut Rng::from_env()).port();
+    // Their addresses are chosen in advance, since the log limits repeated lines.
+    let port = lasting_address(&mut rng::from_env()).port();
     let address = |n: usize| SocketAddr::from(([127, 0, 1, n as u8], port));
     let entrypoint = |n| {
         let listen = address(n);
@@ -118,8 +119,9 @@ fn forty_listeners_together_admit_no_more_than_there_is_room_for() {
     assert_eq!(coracle.wait().code(), Some(0));
 }
 
-/// A coracle of which accept4 fails with this error at these calls, and the trace of the calls. The first one is made at the start, to see
-/// whether the kernel has it. It has no admin endpoint, which would accept, too.
+/// A coracle whose accept4 fails with this error at these calls, and the trace of the calls. The
+/// first call happens at startup, to probe whether the kernel has it. There is no admin endpoint,
+/// which would accept too.
 fn with_failing_accept(error: &str, when: &str) -> Option<(Coracle, tempfile::NamedTempFile)> {
     if !has_tool("strace") {
         return None;
@@ -142,7 +144,7 @@ fn injected(trace: &tempfile::NamedTempFile) -> usize {
 }
 
 #[test]
-fn an_accept_error_that_stays_is_retried_with_pauses_whatever_its_kind() {
+fn persistent_accept_error_backs_off_whatever_its_kind() {
     for (error, text) in [
         ("EPERM", "repeated failures"),
         ("EMFILE", "out of file descriptors"),
@@ -152,8 +154,8 @@ fn an_accept_error_that_stays_is_retried_with_pauses_whatever_its_kind() {
         };
         let _client = TcpStream::connect(coracle.address("e")).unwrap();
         coracle.logged(text);
-        // 10 ms, 20 ms, ... 1 s: after ten errors there is one a second.
-        until("it has failed ten times", || {
+        // 10 ms, 20 ms, ... 1 s: after ten errors, one a second.
+        until("accept4 has failed ten times", || {
             (injected(&trace) >= 10).then_some(())
         });
         coracle.assert_calm();
@@ -163,7 +165,7 @@ fn an_accept_error_that_stays_is_retried_with_pauses_whatever_its_kind() {
 }
 
 #[test]
-fn a_single_accept_error_of_the_network_kind_delays_nobody() {
+fn single_network_accept_error_causes_no_delay() {
     let Some((coracle, trace)) = with_failing_accept("EPERM", "2") else {
         return;
     };

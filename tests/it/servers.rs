@@ -1,4 +1,5 @@
-//! One connection and several servers or addresses: what cannot be reached is passed over at once, and all of it has one deadline.
+//! One connection, several servers or addresses: unreachable ones are skipped immediately, under
+//! one deadline for all.
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
@@ -17,7 +18,7 @@ use crate::support::{namespace, until};
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// An entrypoint `e` with these servers. Nothing that these tests wait for may depend on a timeout.
+/// An entrypoint `e` with these servers. No wait of these tests may depend on a timeout.
 fn config(servers: &[SocketAddr], timeouts: &str) -> String {
     let servers: Vec<String> = servers.iter().map(|it| format!("\"{it}\"")).collect();
     format!(
@@ -36,7 +37,7 @@ fn held(coracle: &Coracle) -> TcpStream {
     client
 }
 
-/// A client that wants to be held.
+/// A client that asks to be held.
 fn asking(coracle: &Coracle) -> TcpStream {
     let mut client = TcpStream::connect(coracle.address("e")).unwrap();
     client.set_read_timeout(Some(support::DEADLINE)).unwrap();
@@ -50,9 +51,9 @@ fn connect_errors(coracle: &Coracle, reason: &str) -> f64 {
 }
 
 #[test]
-fn with_ipv6_off_the_other_server_and_the_other_address_are_tried_at_once() {
+fn unreachable_ipv6_is_skipped_immediately() {
     let setup = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1";
-    let name = "with_ipv6_off_the_other_server_and_the_other_address_are_tried_at_once";
+    let name = "servers::unreachable_ipv6_is_skipped_immediately";
     if !namespace::enter(name, setup) {
         return;
     }
@@ -64,7 +65,7 @@ fn with_ipv6_off_the_other_server_and_the_other_address_are_tried_at_once() {
     assert_eq!(
         connect_errors(&coracle, "unreachable"),
         2.0,
-        "every second began with [::1]"
+        "every other dial starts with [::1]"
     );
     assert_eq!(connect_errors(&coracle, "exhausted"), 0.0);
     drop(clients);
@@ -77,22 +78,21 @@ fn with_ipv6_off_the_other_server_and_the_other_address_are_tried_at_once() {
     let early_data = EarlyData::none();
     let dialling = dial_tcp(&reactor, &[V6, V4], to.port(), dial, &early_data);
     reactor.block_on(dialling).unwrap();
-    // And where nothing else is left, it is said at once.
+    // With nothing else left, it fails at once.
     let dialling = dial_tcp(&reactor, &[V6], to.port(), dial, &early_data);
     let error = reactor.block_on(dialling).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NetworkUnreachable, "{error}");
 }
 
 #[test]
-fn without_local_ports_towards_one_server_the_next_takes_the_connection_and_else_it_waits() {
+fn exhausted_ports_towards_a_server_try_the_next_and_then_wait() {
     // One local port towards each address and port.
     let setup = "sysctl -qw net.ipv4.ip_local_port_range='40000 40000'";
-    let name =
-        "without_local_ports_towards_one_server_the_next_takes_the_connection_and_else_it_waits";
+    let name = "servers::exhausted_ports_towards_a_server_try_the_next_and_then_wait";
     if !namespace::enter(name, setup) {
         return;
     }
-    // Servers and clients have ports that are no ephemeral ones, or they would use them up.
+    // Servers and clients use non-ephemeral ports, so that they do not exhaust the ephemeral ones.
     let first = serve(([127, 0, 0, 1], 5001));
     let second = serve(([127, 0, 0, 2], 5001));
     let config = config(&[first, second], FOR_EVER).replace("127.0.0.1:0", "127.0.0.3:5000");
@@ -107,7 +107,7 @@ fn without_local_ports_towards_one_server_the_next_takes_the_connection_and_else
     };
     // A reset leaves nothing behind in the kernel.
     let resets = |client: TcpStream| backend::reset_on_close(&client);
-    // Those who read the metrics have no ephemeral ports either.
+    // The metrics readers have no ephemeral ports either.
     let ports = Cell::new(2000);
     let metric = |start: &str| {
         let mut client = TcpStream::from(bound(ports.replace(ports.get() + 1)));
@@ -132,12 +132,12 @@ fn without_local_ports_towards_one_server_the_next_takes_the_connection_and_else
     b.read_exact(&mut [0]).unwrap();
     resets(b);
     open(1.0);
-    // It is the first server's turn, towards which there is no port. The second has one.
+    // It is the turn of the first server, towards which no port is left. The second has one.
     let mut c = client(1002);
     c.read_exact(&mut [0]).unwrap();
     let line = coracle.logged("dial: Cannot assign requested address");
     assert!(line.contains("server=127.0.0.1:5001"), "{line}");
-    // Neither has one, before one is given back.
+    // Neither has one until one is released.
     let mut d = client(1003);
     open(3.0);
     d.set_nonblocking(true).unwrap();
@@ -171,7 +171,7 @@ fn serve(at: ([u8; 4], u16)) -> SocketAddr {
 }
 
 #[test]
-fn dial_timeout_ends_the_dialling_of_one_connection_however_many_servers_there_are() {
+fn dial_timeout_bounds_the_dial_across_all_servers() {
     let silent: Vec<_> = (0..5).map(|_| Silent::start()).collect();
     let servers: Vec<_> = silent.iter().map(|it| it.address).collect();
     let timeouts = "connect_timeout = \"2s\"\ndial_timeout = \"3s\"";
@@ -179,7 +179,7 @@ fn dial_timeout_ends_the_dialling_of_one_connection_however_many_servers_there_a
     let mut client = asking(&coracle);
     let error = client.read_exact(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    // The first has its own limit; the second has what is left of the whole.
+    // The first has its own limit; the second has what is left of the total.
     let first = coracle.logged(&format!("server={}", servers[0]));
     assert!(
         first.contains("no answer within 2s (connect_timeout)"),

@@ -1,4 +1,4 @@
-//! Signals: none ends the program without a word, and those that mean nothing end nothing.
+//! Signals: none ends the program silently, and unused ones end nothing.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use crate::support::backend::{self, Script};
 use crate::support::process::Coracle;
 use crate::support::until;
 
-/// Sends signals by name or number, those too that have no name.
+/// Sends signals by name or number, including unnamed ones.
 fn send(coracle: &Coracle, signals: &str) {
     let script = format!(
         "for s in {signals}; do kill -s \"$s\" {}; done",
@@ -24,7 +24,7 @@ fn send(coracle: &Coracle, signals: &str) {
 }
 
 #[test]
-fn a_closing_terminal_and_signals_without_a_meaning_end_no_connection() {
+fn closing_terminal_and_unused_signals_end_no_connection() {
     let to = backend::start();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("e.sock");
@@ -40,7 +40,7 @@ fn a_closing_terminal_and_signals_without_a_meaning_end_no_connection() {
         "HUP USR1 USR2 ALRM VTALRM PROF IO PWR STKFLT XFSZ PIPE $(seq 34 64)",
     );
     coracle.logged("reloaded: nothing has changed");
-    // It lives, and so does what was open.
+    // It lives, and so does the open connection.
     held.write_all(b"!").unwrap();
     let mut byte = [0];
     held.read_exact(&mut byte).unwrap();
@@ -53,7 +53,7 @@ fn a_closing_terminal_and_signals_without_a_meaning_end_no_connection() {
 }
 
 #[test]
-fn what_kills_it_is_told_on_stderr() {
+fn fatal_signal_is_reported_on_stderr() {
     for name in ["ABRT", "SYS", "ILL", "FPE", "TRAP", "XCPU"] {
         let mut coracle =
             Coracle::start("[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"127.0.0.1:9\"\n");
@@ -65,7 +65,7 @@ fn what_kills_it_is_told_on_stderr() {
 }
 
 #[test]
-fn a_closing_terminal_ends_the_demo() {
+fn closing_terminal_ends_the_demo() {
     let mut child = Command::new(support::process::binary())
         .args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
         .stdout(Stdio::piped())
@@ -80,14 +80,15 @@ fn a_closing_terminal_ends_the_demo() {
 }
 
 #[test]
-fn a_signal_during_the_start_leaves_no_unix_socket_behind() {
+fn signal_during_startup_leaves_no_unix_socket_behind() {
     if !support::has_tool("strace") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("e.sock");
     let forward = format!("unix:{}:127.0.0.1:9", path.display());
-    // It stays in listen(2) for as long as it takes to send the signal. -D: the process started is the program itself.
+    // It stays in listen(2) long enough to send the signal. -D: the started process is the program
+    // itself.
     let mut child = Command::new("strace")
         .args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=listen"])
         .args(["-e", "inject=listen:delay_exit=3000000"])

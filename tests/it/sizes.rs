@@ -1,4 +1,5 @@
-//! What an idle connection costs: the sizes of its task and its entry, with bounds, so that growth is noticed.
+//! The cost of an idle connection: the sizes of its task and entry, bounded so that growth is
+//! noticed.
 
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
@@ -8,14 +9,14 @@ use coracle::conn::{self, Route};
 use coracle::net::{Listener, Reactor};
 use coracle::state::{Conn, Guard, Peer, Protocol, Shared};
 
-/// The task, allocated once per connection. The executor adds 64 bytes, and the allocator of the static builds rounds up to powers
-/// of two: one byte more is 256 more.
+/// The task, allocated once per connection. The executor adds 64 bytes, and the allocator of the
+/// static builds rounds up to powers of two: one more byte costs 256.
 const TASK_BYTES: usize = 192;
-/// The entry, allocated once per connection, with 16 bytes of its reference counts: likewise.
+/// The entry, allocated once per connection, with 16 bytes of reference counts: likewise.
 const ENTRY_BYTES: usize = 112;
 
 #[test]
-fn a_connections_task_and_entry_stay_small() {
+fn connection_task_and_entry_stay_small() {
     let reactor = Reactor::new().unwrap();
     let now = reactor.now();
     let shared = Shared::default();

@@ -1,4 +1,4 @@
-//! Unix sockets to listen on: who may take a path, who may connect, and what is left of it.
+//! Listening on Unix sockets: who may take a path, who may connect, and what is left behind.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -32,15 +32,15 @@ fn is_served(path: &Path) {
     assert_eq!(answer.len(), 77);
 }
 
-/// Leaves a socket's file at `path` that nobody listens on any more. Nobody ever did: a process that another test forks at this moment
-/// has the socket until its exec.
+/// Leaves an abandoned socket file at `path`. Nothing ever listened on it: a process that another
+/// test forks at this moment would hold such a socket until its exec.
 fn abandon(path: &Path) {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     socket.bind(&SockAddr::unix(path).unwrap()).unwrap();
     assert!(path.exists());
 }
 
-/// Runs coracle with a configuration with which it cannot start.
+/// Runs coracle with a configuration that prevents startup.
 fn fails(config: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.toml");
@@ -56,7 +56,7 @@ fn fails(config: &str) -> String {
 }
 
 #[test]
-fn a_second_coracle_says_that_the_socket_is_in_use_and_the_first_serves_on() {
+fn second_coracle_reports_address_in_use_and_the_first_serves_on() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("front.sock");
     abandon(&path);
@@ -65,7 +65,7 @@ fn a_second_coracle_says_that_the_socket_is_in_use_and_the_first_serves_on() {
     let said = fails(&config);
     assert!(said.contains("address in use"), "{said}");
     is_served(&path);
-    // The probe of the second was no connection.
+    // The second's probe did not count as a connection.
     let opened = support::metrics::scrape(first.admin).sum("coracle_connections_opened_total");
     assert_eq!(opened, 1.0);
     first.signal(Signal::TERM);
@@ -78,10 +78,10 @@ fn a_second_coracle_says_that_the_socket_is_in_use_and_the_first_serves_on() {
 }
 
 #[test]
-fn what_is_no_abandoned_socket_is_never_replaced() {
+fn only_an_abandoned_socket_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("front.sock");
-    // Bound, and about to listen: another program's start.
+    // Bound, and about to listen: another program is starting.
     let starting = UnixSocket::bind(&path).unwrap();
     assert!(fails(&config(&path, "")).contains("address in use"));
     drop(starting);
@@ -91,7 +91,7 @@ fn what_is_no_abandoned_socket_is_never_replaced() {
     assert_eq!(fs::read(&path).unwrap(), b"a file");
     fs::remove_file(&path).unwrap();
 
-    // In the end, another's socket in its place stays.
+    // At exit, another program's socket in its place stays.
     let mut coracle = Coracle::start(&config(&path, ""));
     fs::remove_file(&path).unwrap();
     let _other = UnixListener::bind(&path).unwrap();
@@ -101,11 +101,11 @@ fn what_is_no_abandoned_socket_is_never_replaced() {
 }
 
 #[test]
-fn what_a_killed_coracle_leaves_behind_does_not_stop_the_next() {
+fn leftovers_of_a_killed_coracle_do_not_stop_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("front.sock");
     let config = config(&path, "");
-    // Its drop kills it.
+    // Dropping it kills it.
     drop(Coracle::start(&config));
     assert!(path.exists());
     let _next = Coracle::start(&config);
@@ -113,7 +113,7 @@ fn what_a_killed_coracle_leaves_behind_does_not_stop_the_next() {
 }
 
 #[test]
-fn a_directory_that_somebody_locks_is_waited_for_and_then_told() {
+fn locked_directory_is_waited_for_and_then_reported() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("front.sock");
     let lock = fs::File::open(dir.path()).unwrap();
@@ -127,17 +127,17 @@ fn a_directory_that_somebody_locks_is_waited_for_and_then_told() {
 }
 
 #[test]
-fn a_missing_directory_is_told() {
+fn missing_directory_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let said = fails(&config(&dir.path().join("none/front.sock"), ""));
     assert!(said.contains("the directory does not exist"), "{said}");
 }
 
 #[test]
-fn mode_and_group_are_as_configured_whatever_the_umask() {
+fn configured_mode_and_group_override_the_umask() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("front.sock");
-    // Root may give it to any group; anyone else to one of their own.
+    // Root may assign any group; other users only one of their own.
     let group = match rustix::process::geteuid().is_root() {
         true => 4242,
         false => rustix::process::getegid().as_raw(),
@@ -166,7 +166,7 @@ fn mode_and_group_are_as_configured_whatever_the_umask() {
 }
 
 #[test]
-fn nobody_connects_before_mode_and_group_are_set() {
+fn no_client_connects_before_mode_and_group_are_set() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("front.sock");
     let reactor = Reactor::new().unwrap();
@@ -179,7 +179,7 @@ fn nobody_connects_before_mode_and_group_are_set() {
 }
 
 #[test]
-fn a_group_that_there_is_not_is_told() {
+fn missing_group_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("front.sock");
     let said = fails(&config(&path, "socket_group = \"no-such-group\"\n"));

@@ -1,11 +1,12 @@
-//! Without privileges and in a network namespace of its own, the kernel's count is there and right.
+//! Without privileges, in its own network namespace, the kernel's count is present and right.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use crate::support;
 
-/// Runs coracle with its own admin endpoint as the server, holds one connection, and audits. $0 is the binary.
+/// Runs coracle with its own admin endpoint as the server, holds one connection, and audits. $0 is
+/// the binary.
 const SCRIPT: &str = r#"
 exec 4< <(exec "$0" run --admin 127.0.0.1:2672 -L 127.0.0.1:8080:127.0.0.1:2672 2>&1)
 pid=$!
@@ -26,7 +27,7 @@ wait "$pid"
 "#;
 
 #[test]
-fn the_kernels_count_needs_no_privileges_and_works_in_a_network_namespace() {
+fn kernel_count_works_unprivileged_in_a_network_namespace() {
     if !["unshare", "setpriv", "ip", "bash"]
         .iter()
         .all(|tool| support::has_tool(tool))
@@ -38,7 +39,8 @@ fn the_kernels_count_needs_no_privileges_and_works_in_a_network_namespace() {
         let command = command.args(flags).arg("true").stderr(Stdio::null());
         command.status().unwrap().success()
     };
-    // Root makes the namespace itself and then gives up its privileges; others are root in a user namespace alone.
+    // Root makes the namespace itself and then drops its privileges; other users are root only in a
+    // user namespace.
     let (flags, drop_privileges): (&[&str], _) = match may_unshare(&["--net"]) {
         true => (
             &["--net"],
@@ -52,7 +54,7 @@ fn the_kernels_count_needs_no_privileges_and_works_in_a_network_namespace() {
         eprintln!("skipped: namespaces cannot be made here");
         return;
     }
-    // Where anybody may read it, wherever the build is.
+    // Readable by everyone, wherever the build directory is.
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let copy = dir.path().join("coracle");

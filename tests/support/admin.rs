@@ -1,4 +1,4 @@
-//! An admin endpoint with a state that the test makes by hand, on a thread that stands for the loop.
+//! An admin endpoint over a hand-made state, with a thread that stands in for the loop.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use smol::channel::Sender;
 
 use super::{DEADLINE, kernel, until};
 
-/// Limits that no test meets by being slow.
+/// Limits that no test reaches by being slow.
 pub const PATIENT: ClientLimits = ClientLimits {
     clients: 32,
     control_clients: 8,
@@ -28,7 +28,7 @@ pub const PATIENT: ClientLimits = ClientLimits {
 
 type Job = Box<dyn FnOnce(&mut World) + Send>;
 
-/// The endpoint; dropping it ends it.
+/// The endpoint. Dropping it stops it.
 pub struct Admin {
     pub address: SocketAddr,
     jobs: Option<Sender<Job>>,
@@ -43,9 +43,9 @@ pub struct World {
     pub servers: Vec<Rc<Server>>,
     /// The entries that the test has put into the set.
     pub guards: Vec<Guard>,
-    /// What runs between two jobs.
+    /// Runs between two jobs.
     pub executor: Rc<LocalExecutor<'static>>,
-    /// The endpoint itself, which has a thread of its own.
+    /// The endpoint itself, which has its own thread.
     pub endpoint: Option<Handle>,
 }
 
@@ -65,7 +65,7 @@ impl World {
 }
 
 impl Admin {
-    /// An endpoint with the entrypoints `ssh` and `web` and the service `nas` with two servers.
+    /// An endpoint with the entrypoints `ssh` and `web`, and the service `nas` with two servers.
     pub fn start(limits: ClientLimits) -> Self {
         let names = ["ssh", "web"].map(str::to_owned);
         Self::with_entrypoints(limits, names.to_vec())
@@ -120,10 +120,10 @@ impl Admin {
         result.recv().unwrap()
     }
 
-    /// Waits until the endpoint has read all that was sent, and every task that could run has run: a client that was answered is idle
-    /// then, and one that has begun a request is not.
+    /// Waits until the endpoint has read everything sent and every runnable task has run: then an
+    /// answered client is idle, and one in the middle of a request is not.
     pub fn settle(&self) {
-        until("all that was sent is read", || {
+        until("everything sent is read", || {
             let sockets = kernel::tcp_sockets().into_iter();
             let mut own = sockets.filter(|socket| socket.local_port == self.address.port());
             own.all(|socket| socket.receive_queue == 0).then_some(())

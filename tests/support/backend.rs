@@ -1,4 +1,4 @@
-//! A server whose every connection does what its client's first bytes ask for.
+//! A server whose every connection does what its client's first bytes request.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,27 +7,27 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// What the client asks of the server, in the first 9 bytes: the script and a number.
+/// What the client requests, in its first 9 bytes: the script and a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Script {
-    /// Send back all that comes, until its end.
+    /// Send everything back until EOF.
     Echo = 1,
     /// Send `n` bytes of the pattern and close.
     SendAndClose,
-    /// Read to the end, then send `n` bytes of the pattern and close.
+    /// Read to EOF, then send `n` bytes of the pattern and close.
     AnswerAfterEnd,
-    /// Send `n` bytes, finish sending, then read to the end.
+    /// Send `n` bytes, finish sending, then read to EOF.
     FinishFirst,
-    /// Reset at once.
+    /// Reset immediately.
     Reset,
-    /// Send one byte, then read to the end.
+    /// Send one byte, then read to EOF.
     Hold,
     /// Send one byte, wait for one, close at the same time as the client.
     CloseTogether,
-    /// As AnswerAfterEnd, but `n` milliseconds later and 1 MiB long.
+    /// Like AnswerAfterEnd, but `n` milliseconds later and 1 MiB long.
     AnswerLate,
-    /// Send a byte, finish sending, and then wait for the end.
+    /// Send a byte, finish sending, and then wait for EOF.
     HoldFinished,
 }
 
@@ -43,11 +43,11 @@ const SCRIPTS: [Script; 9] = [
     Script::HoldFinished,
 ];
 
-/// The length of AnswerLate's answer.
+/// The length of AnswerLate's response.
 pub const LATE_BYTES: usize = 1 << 20;
 
 impl Script {
-    /// The bytes that ask for this script.
+    /// The bytes that request this script.
     pub fn request(self, n: u64) -> [u8; 9] {
         let mut bytes = [self as u8; 9];
         bytes[1..].copy_from_slice(&n.to_be_bytes());
@@ -55,7 +55,7 @@ impl Script {
     }
 }
 
-/// Starts a server on a port of its own.
+/// Starts a server on its own port.
 pub fn start() -> SocketAddr {
     let listener = bound_but_not_listening();
     listener.listen(4096).unwrap();
@@ -64,7 +64,7 @@ pub fn start() -> SocketAddr {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let thread = thread::Builder::new().stack_size(128 * 1024);
-            // Its errors are what the tests provoke.
+            // The tests provoke its errors.
             thread.spawn(move || drop(act(stream))).unwrap();
         }
     });
@@ -111,7 +111,7 @@ fn act(mut stream: TcpStream) -> std::io::Result<()> {
         }
         Script::AnswerLate => {
             read_to_end(&mut stream)?;
-            // The time is what this script is about.
+            // The delay is what this script is about.
             thread::sleep(Duration::from_millis(n));
             stream.write_all(&pattern(LATE_BYTES))
         }
@@ -127,19 +127,19 @@ fn read_to_end(stream: &mut TcpStream) -> std::io::Result<()> {
     std::io::copy(stream, &mut std::io::sink()).map(drop)
 }
 
-/// Has the socket's close send a reset.
+/// Makes closing the socket send a reset.
 pub fn reset_on_close(stream: &TcpStream) {
     SockRef::from(stream)
         .set_linger(Some(Duration::ZERO))
         .unwrap();
 }
 
-/// `n` bytes that do not repeat at any power of two.
+/// `n` bytes whose period is not a power of two.
 pub fn pattern(n: usize) -> Vec<u8> {
     (0..n).map(|i| (i % 251) as u8).collect()
 }
 
-/// Connecting to it is refused, and nobody else can take its port.
+/// Refuses connections, and keeps its port from everyone else.
 pub fn bound_but_not_listening() -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -147,7 +147,7 @@ pub fn bound_but_not_listening() -> Socket {
     socket
 }
 
-/// A listener whose backlog is full: the kernel answers no more SYN.
+/// A listener with a full backlog: the kernel answers no more SYNs.
 pub struct Silent {
     pub address: SocketAddr,
     pub listener: TcpListener,

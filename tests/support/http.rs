@@ -13,21 +13,21 @@ pub struct Answer {
     pub body: String,
 }
 
-/// An answer's headers, with their names in lower case.
+/// A response's headers, with names in lower case.
 #[derive(Debug)]
 pub struct Headers(Vec<(String, String)>);
 
 impl Headers {
-    /// The value of a header that may be there once.
+    /// The value of a header that may occur once.
     pub fn value(&self, name: &str) -> Option<&str> {
         let mut named = self.0.iter().filter(|(n, _)| n == name);
         let value = named.next().map(|(_, value)| value.as_str());
-        assert!(named.next().is_none(), "{name} is there twice");
+        assert!(named.next().is_none(), "{name} occurs twice");
         value
     }
 }
 
-/// A client that sends exactly the bytes it is told to.
+/// A client that sends exactly the bytes it is given.
 pub struct Client {
     stream: TcpStream,
     received: Vec<u8>,
@@ -56,13 +56,13 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
-    /// Sends a GET that leaves the connection open, and receives its answer.
+    /// Sends a GET that leaves the connection open, and receives the response.
     pub fn get(&mut self, path: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         self.answer()
     }
 
-    /// The same on a connection that may have ended while it was idle: `None` if it has.
+    /// The same on a connection that may have ended while idle: `None` if it has.
     pub fn get_if_open(&mut self, path: &str) -> Option<Answer> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         self.stream.write_all(request.as_bytes()).ok()?;
@@ -73,7 +73,7 @@ impl Client {
         }
     }
 
-    /// Receives one answer with its body.
+    /// Receives one response with its body.
     pub fn answer(&mut self) -> Answer {
         let mut answer = self.answer_to_head();
         let length: usize = answer
@@ -83,13 +83,13 @@ impl Client {
             .parse()
             .unwrap();
         while self.received.len() < length {
-            assert!(self.receive(), "the body ended early: {answer:?}");
+            assert!(self.receive(), "truncated body: {answer:?}");
         }
         answer.body = String::from_utf8(self.received.drain(..length).collect()).unwrap();
         answer
     }
 
-    /// Receives one answer that has no body, whatever its Content-Length says.
+    /// Receives one response without a body, whatever its Content-Length says.
     pub fn answer_to_head(&mut self) -> Answer {
         let end = loop {
             let end = self.received.windows(4).position(|w| w == b"\r\n\r\n");
@@ -97,7 +97,7 @@ impl Client {
                 break end;
             }
             let so_far = String::from_utf8_lossy(&self.received).into_owned();
-            assert!(self.receive(), "no answer, only {so_far:?}");
+            assert!(self.receive(), "no response, only {so_far:?}");
         };
         let head: Vec<u8> = self.received.drain(..end + 4).collect();
         let head = String::from_utf8(head).unwrap();
@@ -114,22 +114,23 @@ impl Client {
         }
     }
 
-    /// Waits for the end of the connection and checks that it was an orderly one, with nothing before it.
+    /// Waits for a clean end of the connection, with nothing before it.
     pub fn expect_end(&mut self) {
-        assert!(!self.receive(), "more came");
-        assert!(self.received.is_empty(), "more came");
+        assert!(!self.receive(), "unexpected bytes");
+        assert!(self.received.is_empty(), "unexpected bytes");
     }
 
-    /// Waits for the end of the connection, with nothing before it. It is a reset if the other side has not read all that was sent.
+    /// Waits for the end of the connection, with nothing before it. It is a reset if the other side
+    /// has not read everything sent.
     pub fn expect_cut(&mut self) {
         match self.stream.read(&mut [0]) {
             Ok(0) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-            other => panic!("it goes on: {other:?}"),
+            other => panic!("the connection continues: {other:?}"),
         }
     }
 
-    /// Whether something has come that was not asked for here yet.
+    /// Whether anything has arrived that has not been received here.
     pub fn has_received(&self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
         let read = self.stream.peek(&mut [0]);
@@ -137,7 +138,7 @@ impl Client {
         !read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Receives some more bytes; false at the end.
+    /// Receives some more bytes. Returns false at EOF.
     fn receive(&mut self) -> bool {
         let mut piece = [0; 65_536];
         let n = self.stream.read(&mut piece).unwrap();
@@ -146,7 +147,7 @@ impl Client {
     }
 }
 
-/// Sends `request` on a new connection and receives its answer.
+/// Sends `request` on a new connection and receives the response.
 pub fn http(address: SocketAddr, request: impl AsRef<[u8]>) -> (u16, Headers, String) {
     let mut client = Client::connect(address);
     client.send(request);

@@ -25,7 +25,8 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// With one entrypoint `e`. `leak`: each connection leaves one more entry behind that nobody takes out.
+    /// With one entrypoint `e`. `leak`: each connection leaves another entry behind that is never
+    /// removed.
     pub fn start(leak: bool) -> Self {
         let to = backend::start();
         let text = format!(
@@ -50,7 +51,7 @@ impl InProcess {
             shared.set(proxy.shared().clone()).unwrap();
             tell.send((proxy.addresses("e")[0], proxy.admin_address().unwrap()))
                 .unwrap();
-            // It would wait for leaked entries for ever.
+            // It would wait for leaked entries forever.
             let stop = async move { stops.recv().await.unwrap_or("end") };
             let ends = smol::stream::once_future(stop).chain(smol::stream::repeat("now"));
             let _ = proxy.run(Box::pin(ends));
@@ -69,14 +70,14 @@ impl Drop for InProcess {
     fn drop(&mut self) {
         let _ = self.stop.send_blocking("test");
         let thread = self.thread.take().unwrap();
-        // With a leaked entry it waits for ever; the process's end ends it.
+        // With a leaked entry it waits forever; the process's exit ends it.
         if thread.is_finished() {
             thread.join().unwrap();
         }
     }
 }
 
-/// Another descriptor of the socket, in this process, that is connected to `client`.
+/// A second descriptor, in this process, of the socket that is connected to `client`.
 pub fn accepted_socket(client: &TcpStream) -> TcpStream {
     let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
     let wanted = client.local_addr().unwrap();

@@ -1,21 +1,22 @@
-//! What the kernel says: sockets that a process owns, read from /proc/net/tcp and tcp6, and from `ss`.
+//! What the kernel says: sockets that a process owns, read from `/proc/net/tcp` and `tcp6`, and
+//! from `ss`.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
-/// A row of /proc/net/tcp or tcp6 (proc(5)): a socket that some process owns. Those without an inode are not among them, which
-/// are not accepted yet or already closed.
+/// A row of `/proc/net/tcp` or `tcp6` (proc(5)): a socket that some process owns. Rows without an
+/// inode, not accepted yet or already closed, are left out.
 #[derive(Clone, Debug)]
 pub struct TcpSocket {
     pub inode: String,
     pub local_port: u16,
     pub remote_port: u16,
     pub listens: bool,
-    /// Bytes that the other side has not acknowledged.
+    /// Bytes that the peer has not acknowledged.
     pub send_queue: u64,
-    /// Bytes that its process has not read; of a listener, the connections that wait to be accepted.
+    /// Bytes that its process has not read; for a listener, the connections waiting to be accepted.
     pub receive_queue: u64,
-    /// What its timer is for: 2 is keep-alive, 4 asks whether a closed window has opened.
+    /// What its timer is for: 2 is keep-alive, 4 probes a closed window.
     pub timer: u8,
 }
 
@@ -46,7 +47,7 @@ pub fn tcp_sockets() -> Vec<TcpSocket> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"]
         .map(|path| std::fs::read_to_string(path).unwrap_or_default());
     let rows = tables.iter().flat_map(|table| table.lines().skip(1));
-    // By their inodes: while others come and go, the kernel may show a row twice.
+    // Keyed by inode: while others come and go, the kernel may show a row twice.
     let sockets: BTreeMap<_, _> = rows.filter_map(TcpSocket::parse).collect();
     sockets.into_values().collect()
 }
@@ -57,19 +58,20 @@ pub fn connections(port: u16) -> usize {
     tcp_sockets().iter().filter(is_ours).count()
 }
 
-/// The socket at one end of a connection: on `local` port, connected to `remote` port.
+/// The socket at one end of a connection: on port `local`, connected to port `remote`.
 pub fn end(local: u16, remote: u16) -> Option<TcpSocket> {
     let is_it = |socket: &TcpSocket| (socket.local_port, socket.remote_port) == (local, remote);
     tcp_sockets().into_iter().find(is_it)
 }
 
-/// Whether the socket on `local` port has bytes for `remote`, whose process reads so little that its kernel takes no more.
+/// Whether the socket on port `local` has bytes for port `remote`, whose full kernel buffer takes
+/// no more.
 pub fn has_closed_window(local: u16, remote: u16) -> bool {
     const WINDOW_PROBE: u8 = 4;
     end(local, remote).is_some_and(|socket| socket.timer == WINDOW_PROBE)
 }
 
-/// Connected Unix sockets that were accepted at `path`: the kernel names them by their listener's path.
+/// Connected Unix sockets accepted at `path`: the kernel names them by their listener's path.
 pub fn unix_connections(path: &str) -> usize {
     const CONNECTED: &str = "03";
     let table = std::fs::read_to_string("/proc/net/unix").unwrap();
@@ -80,7 +82,7 @@ pub fn unix_connections(path: &str) -> usize {
     table.lines().skip(1).filter(is_ours).count()
 }
 
-/// The same as `ss` counts it.
+/// The same as counted by `ss`.
 pub fn connections_by_ss(port: u16) -> usize {
     let filter = format!("( sport = :{port} )");
     let output = Command::new("ss")

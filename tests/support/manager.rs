@@ -1,4 +1,5 @@
-//! A service manager: it is told how its service is, keeps descriptors for it, and starts it with them, as systemd does.
+//! A service manager, like systemd: it receives notifications, stores descriptors, and starts the
+//! service with them.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -15,10 +16,11 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::process::{Coracle, binary};
 use super::until;
 
-/// Sources of descriptors are moved above those that the service gets, so that none is overwritten.
+/// Sources of descriptors are moved above those that the service receives, so that none is
+/// overwritten.
 const ABOVE: i32 = 200;
 
-/// A service manager with a store of descriptors.
+/// A service manager with a descriptor store.
 pub struct Manager {
     dir: tempfile::TempDir,
     state: Arc<Mutex<State>>,
@@ -28,12 +30,13 @@ pub struct Manager {
 struct State {
     told: Vec<String>,
     kept: Vec<(String, OwnedFd)>,
-    /// What the service was started with, until it says something.
+    /// What the service was started with, until it sends a notification.
     passed: Vec<OwnedFd>,
 }
 
 impl Manager {
-    /// One that takes its time for each message, so that whoever does not wait for it is found out.
+    /// One that takes its time over each message, which exposes a service that does not wait for
+    /// it.
     pub fn start(pause: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
@@ -49,24 +52,24 @@ impl Manager {
         Self { dir, state }
     }
 
-    /// Everything that it was told so far.
+    /// Everything it was told so far.
     pub fn told(&self) -> Vec<String> {
         self.state.lock().unwrap().told.clone()
     }
 
-    /// The names of the descriptors that it keeps.
+    /// The names of the stored descriptors.
     pub fn kept(&self) -> Vec<String> {
         let state = self.state.lock().unwrap();
         state.kept.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// The inodes of the descriptors that it keeps.
+    /// The inodes of the stored descriptors.
     pub fn inodes(&self) -> Vec<u64> {
         let state = self.state.lock().unwrap();
         state.kept.iter().map(|(_, fd)| inode(fd)).collect()
     }
 
-    /// Closes all that it keeps, as at a full stop of the service.
+    /// Closes everything stored, as at a full stop of the service.
     pub fn discard(&self) {
         self.state.lock().unwrap().kept.clear();
     }
@@ -76,7 +79,7 @@ impl Manager {
         self.state.lock().unwrap().kept.push((name.to_owned(), fd));
     }
 
-    /// Starts coracle with all that it keeps, and waits until it has said that it is ready.
+    /// Starts coracle with everything stored, and waits until it reports ready.
     pub fn run(&self, config: &str) -> Coracle {
         let ready = |manager: &Self| {
             let told = manager.told();
@@ -84,7 +87,8 @@ impl Manager {
         };
         let before = ready(self);
         let mut state = self.state.lock().unwrap();
-        // Without FD_CLOEXEC: they pass to the shell, which puts them where the protocol has them.
+        // Without FD_CLOEXEC: they pass to the shell, which moves them to where the protocol wants
+        // them.
         let passed: Vec<OwnedFd> = state
             .kept
             .iter()
@@ -96,7 +100,7 @@ impl Manager {
             .collect();
         let names: Vec<&str> = state.kept.iter().map(|(name, _)| name.as_str()).collect();
         let numbers: Vec<String> = passed.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-        // exec keeps the process, so the shell's number is coracle's.
+        // exec keeps the process, so the shell's PID is coracle's.
         let script = "n=3; for fd in $FDS; do eval \"exec $n<&$fd $fd<&-\"; n=$((n + 1)); done; unset FDS; \
              LISTEN_PID=$$ exec \"$0\" \"$@\"";
         let mut command = Command::new("bash");
@@ -108,7 +112,7 @@ impl Manager {
         state.passed = passed;
         drop(state);
         let coracle = Coracle::start_by(command, config);
-        until("the manager has been told that it is ready", || {
+        until("the service reports ready", || {
             (ready(self) > before).then_some(())
         });
         coracle
@@ -125,13 +129,13 @@ impl State {
         }
         if has("FDSTORE=1") {
             for fd in descriptors {
-                // As systemd does, which asks with kcmp.
+                // Like systemd, which compares them with kcmp.
                 if self.kept.iter().all(|(_, kept)| inode(kept) != inode(&fd)) {
                     self.kept.push((name.unwrap().to_owned(), fd));
                 }
             }
         }
-        // All others are closed, which is what BARRIER=1 waits for.
+        // All others are closed, which BARRIER=1 waits for.
         self.told.push(text);
     }
 }

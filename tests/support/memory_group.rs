@@ -1,4 +1,5 @@
-//! A control group with a memory limit for the program under test, of cgroup v1 or v2, where this user may make one.
+//! A control group (v1 or v2) with a memory limit for the program under test, if this user may
+//! create one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,14 +7,15 @@ use std::process::Command;
 use super::process::binary;
 use super::until;
 
-/// A group of its own, gone with this value.
+/// A control group, removed when dropped.
 pub struct MemoryGroup {
     directory: PathBuf,
     is_v2: bool,
 }
 
 impl MemoryGroup {
-    /// A group that may take this much. `None` where none can be made, which it says; with CORACLE_REQUIRE_TOOLS set, as in CI, that fails.
+    /// A group that may take this much. `None`, with a message, if none can be created; with
+    /// CORACLE_REQUIRE_TOOLS set, as in CI, that fails.
     pub fn new(name: &str, limit: u64) -> Option<Self> {
         let made = Self::v1(name, limit).or_else(|why| {
             Self::v2(name, limit).map_err(|why_v2| format!("v1: {why}; v2: {why_v2}"))
@@ -36,7 +38,8 @@ impl MemoryGroup {
         let above = Path::new("/sys/fs/cgroup/memory").join(path);
         let group = Self::create(&above, name, false)?;
         group.write("memory.limit_in_bytes", limit)?;
-        // TCP's memory is counted from the first limit on, and apart from all else, so that the group's own limit does not hold for it.
+        // TCP's memory is counted from the first limit on, and separately, so that the group's own
+        // limit does not apply to it.
         group.write("memory.kmem.tcp.limit_in_bytes", 1 << 40)?;
         Ok(group)
     }
@@ -62,7 +65,7 @@ impl MemoryGroup {
         text.trim().parse().unwrap()
     }
 
-    /// A command that becomes the binary, in this group from its first moment on.
+    /// A command that becomes the binary, in this group from its first moment.
     pub fn command(&self) -> Command {
         let procs = self.directory.join("cgroup.procs");
         let mut shell = Command::new("sh");
@@ -71,11 +74,12 @@ impl MemoryGroup {
         shell
     }
 
-    /// The most that it has taken, in bytes: the process's memory, the kernel's for it, and TCP's.
+    /// The most it has taken, in bytes: the process's memory, the kernel's on its behalf, and
+    /// TCP's.
     pub fn peak(&self) -> u64 {
         match self.is_v2 {
             true => self.read("memory.peak"),
-            // Two peaks, perhaps of two moments: never less than the peak of the sum.
+            // Two peaks, perhaps at different moments: never less than the peak of the sum.
             false => {
                 self.read("memory.max_usage_in_bytes")
                     + self.read("memory.kmem.tcp.max_usage_in_bytes")
@@ -99,7 +103,7 @@ impl MemoryGroup {
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
         let remove = || std::fs::remove_dir(&self.directory).ok();
-        // Whoever was in it has ended and was waited for; the kernel may need a moment.
+        // Its processes have been waited for; the kernel may need a moment.
         match std::thread::panicking() {
             true => drop(remove()),
             false => until("the control group is empty", remove),

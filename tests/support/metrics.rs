@@ -1,4 +1,4 @@
-//! Scrapes: fetched over a raw socket, parsed, and checked for what must hold in every one of them.
+//! Scrapes: fetched over a raw socket, parsed, and checked for what must hold in each.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -57,7 +57,7 @@ impl std::ops::Index<&str> for Metrics {
     }
 }
 
-/// Fetches /metrics on a connection of its own.
+/// Fetches `/metrics` on its own connection.
 pub fn scrape(admin: SocketAddr) -> Metrics {
     let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let (status, _, body) = super::http::http(admin, request);
@@ -65,7 +65,7 @@ pub fn scrape(admin: SocketAddr) -> Metrics {
     Metrics::parse(&body)
 }
 
-/// Scrapes without a pause, and checks every scrape.
+/// Scrapes continuously and checks every scrape.
 pub struct Scraper {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
@@ -82,7 +82,7 @@ impl Scraper {
         Self::start_with(admin, check)
     }
 
-    /// The same, where each scrape and the one before it are looked at by `check`.
+    /// The same, with `check` applied to each scrape and the one before it.
     pub fn start_with(admin: SocketAddr, check: fn(&Metrics, &Metrics)) -> Self {
         let shared = Arc::<Shared>::default();
         let own = shared.clone();
@@ -91,7 +91,7 @@ impl Scraper {
             let mut client = super::http::Client::connect(admin);
             while !own.stop.load(Ordering::Relaxed) {
                 let answer = client.get_if_open("/metrics").unwrap_or_else(|| {
-                    // It was idle for too long, because this machine stood still.
+                    // It was idle for too long, because this machine stalled.
                     client = super::http::Client::connect(admin);
                     client.get("/metrics")
                 });
@@ -104,13 +104,13 @@ impl Scraper {
         Self { shared, thread }
     }
 
-    /// How many scrapes have been checked so far. Panics if one was wrong.
+    /// How many scrapes have been checked so far.
     pub fn checked(&self) -> u64 {
         assert!(!self.thread.is_finished(), "a scrape was wrong");
         self.shared.checked.load(Ordering::Relaxed)
     }
 
-    /// Stops, and returns how many scrapes were checked. Panics if one was wrong.
+    /// Stops. Returns how many scrapes were checked.
     pub fn stop(self) -> u64 {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
@@ -135,7 +135,8 @@ pub fn balances(metrics: &Metrics) {
     assert!(entrypoints > 0, "no entrypoint in the scrape");
 }
 
-/// What holds in every scrape, and between two of them where no entrypoint comes or goes: no counter goes down.
+/// What holds in every scrape, and between two of them if no entrypoint comes or goes: no counter
+/// decreases.
 pub fn check(last: &Metrics, metrics: &Metrics) {
     balances(metrics);
     for (series, before) in &last.0 {
@@ -147,8 +148,8 @@ pub fn check(last: &Metrics, metrics: &Metrics) {
             let now = metrics
                 .0
                 .get(series)
-                .unwrap_or_else(|| panic!("{series} has vanished"));
-            assert!(now >= before, "{series} went down from {before} to {now}");
+                .unwrap_or_else(|| panic!("{series} is gone"));
+            assert!(now >= before, "{series} decreased from {before} to {now}");
         }
     }
 }

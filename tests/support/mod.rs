@@ -1,6 +1,7 @@
-//! What the integration tests share: processes, scripted servers, scrapes, the kernel's table, and one deadline helper.
+//! What the integration tests share: processes, scripted servers, scrapes, the kernel's table, and
+//! one deadline helper.
 
-// Each test is a crate of its own, in which this is a private module that it uses in part.
+// Each test crate uses only a part of this private module.
 #![allow(dead_code, unreachable_pub)]
 #![allow(clippy::unwrap_used)]
 
@@ -27,18 +28,18 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-/// The one deadline of all tests. It only ends a test that hangs, so it leaves time for an emulated program on a slow and busy
-/// machine: nothing may pass or fail because of it otherwise.
+/// The one deadline of all tests. It only ends a test that hangs, and leaves time for an emulated
+/// program on a slow, busy machine: no result may otherwise depend on it.
 pub const DEADLINE: Duration = Duration::from_secs(180);
 
-/// Waits until `probe` has a value: the one place where tests wait, for what announces itself by no event of its own.
+/// Waits until `probe` has a value: the one place where tests poll, for what no event announces.
 pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     until_ok(what, || probe().ok_or(""))
 }
 
-/// The same for a probe that can say what it still misses, which is shown if it never gets it.
+/// The same for a probe that can say what is still missing, which a failure shows.
 pub fn until_ok<T, E: Display>(what: &str, mut probe: impl FnMut() -> Result<T, E>) -> T {
-    // A machine that has stood still for all that time has not looked often enough.
+    // A machine that stalled all that time has not looked often enough.
     const LOOKS: u32 = 100;
     let end = Instant::now() + DEADLINE;
     let mut looks = 0;
@@ -50,14 +51,14 @@ pub fn until_ok<T, E: Display>(what: &str, mut probe: impl FnMut() -> Result<T, 
         looks += 1;
         assert!(
             looks < LOOKS || Instant::now() < end,
-            "waited {DEADLINE:?} in vain: {what} {missing}"
+            "waited {DEADLINE:?} in vain until {what} {missing}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Whether a program that a check needs is installed. Where it is not, the check says so; with CORACLE_REQUIRE_TOOLS set, as in
-/// CI, it fails.
+/// Whether a program that a check needs is installed. If it is not, the check says so; with
+/// CORACLE_REQUIRE_TOOLS set, as in CI, it fails.
 pub fn has_tool(name: &str) -> bool {
     let found = Command::new("sh")
         .args(["-c", &format!("command -v {name}")])
@@ -72,7 +73,7 @@ pub fn has_tool(name: &str) -> bool {
     found
 }
 
-/// Whether strace is there and may trace, which a container may forbid.
+/// Whether strace is installed and may trace, which a container may forbid.
 pub fn can_trace() -> bool {
     if !has_tool("strace") {
         return false;
@@ -89,15 +90,16 @@ pub fn can_trace() -> bool {
     traces
 }
 
-/// A free address that the kernel gives to no client in the meantime: its port is below the ephemeral ones. Each is given out once,
-/// so that tests of one process never share one, whatever their seeds are.
+/// A free address whose port is below the ephemeral ones, so that the kernel assigns it to no
+/// client in the meantime. Each is handed out once, so that tests in one process never share one,
+/// whatever their seeds.
 ///
-/// It is bound without listening: a process that another test forks meanwhile has the socket until its exec, and would take the
-/// connection of a test that waits for its own program to listen.
+/// It is bound without listening: a process forked by another test holds the socket until its exec,
+/// and would accept the connection of a test that waits for its own program to listen.
 pub fn lasting_address(rng: &mut rng::Rng) -> SocketAddr {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     until("a free port below the ephemeral ones", || {
-        let port = 20_000 + rng.below(10_000) as u16;
+        let port = 20_000 + rng.u16(..10_000);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();

@@ -1,12 +1,13 @@
-//! Runs a test in a network namespace of its own, whose loopback, sysctls and ports are nobody else's.
+//! Runs a test in its own network namespace, with private loopback, sysctls and ports.
 
 use std::process::Command;
 
 /// Set in the namespace.
 const INSIDE: &str = "CORACLE_TEST_NAMESPACE";
 
-/// True in the namespace, which the shell has prepared by `setup`, with its loopback up. Outside it runs `test` there, in another process of this
-/// binary, fails as that fails, and is false; likewise where namespaces may not be made, which it says.
+/// Returns true inside the namespace, which the shell has prepared by `setup`, with loopback up.
+/// Outside, runs `test` there in another process of this binary, fails if that fails, and returns
+/// false; also false, with a message, if namespaces may not be created.
 pub fn enter(test: &str, setup: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -37,8 +38,8 @@ fn may_unshare() -> bool {
     let may = tried.is_ok_and(|output| output.status.success());
     if !may {
         let required = std::env::var_os("CORACLE_REQUIRE_TOOLS").is_some();
-        assert!(!required, "namespaces may not be made");
-        eprintln!("skipped: namespaces may not be made");
+        assert!(!required, "namespaces may not be created");
+        eprintln!("skipped: namespaces may not be created");
     }
     may
 }

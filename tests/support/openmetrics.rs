@@ -1,4 +1,5 @@
-//! A strict reader of OpenMetrics 1.0 text: it refuses what the specification forbids, as far as coracle could write it.
+//! A strict OpenMetrics 1.0 reader: it rejects what the specification forbids, as far as coracle
+//! could write it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +26,7 @@ struct Reader {
     kind: String,
     said: BTreeSet<&'static str>,
     series: BTreeMap<String, f64>,
-    /// Each histogram's buckets in their order: its labels without `le`, then bound and count.
+    /// Each histogram's buckets in order: its labels without `le`, then bound and count.
     buckets: BTreeMap<String, Vec<(f64, f64)>>,
 }
 
@@ -133,7 +134,7 @@ impl Reader {
     }
 }
 
-/// Labels, each with its name and its value.
+/// Labels, each with its name and value.
 type Labels = Vec<(String, String)>;
 
 /// The labels of `text`, which begins after the brace, and what follows the closing one.

@@ -1,4 +1,5 @@
-//! A coracle as a process of its own: started from a configuration, watched through its log, ended with the test.
+//! A coracle in its own process: started from a configuration, watched through its log, ended with
+//! the test.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +18,7 @@ use super::{DEADLINE, until};
 /// A running coracle.
 pub struct Coracle {
     child: Child,
-    /// Where its admin endpoint is; `0.0.0.0:0` if it is off.
+    /// Its admin endpoint; `0.0.0.0:0` if that is off.
     pub admin: SocketAddr,
     addresses: HashMap<String, Vec<String>>,
     log: Arc<Mutex<Vec<String>>>,
@@ -26,7 +27,7 @@ pub struct Coracle {
 
 /// How to start one.
 pub struct Start<'a> {
-    /// The configuration, whose admin endpoint is added if it has none.
+    /// The configuration. An admin endpoint is added if it has none.
     pub config: &'a str,
     /// `ulimit -n`, soft and hard.
     pub descriptors: Option<u64>,
@@ -54,7 +55,8 @@ impl Coracle {
         Self::start_by(command, start.config)
     }
 
-    /// Starts it by a command that ends with the binary and becomes it: another program that keeps the process would take its signals.
+    /// Starts it through a command that ends with the binary and becomes it: a program that kept
+    /// the process would take its signals.
     pub fn start_by(mut command: Command, config: &str) -> Self {
         let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
         file.write_all(config.as_bytes()).unwrap();
@@ -73,7 +75,7 @@ impl Coracle {
             let Ok(line) = lines.recv_timeout(DEADLINE) else {
                 let _ = child.kill();
                 panic!(
-                    "it did not become ready; it said: {:#?}",
+                    "it did not become ready; output: {:#?}",
                     log.lock().unwrap()
                 );
             };
@@ -115,7 +117,7 @@ impl Coracle {
             .collect()
     }
 
-    /// The file of its configuration.
+    /// Its configuration file.
     pub fn file(&self) -> &Path {
         self.config.path()
     }
@@ -127,12 +129,13 @@ impl Coracle {
         std::fs::rename(new, self.file()).unwrap();
     }
 
-    /// Has it read this configuration, whose admin endpoint must be where it was. True if it came into force.
+    /// Makes it reload this configuration, whose admin endpoint must be where it was. Returns true
+    /// if it took effect.
     pub fn reload(&self, config: &str) -> bool {
         self.reloaded(config, || self.signal(Signal::HUP))
     }
 
-    /// The same where it watches the file.
+    /// The same for a coracle that watches the file.
     pub fn reload_watched(&self, config: &str) -> bool {
         self.reloaded(config, || ())
     }
@@ -151,7 +154,7 @@ impl Coracle {
         let before = (loaded(), refused());
         self.write_config(config);
         tell();
-        until("it has read its configuration anew", || {
+        until("it has reloaded its configuration", || {
             if refused() > before.1 {
                 return Some(false);
             }
@@ -167,7 +170,7 @@ impl Coracle {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits for it to exit.
     pub fn wait(&mut self) -> ExitStatus {
         until("the process ends", || self.child.try_wait().unwrap())
     }
@@ -190,7 +193,7 @@ impl Coracle {
         std::fs::read_dir(path).unwrap().count()
     }
 
-    /// The names of its threads, in the order of their numbers.
+    /// The names of its threads, in the order of their IDs.
     pub fn threads(&self) -> Vec<String> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
         let mut tasks: Vec<_> = tasks.map(|task| task.unwrap().path()).collect();
@@ -209,7 +212,7 @@ impl Coracle {
             .collect()
     }
 
-    /// The inodes of what it has in its epoll sets, as the kernel shows them (proc_pid_fdinfo(5)).
+    /// The inodes in its epoll sets, as the kernel shows them (proc_pid_fdinfo(5)).
     pub fn watched(&self) -> Vec<u64> {
         let folder = std::fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
         let texts = folder
@@ -224,18 +227,20 @@ impl Coracle {
             .collect()
     }
 
-    /// How many descriptors it has open when no one talks to its admin endpoint.
+    /// How many descriptors it has open while its admin endpoint has no client.
     pub fn settled_descriptors(&self) -> usize {
-        until("the admin clients have gone", || {
+        until("the admin clients are gone", || {
             (super::kernel::connections(self.admin.port()) == 0).then(|| self.descriptors())
         })
     }
 
-    /// Checks that it uses next to no CPU while nothing is to be done: it rests or backs off, and no loop of it spins.
+    /// Checks that it uses almost no CPU with nothing to do: it sleeps or backs off, and none of
+    /// its loops spins.
     ///
-    /// Rest is no event to wait for, so this is the one check over a span of time. It compares CPU time, of which load takes some away
-    /// from a loop that spins (all of the span on an idle machine) and adds none to one that rests (a few milliseconds), so that a slow
-    /// or busy machine may let a mistake pass but finds none that is not there.
+    /// Rest is no event to wait for, so this is the one check over a span of time. It compares CPU
+    /// time: load takes some from a spinning loop (the whole span on an idle machine) and adds none
+    /// to a resting one (a few milliseconds). A slow or busy machine may therefore miss a fault,
+    /// but never reports a false one.
     pub fn assert_calm(&self) {
         const WATCHED: Duration = Duration::from_secs(2);
         const NEXT_TO_NOTHING: Duration = Duration::from_millis(500);
@@ -244,14 +249,14 @@ impl Coracle {
         let used = self.cpu_time() - before;
         assert!(
             used < NEXT_TO_NOTHING,
-            "{used:?} of CPU while nothing is to be done, for {WATCHED:?} or somewhat longer"
+            "{used:?} of CPU with nothing to do, over at least {WATCHED:?}"
         );
     }
 
-    /// The CPU time that all its threads have used, those that have ended too, in steps of one tick (10 ms).
+    /// The CPU time of all its threads, including those that have ended, in ticks of 10 ms.
     pub fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        // After the name in parentheses, utime and stime are the twelfth and the thirteenth field (proc_pid_stat(5)).
+        // After the name in parentheses, utime and stime are fields 12 and 13 (proc_pid_stat(5)).
         let fields = stat.rsplit(')').next().unwrap().split_whitespace();
         let ticks: u64 = fields
             .skip(11)
@@ -274,13 +279,13 @@ impl Drop for Coracle {
     }
 }
 
-/// The binary under test; another one, such as an emulated one, by CORACLE_BINARY.
+/// The binary under test; CORACLE_BINARY selects another, such as an emulated one.
 pub fn binary() -> String {
     let built = env!("CARGO_BIN_EXE_coracle").to_owned();
     std::env::var("CORACLE_BINARY").unwrap_or(built)
 }
 
-/// Collects its log lines, and sends them on.
+/// Collects its log lines and sends them on.
 pub fn follow(child: &mut Child, log: Arc<Mutex<Vec<String>>>) -> Receiver<String> {
     let (sender, receiver) = channel();
     let stderr = child.stderr.take().unwrap();
@@ -294,7 +299,7 @@ pub fn follow(child: &mut Child, log: Arc<Mutex<Vec<String>>>) -> Receiver<Strin
     receiver
 }
 
-/// A logfmt field's value.
+/// The value of a logfmt field.
 fn field(line: &str, key: &str) -> Option<String> {
     let start = line.find(&format!("{key}="))? + key.len() + 1;
     let rest = &line[start..];

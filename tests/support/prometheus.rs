@@ -12,8 +12,9 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it and waits until it is ready. It evaluates `rules` (a rule file's text) twice a second. It scrapes only every other
-    /// second, because a scrape that takes longer counts as failed, and a failed one begins each alert's wait anew.
+    /// Starts it and waits until it is ready. It evaluates `rules` (the text of a rule file) twice
+    /// a second, but scrapes only every other second: a slower scrape counts as failed, and a
+    /// failed one restarts each alert's wait.
     pub fn start(target: SocketAddr, rules: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = format!(
@@ -24,7 +25,7 @@ impl Prometheus {
         std::fs::write(dir.path().join("rules.yml"), rules.unwrap_or("groups: []")).unwrap();
         let config_file = dir.path().join("prometheus.yml");
         std::fs::write(&config_file, config).unwrap();
-        let address = super::lasting_address(&mut super::rng::Rng::from_env());
+        let address = super::lasting_address(&mut super::rng::from_env());
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", config_file.display()))
             .arg(format!(
@@ -51,7 +52,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// The body of an instant query's answer.
+    /// The body of an instant query's response.
     pub fn query(&self, query: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.address).ok()?;
         stream.set_read_timeout(Some(super::DEADLINE)).ok()?;

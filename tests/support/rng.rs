@@ -1,37 +1,31 @@
-//! Seeded randomness: SplitMix64 (Steele, Lea and Flood, 2014), so that a run can be repeated by its seed.
+//! Seeded randomness, so that a failing run can be repeated.
 
-#[derive(Clone)]
-pub struct Rng(u64);
+pub use fastrand::Rng;
+use proptest::test_runner::{Config, RngSeed};
 
-impl Rng {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
+/// Returns a generator seeded from `CORACLE_SEED`, or from a fresh seed if that is unset. Prints
+/// the seed either way.
+pub fn from_env() -> Rng {
+    Rng::with_seed(seed())
+}
+
+/// Returns a configuration under which a property is tried with `cases` inputs, from the same seed
+/// as [`from_env`].
+pub fn cases(cases: u32) -> Config {
+    Config {
+        cases,
+        // The seed repeats a failure, so no file has to.
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(seed()),
+        ..Config::default()
     }
+}
 
-    /// The seed in CORACLE_SEED, or a new one, which is printed so that a failing run tells it.
-    pub fn from_env() -> Self {
-        let seed = match std::env::var("CORACLE_SEED") {
-            Ok(text) => text.parse().expect("CORACLE_SEED is a number"),
-            Err(_) => std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64,
-        };
-        println!("CORACLE_SEED={seed}");
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    /// A generator of its own, for another thread.
-    pub fn split(&mut self) -> Self {
-        Self(self.next())
-    }
+fn seed() -> u64 {
+    let seed = match std::env::var("CORACLE_SEED") {
+        Ok(text) => text.parse().expect("CORACLE_SEED is a number"),
+        Err(_) => fastrand::u64(..),
+    };
+    println!("CORACLE_SEED={seed}");
+    seed
 }

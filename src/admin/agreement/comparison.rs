@@ -77,6 +77,13 @@ pub(super) fn lasting(first: i64, second: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
 
     fn moment(open: u64, opened: u64, closed: u64) -> Moment {
@@ -114,5 +121,92 @@ mod tests {
         let cases = [(0, 3), (3, 0), (-1, 1), (2, 5), (5, 2), (-4, -3)];
         let shared = cases.map(|(first, second)| lasting(first, second));
         assert_eq!(shared, [0, 0, 0, 2, 2, -3]);
+    }
+
+    /// The connections of an entrypoint over a span of events, in each of which one enters or leaves.
+    #[derive(Debug)]
+    struct History {
+        /// How many had entered and left before the first event.
+        opened: u64,
+        /// When each connection is open, in numbers of events.
+        lives: Vec<Range<usize>>,
+        events: usize,
+    }
+
+    impl History {
+        fn moment(&self, at: usize) -> Moment {
+            let entered = self.lives.iter().filter(|life| life.start <= at).count() as u64;
+            let open = self.lives.iter().filter(|life| life.contains(&at)).count() as u64;
+            let opened = self.opened.wrapping_add(entered);
+            moment(open, opened, opened.wrapping_sub(open))
+        }
+
+        /// The kernel's count, which looks for each connection at a time of its own.
+        fn counted(&self, looks: &[Index]) -> u64 {
+            let looks = looks.iter().map(|look| look.index(self.events + 1));
+            let seen = self.lives.iter().zip(looks);
+            seen.filter(|(life, at)| life.contains(at)).count() as u64
+        }
+
+        /// The mismatch if the set also holds `leaked` entries without a connection.
+        fn mismatch(&self, looks: &[Index], leaked: u64) -> i64 {
+            let leaked = moment(leaked, leaked, 0);
+            let [before, after] = [0, self.events].map(|at| self.moment(at).plus(leaked));
+            mismatch(before, self.counted(looks), after)
+        }
+    }
+
+    const OPEN: usize = 20;
+    const EVENTS: usize = 30;
+
+    prop_compose! {
+        fn history(events: usize)(
+            opened in any::<u64>(),
+            open in 0..OPEN,
+            // A connection leaves, or one enters.
+            events in vec(option::of(any::<Index>()), 0..=events),
+        ) -> History {
+            let mut lives = vec![0..usize::MAX; open];
+            for (event, leaves) in events.iter().enumerate() {
+                let now = event + 1;
+                let mut open: Vec<_> = lives.iter_mut().filter(|life| life.end > now).collect();
+                match leaves {
+                    Some(which) if !open.is_empty() => which.get_mut(&mut open).end = now,
+                    _ => lives.push(now..usize::MAX),
+                }
+            }
+            History { opened, lives, events: events.len() }
+        }
+    }
+
+    fn looks() -> impl Strategy<Value = Vec<Index>> {
+        vec(any::<Index>(), OPEN + EVENTS)
+    }
+
+    proptest! {
+        #[test]
+        fn true_count_is_never_a_mismatch(history in history(EVENTS), looks in looks()) {
+            prop_assert_eq!(history.mismatch(&looks, 0), 0);
+        }
+
+        #[test]
+        fn leak_always_shows_while_nothing_enters_or_leaves(
+            history in history(0),
+            looks in looks(),
+            leaked in 1..10_u64,
+        ) {
+            prop_assert_eq!(history.mismatch(&looks, leaked), -(leaked as i64));
+        }
+
+        #[test]
+        fn leak_larger_than_the_churn_lasts_through_all_readings(
+            readings in vec((history(EVENTS), looks()), READINGS as usize),
+            more in 1..10_u64,
+        ) {
+            let leaked = EVENTS as u64 + more;
+            let shown = readings.iter().map(|(history, looks)| history.mismatch(looks, leaked));
+            let lasts = shown.reduce(lasting).expect("several readings");
+            prop_assert!((-(leaked as i64)..0).contains(&lasts), "{}", lasts);
+        }
     }
 }

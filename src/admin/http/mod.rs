@@ -11,6 +11,12 @@ mod routes;
 mod serve;
 mod stream;
 
+#[cfg(fuzzing)]
+pub(super) fn fuzz(bytes: &[u8], access: super::sockets::Access) -> Option<usize> {
+    let head = request::parse(bytes, access).ok().flatten();
+    head.map(|head| head.head_bytes)
+}
+
 pub(super) use clients::Clients;
 pub(super) use hosts::Hosts;
 pub(super) use ordering::Ordering;

@@ -55,6 +55,10 @@ pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, Status
         Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
             return Err(StatusCode::RequestHeaderFieldsTooLarge);
         }
+        // The whole line decides on the status, however it arrives.
+        Err(httparse::Error::Version) if !has_line(bytes) && bytes.len() < HEAD_BYTES => {
+            return Ok(None);
+        }
         Err(httparse::Error::Version) if names_a_version(bytes) => {
             return Err(StatusCode::HttpVersionNotSupported);
         }
@@ -161,6 +165,11 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Returns true if the request line, which blank lines may precede, is whole.
+fn has_line(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().contains(&b'\n')
+}
+
 /// True if the request line ends in a well-formed HTTP version. Then that version is the one not
 /// supported.
 fn names_a_version(bytes: &[u8]) -> bool {
@@ -196,6 +205,10 @@ fn url(method: &str, target: &str) -> Result<Url, StatusCode> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
 
     use super::*;
 
@@ -277,5 +290,110 @@ mod tests {
         assert_eq!(body("/metrics", &long, Access::Command), too_large);
         let longer = (ORDER_BYTES + 1).to_string();
         assert_eq!(body("/reload", &longer, Access::Command), too_large);
+    }
+
+    /// Heads that are valid or nearly so: parts that mean something here, put together at random,
+    /// with some bytes replaced.
+    fn heads() -> impl Strategy<Value = Vec<u8>> {
+        let method = select(vec![
+            "GET", "HEAD", "POST", "OPTIONS", "CONNECT", "get", "X-Y",
+        ]);
+        let target = select(vec![
+            "/",
+            "/metrics?a=b",
+            "/reload",
+            "*",
+            "a:1",
+            "http://b:2/x",
+            "//",
+        ]);
+        let version = select(vec![
+            "HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/9", "FTP/1.1", "",
+        ]);
+        let name = select(vec![
+            "Host",
+            "Content-Length",
+            "Transfer-Encoding",
+            "Expect",
+            "Connection",
+            "Accept",
+            "X",
+        ]);
+        let value = select(vec![
+            "a",
+            "",
+            "0",
+            "5",
+            "99999999999999999999",
+            "100-continue",
+            "close",
+            "keep-alive, x",
+            "chunked",
+            "*/*;q=0.5",
+            "caf\u{e9}",
+        ]);
+        let end = select(vec!["\r\n", "\n"]);
+        let replaced = vec((any::<Index>(), any::<u8>()), 0..3);
+        let parts = (
+            method,
+            target,
+            version,
+            vec((name, value), 0..5),
+            end,
+            replaced,
+        );
+        parts.prop_map(|(method, target, version, headers, end, replaced)| {
+            let mut head = format!("{method} {target} {version}{end}");
+            for (name, value) in headers {
+                head += &format!("{name}: {value}{end}");
+            }
+            let mut head = (head + end).into_bytes();
+            for (at, byte) in replaced {
+                *at.get_mut(&mut head) = byte;
+            }
+            head
+        })
+    }
+
+    /// Everything that a head says, comparable.
+    fn summary(head: Head) -> String {
+        let mut headers: Vec<_> = head.request.iter().map(|it| format!("{it:?}")).collect();
+        headers.sort();
+        let (method, url) = (head.request.method(), head.request.url());
+        let bytes = (head.head_bytes, head.body_bytes);
+        let switches = [
+            head.is_order,
+            head.waits_for_continue,
+            head.keep_alive,
+            head.is_http_1_0,
+        ];
+        let host = head.host;
+        format!("{method} {url} {host:?} {bytes:?} {switches:?} {headers:?}")
+    }
+
+    fn access() -> impl Strategy<Value = Access> {
+        select(vec![Access::Nothing, Access::Read, Access::Command])
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes in vec(any::<u8>(), 0..300), access in access()) {
+            let _ = super::parse(&bytes, access);
+        }
+
+        #[test]
+        fn head_parses_the_same_however_its_bytes_arrive(head in heads(), access in access()) {
+            let parse = |bytes| {
+                let parsed = super::parse(bytes, access);
+                parsed.map(|head| head.map(summary)).transpose()
+            };
+            let whole = parse(&head);
+            for n in 0..head.len() {
+                let part = parse(&head[..n]);
+                prop_assert!(part.is_none() || part == whole, "{}: {:?} {:?}", n, part, whole);
+            }
+            let followed = [&head, &b"GET / HTTP/1.1\r\n"[..]].concat();
+            prop_assert!(whole.is_none() || parse(&followed) == whole);
+        }
     }
 }

@@ -225,8 +225,12 @@ fn interleaved(ips: &[IpAddr], port: u16) -> VecDeque<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::interleaved;
     use std::net::IpAddr;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::interleaved;
 
     #[test]
     fn families_alternate_from_the_first() {
@@ -237,5 +241,28 @@ mod tests {
             .map(|a| a.ip().to_string())
             .collect();
         assert_eq!(order, ["::1", "10.0.0.1", "::2", "::3"]);
+    }
+
+    proptest! {
+        #[test]
+        fn order_loses_no_address_and_alternates_while_both_families_last(
+            ips in vec(any::<IpAddr>(), 0..20),
+            port in any::<u16>(),
+        ) {
+            let order = interleaved(&ips, port);
+            prop_assert!(order.iter().all(|address| address.port() == port));
+            let order: Vec<_> = order.iter().map(|address| address.ip()).collect();
+            prop_assert_eq!(order.first(), ips.first());
+            let of = |ips: &[IpAddr], is_v4: bool| -> Vec<IpAddr> {
+                ips.iter().copied().filter(|ip| ip.is_ipv4() == is_v4).collect()
+            };
+            for is_v4 in [true, false] {
+                prop_assert_eq!(of(&order, is_v4), of(&ips, is_v4));
+            }
+            let alternating = 2 * of(&ips, true).len().min(of(&ips, false).len());
+            for pair in order[..alternating].windows(2) {
+                prop_assert_ne!(pair[0].is_ipv4(), pair[1].is_ipv4());
+            }
+        }
     }
 }

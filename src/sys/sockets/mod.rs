@@ -7,6 +7,10 @@ mod proc_net;
 mod sock_diag;
 mod socket_table;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 use std::fmt;
 
 use own_inodes::OwnInodes;

@@ -49,6 +49,15 @@ fn for_each_row(path: &str, mut row: impl FnMut(&[u8]) -> Option<()>) -> io::Res
     Ok(())
 }
 
+/// Reads `row` as one of `/proc/net/tcp` and one of `/proc/net/unix`.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(row: &[u8], query: &Query) -> Table {
+    let mut table = Table::default();
+    let _ = read_tcp(row, query, &mut table);
+    let _ = read_unix(row, &mut table);
+    table
+}
+
 /// Parses a row of `/proc/net/tcp` or `tcp6` (proc_net_tcp):
 ///
 /// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode ...`

@@ -109,28 +109,49 @@ impl SockDiag {
         sendto(&self.socket, &message, SendFlags::empty(), &kernel)?;
         loop {
             let (n, _) = recv(&self.socket, &mut *self.buffer, RecvFlags::empty())?;
-            let mut messages = &self.buffer[..n];
-            while let Some(header) = Header::read(messages) {
-                let end = messages.len().min(header.length.next_multiple_of(4));
-                let body = messages.get(HEADER_BYTES..header.length);
-                let body = body.ok_or(io::ErrorKind::InvalidData)?;
-                messages = &messages[end..];
-                // The answer to an earlier request that was given up.
-                if header.sequence != self.sequence {
-                    continue;
-                }
-                match header.kind {
-                    NLMSG_DONE => return Ok(()),
-                    NLMSG_ERROR => return Err(error(body)),
-                    _ if header.flags & NLM_F_DUMP_INTR != 0 => {
-                        return Err(io::ErrorKind::Interrupted.into());
-                    }
-                    SOCK_DIAG_BY_FAMILY => row(body).ok_or(io::ErrorKind::InvalidData)?,
-                    _ => {}
-                }
+            if read_messages(&self.buffer[..n], self.sequence, &mut row)? {
+                return Ok(());
             }
         }
     }
+}
+
+/// Hands over the rows in one read of the answer to request `sequence`. True if the answer ends.
+fn read_messages(
+    mut messages: &[u8],
+    sequence: u32,
+    row: &mut impl FnMut(&[u8]) -> Option<()>,
+) -> io::Result<bool> {
+    while let Some(header) = Header::read(messages) {
+        let body = messages.get(HEADER_BYTES..header.length);
+        let body = body.ok_or(io::ErrorKind::InvalidData)?;
+        let end = messages.len().min(header.length.next_multiple_of(4));
+        messages = &messages[end..];
+        // An answer to an earlier request that was given up.
+        if header.sequence != sequence {
+            continue;
+        }
+        match header.kind {
+            NLMSG_DONE => return Ok(true),
+            NLMSG_ERROR => return Err(error(body)),
+            _ if header.flags & NLM_F_DUMP_INTR != 0 => {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            SOCK_DIAG_BY_FAMILY => row(body).ok_or(io::ErrorKind::InvalidData)?,
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Reads `answer` as TCP rows and as Unix rows.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(answer: &[u8], query: &Query) -> [Table; 2] {
+    let sequence = u32_at(answer, 8).unwrap_or(0);
+    let [mut tcp, mut unix] = [Table::default(), Table::default()];
+    let _ = read_messages(answer, sequence, &mut |row| read_inet(row, query, &mut tcp));
+    let _ = read_messages(answer, sequence, &mut |row| read_unix(row, &mut unix));
+    [tcp, unix]
 }
 
 struct Header {

@@ -1,4 +1,4 @@
-//! One fault: which call fails, with what, when, and in which phase; all of them, and a sample.
+//! One fault: which call fails, how, when, and in which phase; all faults, and a sample of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,12 +7,13 @@ use std::str::FromStr;
 use super::table::{self, EXCEPTIONS, Exception};
 use crate::support::rng::Rng;
 
-/// An interrupted call is made again at once, so that one that is always interrupted would never return: these come so many times.
+/// An interrupted call is retried at once, and one that is always interrupted would never return:
+/// these errors come this many times.
 const BURST: &str = "1..50";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// From the reading of the configuration until it serves.
+    /// From reading the configuration until it serves.
     Start,
     /// Under traffic.
     Running,
@@ -24,17 +25,18 @@ pub struct Case {
     pub call: String,
     /// `ENOMEM`, or `retval=0`.
     pub error: String,
-    /// strace's expression: `3` is the third call of each thread, `1+` each, `1..50` the first fifty.
+    /// strace's expression: `3` is the third call of each thread, `1+` every call, `1..50` the
+    /// first fifty.
     pub when: String,
 }
 
 impl Case {
-    /// Whether it fails again and again.
+    /// Whether it fails repeatedly.
     pub fn lasts(&self) -> bool {
         self.when.contains(['+', '.'])
     }
 
-    /// What strace's `-e inject=` takes.
+    /// The argument of strace's `-e inject=`.
     pub fn injection(&self) -> String {
         let fault = match self.error.contains('=') {
             true => self.error.clone(),
@@ -43,7 +45,7 @@ impl Case {
         format!("{}:{fault}:when={}", self.call, self.when)
     }
 
-    /// The reason why the process may end, if it may.
+    /// Why the process may end, if it may.
     pub fn exception(&self) -> Option<&'static Exception> {
         EXCEPTIONS.iter().find(|exception| {
             exception.call == self.call
@@ -52,7 +54,7 @@ impl Case {
         })
     }
 
-    /// The same at the first call, where the one chosen has not come.
+    /// The same at the first call, if the chosen one was not made.
     pub fn first(&self) -> Self {
         Self {
             when: "1".into(),
@@ -93,10 +95,11 @@ impl FromStr for Case {
     }
 }
 
-/// How often each call is made in a phase by each thread that makes it, since strace counts for each thread by itself.
+/// How often each thread makes each call in a phase, since strace counts per thread.
 pub type Counts = BTreeMap<String, BTreeSet<u64>>;
 
-/// Every call that is made, with each of its errors: the first time, some time in each thread, and lasting.
+/// Every call that is made, with each of its errors: at the first call, at a random one in each
+/// thread, and lasting.
 pub fn all(counts: &BTreeMap<Phase, Counts>, rng: &mut Rng) -> Vec<Case> {
     let mut cases = Vec::new();
     for (&phase, counts) in counts {
@@ -107,7 +110,7 @@ pub fn all(counts: &BTreeMap<Phase, Counts>, rng: &mut Rng) -> Vec<Case> {
                     "EINTR" | "EAGAIN" => BURST,
                     _ => "1+",
                 };
-                let later = threads.iter().map(|n| 1 + rng.below(*n));
+                let later = threads.iter().map(|n| 1 + rng.u64(..*n));
                 let once: BTreeSet<u64> = later.chain([1]).collect();
                 let whens = once.iter().map(u64::to_string);
                 for when in whens.chain([lasting.to_owned()]) {
@@ -124,13 +127,9 @@ pub fn all(counts: &BTreeMap<Phase, Counts>, rng: &mut Rng) -> Vec<Case> {
     cases
 }
 
-/// So many of them, in random order.
+/// A random sample of them, in random order.
 pub fn sample(mut cases: Vec<Case>, n: usize, rng: &mut Rng) -> Vec<Case> {
-    let n = n.min(cases.len());
-    for i in 0..n {
-        let other = i + rng.below((cases.len() - i) as u64) as usize;
-        cases.swap(i, other);
-    }
+    rng.shuffle(&mut cases);
     cases.truncate(n);
     cases
 }

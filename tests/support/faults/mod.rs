@@ -1,4 +1,5 @@
-//! Faults: what can fail, the tracer that makes it fail, the traffic meanwhile, and the process that has to survive it.
+//! Faults: what can fail, the tracer that makes it fail, the traffic meanwhile, and the process
+//! that must survive it.
 
 // As in the support of all tests.
 #![allow(unreachable_pub)]

@@ -1,4 +1,4 @@
-//! A server that knows what each client is to send, and notes every wrong byte and every end that came too early.
+//! A server that knows what each client should send, and records every wrong byte and early EOF.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 use crate::support::{DEADLINE, rng::Rng};
 
-/// What becomes of a connection.
+/// How a connection goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -24,9 +24,9 @@ pub enum Kind {
     AnswerFirst,
     /// Bytes come back as they arrive.
     Echo,
-    /// The server resets after half of its answer.
+    /// The server resets after half of its response.
     ServerResets,
-    /// The client resets after half of what it was to send.
+    /// The client resets after half of its request.
     ClientResets,
 }
 
@@ -39,11 +39,11 @@ const KINDS: [Kind; 6] = [
     Kind::ClientResets,
 ];
 
-/// What a client asks for, in its first bytes.
+/// What a client requests, in its first bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     pub kind: Kind,
-    /// Makes the bytes of both directions, so that no two connections carry the same.
+    /// Generates the bytes of both directions, so that no two connections carry the same.
     pub seed: u64,
     pub up: usize,
     pub down: usize,
@@ -80,14 +80,12 @@ impl Order {
 }
 
 fn bytes(seed: u64, n: usize) -> Vec<u8> {
-    let mut rng = Rng::new(seed);
-    let words = (0..n.div_ceil(8)).flat_map(|_| rng.next().to_be_bytes());
-    let mut bytes: Vec<u8> = words.collect();
-    bytes.truncate(n);
+    let mut bytes = vec![0; n];
+    Rng::with_seed(seed).fill(&mut bytes);
     bytes
 }
 
-/// What must never happen, as it was seen.
+/// What must never happen, as observed.
 #[derive(Clone, Debug, Default)]
 pub struct Violations(Arc<Mutex<Vec<String>>>);
 
@@ -101,15 +99,15 @@ impl Violations {
     }
 }
 
-/// TCP or Unix, from either end of a connection.
+/// TCP or Unix, on either side of a connection.
 pub trait Duplex: Read + Write + Send + Sized + 'static {
-    /// Whether the peer's reset reaches this end as one. A Unix socket has none.
+    /// Whether the peer's reset reaches this side as one. Unix sockets have none.
     const RESETS: bool;
     fn twin(&self) -> Self;
     fn finish(&self) -> std::io::Result<()>;
-    /// Has reads and writes give up at the deadline of all tests.
+    /// Makes reads and writes give up at the deadline of all tests.
     fn patient(&self);
-    /// Has reads wait for ever.
+    /// Makes reads wait forever.
     fn endless(&self);
     fn reset(self);
 }
@@ -162,7 +160,7 @@ impl Duplex for UnixStream {
     fn reset(self) {}
 }
 
-/// Starts it on a TCP port of its own.
+/// Starts it on its own TCP port.
 pub fn start(violations: &Violations) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -204,7 +202,7 @@ fn act<S: Duplex>(mut stream: S) -> Result<(), String> {
     let mut got = 0;
     while got < head.len() {
         match stream.read(&mut head[got..]) {
-            // Whoever has not said anything can go.
+            // A client that has said nothing may leave.
             Ok(0) if got == 0 || !S::RESETS => return Ok(()),
             Ok(0) => return Err(format!("a clean end after {got} bytes of the order")),
             Ok(n) => got += n,
@@ -234,7 +232,7 @@ fn act<S: Duplex>(mut stream: S) -> Result<(), String> {
             }
         }
         Kind::Echo => {
-            // It is the client that waits.
+            // Here the client waits.
             stream.endless();
             let mut buffer = [0; 16 * 1024];
             while let Ok(n @ 1..) = stream.read(&mut buffer) {
@@ -262,20 +260,21 @@ fn send(stream: &mut impl Write, bytes: &[u8]) -> bool {
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// After all that was expected.
+    /// After everything expected.
     Whole,
-    /// Before that, in a way that looks clean.
+    /// Before that, seemingly cleanly.
     Early(usize),
     /// By an error.
     Failed,
 }
 
 impl End {
-    /// True if all has come; false after a failure that shows. `shown`: an error has been reported already, for instance to a
-    /// thread that writes, after which the end of a connection that was reset looks clean.
+    /// True if everything arrived; false after a visible failure. `shown`: an error has already
+    /// been reported, for instance to a writing thread, after which the end of a reset connection
+    /// looks clean.
     ///
     /// # Errors
-    /// An end that looks clean and came too early.
+    /// An early end that looks clean.
     pub fn is_whole(self, shown: bool, order: &Order) -> Result<bool, String> {
         match self {
             Self::Whole => Ok(true),
@@ -285,7 +284,7 @@ impl End {
     }
 }
 
-/// Reads to the end.
+/// Reads to EOF.
 ///
 /// # Errors
 /// A wrong byte, a byte too many, and silence.
@@ -314,7 +313,7 @@ pub fn receive<S: Duplex>(stream: &mut S, expected: &[u8], order: &Order) -> Res
 /// Failing is allowed; hanging is not.
 pub fn visible(error: &std::io::Error) -> Result<(), String> {
     match error.kind() {
-        // What a read timeout says. A connection that the kernel gives up says TimedOut.
+        // A read timeout. A connection that the kernel gives up fails with TimedOut.
         ErrorKind::WouldBlock => Err(format!("nothing within {DEADLINE:?}")),
         _ => Ok(()),
     }

@@ -1,4 +1,5 @@
-//! The process under test, held before its configuration until a tracer is there, and looked at from outside.
+//! The process under test, held before its configuration until a tracer attaches, and observed from
+//! outside.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -20,7 +21,7 @@ use crate::support::{DEADLINE, backend, lasting_address, until};
 pub struct Subject {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
-    /// Closed when all that it has said is in the log.
+    /// Closed when all of its output is in the log.
     log_open: Receiver<String>,
     pub targets: Targets,
     config: String,
@@ -29,11 +30,11 @@ pub struct Subject {
     _refusing: socket2::Socket,
 }
 
-/// The number of a process's descriptors of each kind.
+/// How many descriptors of each kind a process has.
 pub type Descriptors = BTreeMap<String, usize>;
 
 impl Subject {
-    /// Starts the program with its configuration in a FIFO, and returns when it reads there.
+    /// Starts the program with its configuration in a FIFO. Returns once it reads from there.
     pub fn start(violations: &Violations, rng: &mut Rng) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("coracle.toml");
@@ -49,7 +50,7 @@ impl Subject {
         let refusing = backend::bound_but_not_listening();
         let nowhere = refusing.local_addr().unwrap().as_socket().unwrap();
         let unix = dir.path().join("front.sock");
-        // Chosen here, since the log that would tell them may be what fails.
+        // Chosen here, since the log that would name them may be what fails.
         let [direct, name, second, back, refused, admin] =
             std::array::from_fn(|_| lasting_address(rng));
         let config = format!(
@@ -76,7 +77,7 @@ impl Subject {
             .unwrap();
         let log = Arc::<Mutex<Vec<String>>>::default();
         let log_open = follow(&mut child, log.clone());
-        // A FIFO cannot be opened for writing without waiting before somebody reads.
+        // Opening a FIFO for writing without waiting requires a reader.
         let fifo = until("the configuration is read", || {
             OpenOptions::new()
                 .write(true)
@@ -116,7 +117,7 @@ impl Subject {
         self.child.try_wait().unwrap()
     }
 
-    /// All that it has said, once it has ended.
+    /// All of its output, once it has ended.
     pub fn last_words(&self) -> Vec<String> {
         while self.log_open.recv_timeout(DEADLINE).is_ok() {}
         self.log()
@@ -126,9 +127,9 @@ impl Subject {
         self.log.lock().unwrap().clone()
     }
 
-    /// Asks it to stop and waits for its end.
+    /// Asks it to stop and waits for it to exit.
     pub fn stop(&mut self) -> ExitStatus {
-        // Its number may be another's once its end has been seen.
+        // Once its exit is seen, its PID may belong to another process.
         if let Some(status) = self.ended() {
             return status;
         }
@@ -136,7 +137,7 @@ impl Subject {
         until("it ends when asked to", || self.ended())
     }
 
-    /// What it has open. Numbers that tell one socket from another are left out.
+    /// What it has open, without the numbers that tell sockets apart.
     pub fn descriptors(&self) -> Descriptors {
         let mut kinds = Descriptors::new();
         let dir = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
@@ -152,12 +153,13 @@ impl Subject {
         kinds
     }
 
-    /// Waits until it rests: in a span of time it neither runs nor wants to for a considerable part, nor wakes often.
+    /// Waits until it rests: over a span of time it hardly runs or waits to run, and rarely wakes.
     pub fn rests(&self) {
         const SPAN: Duration = Duration::from_millis(250);
-        /// Of time on a processor or waiting for one: a loop that spins has all of it, however busy the machine is.
+        /// Of time on a processor or waiting for one: a spinning loop has all of it, however busy
+        /// the machine is.
         const MOST: Duration = Duration::from_millis(60);
-        /// Timers that it may have, of its own and of its libraries, come less often.
+        /// Timers that it and its libraries may have fire less often.
         const WAKES: u64 = 20;
         until("it rests", || {
             let (used, wakes) = self.scheduled()?;
@@ -169,7 +171,8 @@ impl Subject {
         });
     }
 
-    /// Nanoseconds on a processor or waiting for one, and how often it was given one, of all threads (sched-stats).
+    /// Nanoseconds on a processor or waiting for one, and how often it was given one, of all
+    /// threads (sched-stats).
     fn scheduled(&self) -> Option<(u64, u64)> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;
         let mut sum = (0, 0);

@@ -1,8 +1,9 @@
-//! Which errors each system call is made to fail with, what is left out, and what cannot be survived.
+//! Which errors each system call is made to fail with, which are left out, and which cannot be
+//! survived.
 
 use super::case::Phase;
 
-/// One system call with the errors that its manual page names and that Linux can return to this program.
+/// One system call with the errors that its manual page lists and Linux can return to this program.
 pub struct Call {
     pub name: &'static str,
     pub errors: &'static [&'static str],
@@ -18,8 +19,8 @@ const fn call(name: &'static str, errors: &'static [&'static str]) -> Call {
     }
 }
 
-/// Not among the errors: EBADF, EFAULT and the like, which only a bug brings about. EAGAIN from an edge-triggered stream that has
-/// bytes or room: the kernel returns it only where an edge is still to come.
+/// Left out: EBADF, EFAULT and others that only a bug causes. Also EAGAIN from an edge-triggered
+/// stream with bytes or room: the kernel returns it only if an edge is still to come.
 pub const CALLS: &[Call] = &[
     call(
         "accept4",
@@ -38,7 +39,8 @@ pub const CALLS: &[Call] = &[
         ],
     ),
     call("bind", &["EADDRINUSE", "EACCES", "EADDRNOTAVAIL", "ENOMEM"]),
-    // A failed brk returns the old break, which no injected number can imitate; 0 is taken as a failure, too.
+    // A failed brk returns the old break, which no injected number can imitate; 0 is taken as a
+    // failure too.
     call("brk", &["retval=0"]),
     call("chmod", &["ENOENT", "ENOMEM", "EPERM"]),
     call("chown", &["ENOENT", "ENOMEM", "EPERM"]),
@@ -71,7 +73,7 @@ pub const CALLS: &[Call] = &[
     call("fchown", &["EPERM"]),
     call("fchownat", &["ENOENT", "ENOMEM", "EPERM"]),
     call("fcntl", &["EBUSY", "EMFILE", "ENOMEM", "EPERM"]),
-    // EWOULDBLOCK, by the name that strace knows.
+    // EWOULDBLOCK, by the name that strace uses.
     call("flock", &["EINTR", "ENOLCK", "EAGAIN"]),
     call("fstat", &["EACCES", "ENOMEM"]),
     call("getdents64", &["EIO", "ENOENT", "ENOMEM"]),
@@ -154,7 +156,8 @@ pub const CALLS: &[Call] = &[
     call("timerfd_create", &["EMFILE", "ENFILE", "ENOMEM"]),
     call("unlink", &["EACCES", "EBUSY", "ENOENT"]),
     call("unlinkat", &["EACCES", "EBUSY", "ENOENT"]),
-    // What is written to an eventfd cannot fail, and a wake-up that an injected error swallows is no state of a real system.
+    // Writing to an eventfd cannot fail, and no real system swallows a wake-up as an injected error
+    // does.
     Call {
         name: "write",
         errors: &["EAGAIN", "EINTR", "EIO", "ENOSPC", "EPIPE"],
@@ -167,11 +170,11 @@ pub const CALLS: &[Call] = &[
     },
 ];
 
-/// Calls that are made and not made to fail, each with the reason.
+/// Calls that are made but not made to fail, each with the reason.
 pub const LEFT_OUT: &[(&str, &str)] = &[
     (
         "close",
-        "Linux frees the descriptor whatever close returns; an injected error would keep it",
+        "Linux frees the descriptor whatever close returns; an injected error would keep it open",
     ),
     (
         "futex",
@@ -208,7 +211,8 @@ pub const LEFT_OUT: &[(&str, &str)] = &[
     ("uname", "it cannot fail"),
 ];
 
-/// What cannot be survived: the process may end, at once and without a wrong byte. ARCHITECTURE.md has the same list.
+/// What cannot be survived: the process may end, immediately and without a wrong byte.
+/// ARCHITECTURE.md has the same list.
 pub const EXCEPTIONS: &[Exception] = &[
     Exception {
         call: "mmap",
@@ -233,9 +237,9 @@ const OF_NO_MEMORY: &str = "an allocation of the C library fails, and Rust's col
 pub struct Exception {
     pub call: &'static str,
     pub error: &'static str,
-    /// `None`: at the start and while it runs.
+    /// `None`: at startup and while it runs.
     pub phase: Option<Phase>,
-    /// What its last words contain. An end without them is none that is excepted.
+    /// What its last words contain. An end without them is not excepted.
     pub says: &'static str,
     pub why: &'static str,
 }

@@ -1,4 +1,4 @@
-//! strace beside a running process: it makes calls fail, or counts them, until it lets go.
+//! strace attached to a running process: it makes calls fail, or counts them, until it detaches.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Makes calls of this process fail, in all its threads, those to come too.
+    /// Makes calls of this process fail, in all its threads, including later ones.
     pub fn inject(pid: u32, case: &Case) -> Self {
         let mut arguments = vec![
             "-e".to_owned(),
@@ -32,7 +32,7 @@ impl Tracer {
         Self::attach(pid, &arguments)
     }
 
-    /// Notes all calls of this process.
+    /// Records all calls of this process.
     pub fn watch(pid: u32) -> Self {
         Self::attach(pid, &["-e".to_owned(), "signal=none".to_owned()])
     }
@@ -50,7 +50,8 @@ impl Tracer {
             .spawn()
             .unwrap();
         until("strace has attached", || {
-            // It ends by itself, with its tracee's exit code, where the first fault has ended the process.
+            // It ends by itself, with its tracee's exit code, if the first fault has ended the
+            // process.
             let ended = strace.try_wait().unwrap().is_some();
             (ended || is_traced(pid)).then_some(())
         });
@@ -61,7 +62,7 @@ impl Tracer {
         }
     }
 
-    /// Lets go of the process. Returns the trace.
+    /// Detaches from the process. Returns the trace.
     pub fn detach(mut self) -> String {
         self.let_go();
         String::from_utf8_lossy(&std::fs::read(&self.trace).unwrap()).into_owned()
@@ -70,7 +71,7 @@ impl Tracer {
     fn let_go(&mut self) {
         let ended = |strace: &mut Child| strace.try_wait().unwrap();
         if ended(&mut self.strace).is_none() {
-            // At SIGINT it detaches.
+            // SIGINT makes it detach.
             let _ = kill_process(Pid::from_child(&self.strace), Signal::INT);
             until("strace has detached", || ended(&mut self.strace));
         }
@@ -101,16 +102,17 @@ fn is_traced(pid: u32) -> bool {
     })
 }
 
-/// How many calls that were made to fail a trace names.
+/// How many injected failures a trace contains.
 pub fn injected(trace: &str) -> usize {
     trace.matches("(INJECTED)").count()
 }
 
-/// The calls in a trace: for each how often each thread has made it.
+/// The calls in a trace: for each, how often each thread has made it.
 pub fn counts(trace: &str) -> Counts {
     let mut by_thread: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for line in trace.lines() {
-        // `123  write(2, ""..., 80) = 80`; ends of threads and second halves of calls begin with other signs than a name.
+        // `123  write(2, ""..., 80) = 80`; exits of threads and resumed halves of calls begin with
+        // signs other than a name.
         let Some((thread, call)) = line.split_once(' ') else {
             continue;
         };

@@ -1,4 +1,5 @@
-//! Mixed traffic: connections of every kind with random sizes, beside scrapes and audits, all of it tolerant of faults but not of lies.
+//! Mixed traffic: connections of every kind with random sizes, beside scrapes and audits. It
+//! tolerates faults but not wrong results.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +16,7 @@ use crate::support::{DEADLINE, rng::Rng};
 const WORKERS: usize = 4;
 /// Connections in a round of a fixed amount.
 const LIVES: usize = 32;
-/// The last ones of them are long.
+/// The last of them are long.
 const LIVES_WITHOUT_LONG: usize = 28;
 /// Connections that are open before the fault.
 const HELD: usize = 3;
@@ -27,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Where to connect.
 #[derive(Clone, Debug)]
 pub struct Targets {
-    /// Each reaches a server in another way.
+    /// Each reaches a server in a different way.
     pub served: Vec<SocketAddr>,
     /// No server listens behind it.
     pub refused: SocketAddr,
@@ -35,7 +36,7 @@ pub struct Targets {
     pub admin: SocketAddr,
 }
 
-/// How much of it there is.
+/// How much traffic.
 #[derive(Clone, Copy, Debug)]
 pub enum Amount<'a> {
     /// Some of each kind, but for long streams.
@@ -46,7 +47,7 @@ pub enum Amount<'a> {
     Until(&'a AtomicBool),
 }
 
-/// What came of it.
+/// The results.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub intact: AtomicUsize,
@@ -73,7 +74,7 @@ pub fn hold(targets: &Targets, rng: &mut Rng) -> Held {
 }
 
 impl Held {
-    /// Whatever the fault has done to them, they carry bytes or have failed.
+    /// Checks that they still carry bytes or have failed.
     pub fn probe(self, violations: &Violations) {
         for (mut stream, order) in self.0 {
             let upload = order.upload();
@@ -102,7 +103,7 @@ pub fn run(targets: &Targets, amount: Amount<'_>, rng: &mut Rng, violations: &Vi
     let tally = Tally::default();
     let working = AtomicUsize::new(WORKERS);
     let next = AtomicUsize::new(0);
-    // Which kind comes next: each in turn, so that none is left out.
+    // The next kind: each in turn, so that none is left out.
     let next = || {
         let n = next.fetch_add(1, Ordering::Relaxed);
         let goes_on = match amount {
@@ -117,7 +118,7 @@ pub fn run(targets: &Targets, amount: Amount<'_>, rng: &mut Rng, violations: &Vi
     };
     thread::scope(|scope| {
         for _ in 0..WORKERS {
-            let mut rng = rng.split();
+            let mut rng = rng.fork();
             let (tally, working, next) = (&tally, &working, &next);
             scope.spawn(move || {
                 while let Some(life) = next() {
@@ -152,10 +153,11 @@ pub fn run(targets: &Targets, amount: Amount<'_>, rng: &mut Rng, violations: &Vi
     tally
 }
 
-/// One connection of the kind of this number. True if it was intact, false if it has failed so that both ends could see it.
+/// Runs one connection of this number's kind. Returns true if it was intact, false if it failed
+/// visibly to both ends.
 fn live(life: usize, targets: &Targets, rng: &mut Rng) -> Result<bool, String> {
-    let address = targets.served[rng.below(targets.served.len() as u64) as usize];
-    let long = |rng: &mut Rng| (LONG_BYTES / 2 + rng.below(LONG_BYTES / 2)) as usize;
+    let address = targets.served[rng.usize(..targets.served.len())];
+    let long = |rng: &mut Rng| (LONG_BYTES / 2 + rng.u64(..LONG_BYTES / 2)) as usize;
     match life {
         0..=5 => tcp(address, order(Kind::Exchange, rng)),
         6..=10 => tcp(address, order(Kind::Duplex, rng)),
@@ -178,7 +180,7 @@ fn live(life: usize, targets: &Targets, rng: &mut Rng) -> Result<bool, String> {
     }
 }
 
-/// One exchange through `address`, or the Unix socket. True if it was intact.
+/// One exchange through `address`, or the Unix socket. Returns true if it was intact.
 pub fn exchange(address: SocketAddr, rng: &mut Rng) -> Result<bool, String> {
     tcp(address, order(Kind::Exchange, rng))
 }
@@ -190,9 +192,9 @@ pub fn exchange_unix(targets: &Targets, rng: &mut Rng) -> Result<bool, String> {
 fn order(kind: Kind, rng: &mut Rng) -> Order {
     Order {
         kind,
-        seed: rng.next(),
-        up: 1 + rng.below(20_000) as usize,
-        down: 1 + rng.below(20_000) as usize,
+        seed: rng.u64(..),
+        up: 1 + rng.usize(..20_000),
+        down: 1 + rng.usize(..20_000),
     }
 }
 
@@ -202,7 +204,7 @@ fn tcp(address: SocketAddr, order: Order) -> Result<bool, String> {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             Err(format!("connecting took more than {DEADLINE:?}"))
         }
-        // Only one that does not run refuses, which is looked at elsewhere.
+        // Only a process that does not run refuses, which is checked elsewhere.
         Err(_) => Ok(false),
     }
 }
@@ -252,8 +254,8 @@ fn follow<S: Duplex>(mut stream: S, order: Order) -> Result<bool, String> {
             let sent = stream.write_all(&upload).and_then(|()| stream.finish());
             Ok(sent.is_ok())
         }
-        Kind::Echo => unreachable!("only of held connections"),
-        // The reset is what is meant to come.
+        Kind::Echo => unreachable!("only held connections"),
+        // The reset is expected.
         Kind::ServerResets => {
             let end = receive(&mut stream, &download, &order)?;
             Ok(!end.is_whole(false, &order)?)
@@ -266,7 +268,7 @@ fn follow<S: Duplex>(mut stream: S, order: Order) -> Result<bool, String> {
     }
 }
 
-/// Asks the admin endpoint for all it has. It may fail, but what it says must be right.
+/// Requests everything from the admin endpoint. It may fail, but what it says must be right.
 fn look(admin: SocketAddr, last: &mut Metrics, tally: &Tally) -> Result<(), String> {
     for path in ["/metrics", "/audit", "/healthz"] {
         match get(admin, path) {
@@ -281,7 +283,8 @@ fn look(admin: SocketAddr, last: &mut Metrics, tally: &Tally) -> Result<(), Stri
     Ok(())
 }
 
-/// Reads a scrape and checks it beside the one before. What the kernel says of the process may be missing from it.
+/// Reads a scrape and checks it against the previous one. The kernel's figures for the process may
+/// be missing.
 pub fn scraped(last: &Metrics, body: &str) -> Result<Metrics, String> {
     std::panic::catch_unwind(|| {
         let mut metrics = Metrics::parse(body);
@@ -292,7 +295,7 @@ pub fn scraped(last: &Metrics, body: &str) -> Result<Metrics, String> {
     .map_err(|_| format!("a scrape is wrong: {body}"))
 }
 
-/// An answer's status and its body, which is whole.
+/// A response's status and its complete body.
 pub fn get(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&admin, DEADLINE)?;
     stream.patient();

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.process import Failure
 from harness.rows import Row
 
-BUILD_REALM = "cargo build --release --manifest-path benches/realm/Cargo.toml --target-dir target/bench/realm"
+BUILD_REALM = "cargo build --release --manifest-path comparison/realm/Cargo.toml --target-dir target/bench/realm"
 OUR_REALM = Path(__file__).resolve().parents[2] / "target" / "bench" / "realm" / "release"
 
 HAPROXY = """\

@@ -1,4 +1,4 @@
-/* The load of benches/compare: the server behind the proxies, and the clients in front of them. It measures rates and latencies
+/* The load of comparison/compare: the server behind the proxies, and the clients in front of them. It measures rates and latencies
  * and checks every transfer; it knows nothing of the proxy in between.
  *
  *   load SECONDS serve PORTS
@@ -525,7 +525,7 @@ int main(int count, char **words) {
     for (int i = 0; i < count && i < 8; i++)
         numbers[i] = strtoull(words[i], NULL, 10);
     if (count < 4)
-        die("usage: see the head of benches/load.c");
+        die("usage: see the head of comparison/load.c");
     struct rlimit files;
     must(getrlimit(RLIMIT_NOFILE, &files), "getrlimit");
     files.rlim_cur = files.rlim_max;
@@ -548,6 +548,6 @@ int main(int count, char **words) {
     else if (strcmp(mode, "idle") == 0 && count == 5)
         idle(port, numbers[4]);
     else
-        die("usage: see the head of benches/load.c");
+        die("usage: see the head of comparison/load.c");
     return 0;
 }
