@@ -12,6 +12,7 @@ mod admin_thread;
 mod agreement;
 mod alert;
 mod audit_address;
+mod benchmarks;
 mod cli;
 mod compat;
 mod config;
