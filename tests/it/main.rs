@@ -46,5 +46,6 @@ mod room;
 mod servers;
 mod signals;
 mod sizes;
+mod troubleshooting;
 mod unix_socket;
 mod unprivileged;
