@@ -1,7 +1,7 @@
 //! What Traefik v3 publishes and a TCP proxy has too, under Traefik's names: for dashboards that were made for it.
 //!
-//! Names, types and labels are those of Traefik v3's `pkg/observability/metrics/prometheus.go`; the README has the table. What
-//! has no true counterpart here is not published.
+//! Names, types and labels are those of Traefik v3's `pkg/observability/metrics/prometheus.go`;
+//! docs/migrate-from-traefik.md has the table. What has no true counterpart here is not published.
 
 use super::output::Output;
 use crate::state::{ConfigLoads, EntrypointNumbers, Metric, Snapshot};
