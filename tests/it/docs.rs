@@ -571,7 +571,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
             .map(|c| if c == ' ' { '-' } else { c })
             .collect();
         let n = seen.entry(slug.clone()).or_default();
-        anchors.insert(match n {
+        anchors.insert(match *n {
             0 => slug,
             n => format!("{slug}-{n}"),
         });
