@@ -21,6 +21,7 @@ mod control;
 mod demo;
 mod descriptors;
 mod dial;
+mod docs;
 mod double_close;
 mod drain;
 mod exits;

@@ -1,8 +1,9 @@
 //! Publishes what a TCP proxy has in common with Traefik v3 under Traefik's names, for dashboards
 //! made for Traefik.
 //!
-//! Names, types and labels are those of Traefik v3's `pkg/observability/metrics/prometheus.go`. The
-//! README has the table. Metrics without a true counterpart here are not published.
+//! Names, types and labels are those of Traefik v3's `pkg/observability/metrics/prometheus.go`.
+//! docs/migrate-from-traefik.md has the table. Metrics without a true counterpart here are not
+//! published.
 
 use super::output::Output;
 use crate::state::{ConfigLoads, EntrypointNumbers, Metric, Snapshot};

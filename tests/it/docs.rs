@@ -1,0 +1,644 @@
+//! The documents: their links lead somewhere, and what they list is exactly what the program has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use coracle::config::{Config, defaults};
+
+use crate::support;
+use crate::support::backend::{self, Script};
+use crate::support::http::get;
+use crate::support::process::{Coracle, binary};
+
+const LABEL_OF_SOME_BUILDS: &str = "revision";
+
+/// Keys whose default is no value that could be written.
+const NO_DEFAULT: [(&str, &str); 6] = [
+    ("entrypoints", "listen"),
+    ("entrypoints", "service"),
+    ("entrypoints", "socket_group"),
+    ("entrypoints", "socket_mode"),
+    ("entrypoints", "to"),
+    ("services", "servers"),
+];
+
+#[test]
+fn every_relative_link_resolves() {
+    let mut broken = Vec::new();
+    let mut found = 0;
+    for file in markdown_files() {
+        let text = read(&file);
+        for link in links(&text) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            found += 1;
+            if let Some(why) = why_broken(&file, &link) {
+                broken.push(format!("{}: {link}: {why}", file.display()));
+            }
+        }
+    }
+    assert!(found > 50, "only {found} links found");
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn the_index_lists_every_page() {
+    let index: BTreeSet<_> = links(&read(Path::new("docs/README.md")))
+        .into_iter()
+        .collect();
+    for page in pages() {
+        let name = page.strip_prefix("docs").unwrap().to_str().unwrap();
+        assert!(
+            name == "README.md" || index.contains(name),
+            "docs/README.md does not list {name}"
+        );
+    }
+}
+
+#[test]
+fn the_readme_is_short_and_its_figures_are_those_of_the_benchmarks() {
+    let readme = read(Path::new("README.md"));
+    let lines = readme.lines().count();
+    assert!(lines <= 150, "README.md has {lines} lines; the most is 150");
+
+    let benchmarks = read(Path::new("BENCHMARKS.md"));
+    let words: BTreeSet<_> = benchmarks.split_whitespace().collect();
+    let rows = rows(&section(&readme, "Compared with other proxies"));
+    let figures = rows.iter().flat_map(|row| &row[1..]);
+    let figures: Vec<_> = figures
+        .filter(|cell| cell.starts_with(|c: char| c.is_ascii_digit()))
+        .collect();
+    assert!(figures.len() >= 12, "{figures:?}");
+    for figure in figures {
+        assert!(
+            words.contains(figure.as_str()),
+            "{figure} is in README.md, but not in BENCHMARKS.md"
+        );
+    }
+}
+
+#[test]
+fn every_whole_configuration_is_valid() {
+    let mut found = 0;
+    for file in manual() {
+        for text in blocks(&read(&file), "toml") {
+            if !text.contains("[entrypoints.") {
+                continue;
+            }
+            let config = Config::parse("block.toml", &text, &[])
+                .unwrap_or_else(|errors| panic!("{}:\n{text}\n{errors}", file.display()));
+            assert!(
+                config.warnings.is_none(),
+                "{}:\n{text}\n{:?}",
+                file.display(),
+                config.warnings
+            );
+            found += 1;
+        }
+    }
+    assert!(found >= 8, "only {found} configurations found");
+}
+
+/// The table and key of each row of docs/configuration.md, with its default.
+fn documented_keys() -> BTreeMap<(String, String), String> {
+    let page = read(Path::new("docs/configuration.md"));
+    let mut keys = BTreeMap::new();
+    for (heading, table) in [
+        ("Top level", "-"),
+        ("`[admin]`", "admin"),
+        ("`[log]`", "log"),
+        ("`[metrics]`", "metrics"),
+        ("`[entrypoints.NAME]`", "entrypoints"),
+        ("`[services.NAME]`", "services"),
+    ] {
+        for row in rows(&section(&page, heading)) {
+            let key = (table.to_owned(), row[0].trim_matches('`').to_owned());
+            let is_new = keys.insert(key, row[2].clone()).is_none();
+            assert!(is_new, "{table}: {} is there twice", row[0]);
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_configuration_page_lists_the_keys_that_coracle_knows() {
+    let documented: BTreeSet<_> = documented_keys().into_keys().collect();
+    assert_eq!(
+        documented,
+        crate::openwrt::known(),
+        "docs/configuration.md (left) does not have the keys that coracle knows (right)"
+    );
+}
+
+#[test]
+fn the_documented_defaults_are_the_real_ones() {
+    const LISTEN: &str = "listen = \"127.0.0.1:80\"\n";
+    let mut without = BTreeSet::new();
+    for ((table, key), default) in documented_keys() {
+        let Some(value) = default.strip_prefix('`').and_then(|it| it.split_once('`')) else {
+            without.insert((table, key));
+            continue;
+        };
+        let (value, _) = value;
+        if (table.as_str(), key.as_str()) == ("admin", "socket") {
+            // Written out, it is wanted there; left out, it is there if it can be.
+            assert_eq!(value, format!("{:?}", defaults::CONTROL_SOCKET));
+            continue;
+        }
+        let parse = |line: &str| {
+            let short = format!("[entrypoints.e]\n{LISTEN}to = \"h:1\"\n");
+            let text = match table.as_str() {
+                "-" => format!("{line}\n{short}"),
+                "entrypoints" => format!("{short}{line}\n"),
+                "services" => format!(
+                    "[entrypoints.e]\n{LISTEN}service = \"s\"\n[services.s]\nservers = [\"h:1\"]\n{line}\n"
+                ),
+                _ => format!("{short}[{table}]\n{line}\n"),
+            };
+            Config::parse("test.toml", &text, &[])
+                .unwrap_or_else(|errors| panic!("{text}\n{errors}"))
+        };
+        assert_eq!(
+            parse(&format!("{key} = {value}")),
+            parse(""),
+            "{value} is not the default of {key} in {table}"
+        );
+    }
+    let expected = NO_DEFAULT.map(|(table, key)| (table.to_owned(), key.to_owned()));
+    assert_eq!(without, BTreeSet::from(expected));
+}
+
+/// A metric as it is documented or published: its type and its labels.
+type Metric = (String, BTreeSet<String>);
+
+#[test]
+fn the_metrics_page_lists_what_a_scrape_shows() {
+    let page = read(Path::new("docs/metrics.md"));
+    let (published, values) = published();
+    let mut documented: BTreeMap<String, Metric> = BTreeMap::new();
+    for row in rows_headed(&page, "metric") {
+        let name = codes(&row[0]).remove(0);
+        let mut labels: BTreeSet<_> = codes(&row[2]).into_iter().collect();
+        if name == "coracle_build_info" && !published[&name].1.contains(LABEL_OF_SOME_BUILDS) {
+            assert!(labels.remove(LABEL_OF_SOME_BUILDS));
+        }
+        assert!(!row[3].is_empty(), "{name} has no unit");
+        let metric = (row[1].clone(), labels);
+        assert!(documented.insert(name.clone(), metric).is_none(), "{name}");
+    }
+    assert_eq!(
+        documented, published,
+        "docs/metrics.md (left) is not what coracle publishes (right)"
+    );
+
+    let mut tables = 0;
+    for heading in headings(&page) {
+        let code = codes(&heading);
+        if let [label, metric] = &code[..] {
+            let rows = rows(&section(&page, &heading));
+            let documented: BTreeSet<_> = rows.iter().map(|row| codes(&row[0]).remove(0)).collect();
+            assert_eq!(
+                documented,
+                values[&(metric.clone(), label.clone())],
+                "values of `{label}` of {metric}: documented (left), published (right)"
+            );
+            tables += 1;
+        }
+    }
+    assert_eq!(tables, 4);
+}
+
+/// All that a scrape has, and the values of each label of each metric.
+fn published() -> (
+    BTreeMap<String, Metric>,
+    BTreeMap<(String, String), BTreeSet<String>>,
+) {
+    let to = backend::start();
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.web]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
+    ));
+    let mut client = TcpStream::connect(coracle.address("web")).unwrap();
+    client.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    client.write_all(&Script::Hold.request(0)).unwrap();
+    client.read_exact(&mut [0]).unwrap();
+
+    let (_, _, body) = get(coracle.admin, "/metrics");
+    let mut metrics: BTreeMap<String, Metric> = BTreeMap::new();
+    let mut values: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    let mut current = String::new();
+    for line in body.lines() {
+        if let Some(of_type) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = of_type.split_once(' ').unwrap();
+            name.clone_into(&mut current);
+            metrics.insert(current.clone(), (kind.to_owned(), BTreeSet::new()));
+        } else if !line.starts_with('#') {
+            assert!(line.starts_with(&current), "{line}");
+            let labels = line.split_once('{').map_or("", |(_, rest)| rest);
+            let labels = labels.split_once('}').map_or("", |(labels, _)| labels);
+            for label in labels.split(',').filter(|label| !label.is_empty()) {
+                let (label, value) = label.split_once('=').unwrap();
+                if label != "le" {
+                    metrics
+                        .get_mut(&current)
+                        .unwrap()
+                        .1
+                        .insert(label.to_owned());
+                    let value = value.trim_matches('"').to_owned();
+                    let key = (current.clone(), label.to_owned());
+                    values.entry(key).or_default().insert(value);
+                }
+            }
+        }
+    }
+    (metrics, values)
+}
+
+#[test]
+fn the_command_line_page_lists_what_help_shows() {
+    let page = read(Path::new("docs/command-line.md"));
+    let documented = |heading: &str| -> BTreeSet<String> {
+        let rows = rows_headed(&section(&page, heading), "option");
+        let options = rows.iter().flat_map(|row| codes(&row[0]));
+        let options = options.map(|code| code.split(' ').next().unwrap().to_owned());
+        options.collect()
+    };
+    let help = output(&["--help"]);
+    let (_, commands) = help.split_once("Commands:\n").unwrap();
+    let commands: BTreeSet<_> = commands
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter(|line| !line.starts_with(' '))
+        .map(|line| line.split(' ').next().unwrap().to_owned())
+        .collect();
+    let of_page: BTreeSet<_> = headings(&page)
+        .into_iter()
+        .filter_map(|heading| Some(heading.strip_prefix("`coracle ")?.trim_matches('`').into()))
+        .collect();
+    assert_eq!(of_page, commands, "documented (left), in the help (right)");
+
+    let general = documented("Options without a command");
+    assert_eq!(general, options(&help));
+    let help_option = ["-h", "--help"].map(str::to_owned);
+    for command in commands {
+        let mut options = options(&output(&[&command, "--help"]));
+        for option in &help_option {
+            assert!(options.remove(option), "{command} has no {option}");
+        }
+        assert_eq!(
+            documented(&format!("`coracle {command}`")),
+            options,
+            "options of {command}: documented (left), in the help (right)"
+        );
+    }
+}
+
+/// The options that a help text lists: `-c, --config`.
+fn options(help: &str) -> BTreeSet<String> {
+    let lines = help.lines().filter_map(|line| line.strip_prefix("  "));
+    let words = lines
+        .filter(|line| line.starts_with('-'))
+        .flat_map(|line| line.split(' ').take_while(|word| word.starts_with('-')));
+    words
+        .map(|word| word.trim_end_matches(',').to_owned())
+        .collect()
+}
+
+#[test]
+fn every_command_line_of_coracle_parses() {
+    let mut found = 0;
+    for file in manual() {
+        let text = read(&file);
+        let plain = blocks(&text, "sh").into_iter();
+        let prompted = blocks(&text, "console").into_iter();
+        let prompted = prompted.map(|block| block.replace("$ ", ""));
+        for command in plain.chain(prompted).flat_map(|block| commands(&block)) {
+            let output = parsed(&command);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.success(),
+                "{}: {command}\n{said}",
+                file.display()
+            );
+            found += 1;
+        }
+    }
+    assert!(found >= 15, "only {found} command lines found");
+    assert!(!parsed("coracle run --nonsense").status.success());
+    assert!(!parsed("coracle run -L nonsense").status.success());
+}
+
+/// The commands of coracle in a block of shell.
+fn commands(block: &str) -> Vec<String> {
+    let lines = block.replace("\\\n", " ");
+    let parts = lines
+        .lines()
+        .map(|line| line.split_once(" # ").map_or(line, |(code, _)| code))
+        .flat_map(|line| line.split(['|', ';']))
+        .flat_map(|part| part.split("&&"))
+        .map(|part| part.trim().trim_start_matches("sudo "));
+    let commands = parts.filter(|part| part.starts_with("coracle "));
+    commands.map(str::to_owned).collect()
+}
+
+/// Has the program parse a command line and then, instead of doing it, print its help.
+fn parsed(command: &str) -> Output {
+    let script = format!("coracle() {{ \"$PROGRAM\" \"$@\" --help; }}; {command}");
+    Command::new("sh")
+        .args(["-c", &script])
+        .env("PROGRAM", binary())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_output_of_check_is_what_the_page_shows() {
+    let page = read(Path::new("docs/command-line.md"));
+    let shown = blocks(&section(&page, "`coracle check`"), "text");
+    let [valid, errors, warning] = &shown[..] else {
+        panic!("{} blocks", shown.len());
+    };
+    let check = |dir: &Path, file: &str| -> (Option<i32>, String) {
+        let output = Command::new(binary())
+            .args(["check", file])
+            .current_dir(dir)
+            .output()
+            .unwrap();
+        let said = [output.stderr, output.stdout].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let packaged = check(root(), "packaging/coracle.toml");
+    assert_eq!(packaged, (Some(0), valid.clone()));
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("coracle.toml");
+    let faulty = "[entrypoints.ssh]
+listen = \"*:2222\"
+to = \"nas.lan:22\"
+idle_timout = \"2h\"
+
+[entrypoints.web]
+listen = \"*:8080\"
+service = \"wbe\"
+
+[services.web]
+servers = [\"192.168.1.10:80\", \"192.168.1.11\"]
+connect_timeout = 5
+";
+    fs::write(&file, faulty).unwrap();
+    assert_eq!(check(dir.path(), "coracle.toml"), (Some(1), errors.clone()));
+
+    let odd = "[entrypoints.ssh]
+listen = \"*:2222\"
+to = \"nas.lan:22\"
+
+
+
+[services.web]
+servers = [\"192.168.1.10:80\"]
+";
+    fs::write(&file, odd).unwrap();
+    assert_eq!(
+        check(dir.path(), "coracle.toml"),
+        (Some(0), warning.clone())
+    );
+}
+
+#[test]
+fn the_scans_find_what_they_look_for() {
+    let text = "# One `two_x` (3)\n## One `two_x` (3)\n```sh\n# no heading\ncoracle run -L a \\\n  -c b # why\n```\n\
+        [a](b.md#c) `[no](link)` ![i](<../p.png>)\n| x | y |\n|---|---|\n| `1` | `a \\| b`, `c` |\n";
+    assert_eq!(
+        anchors(text),
+        BTreeSet::from(["one-two_x-3".to_owned(), "one-two_x-3-1".to_owned()])
+    );
+    assert_eq!(links(text), ["b.md#c", "../p.png"]);
+    assert_eq!(rows(text), [["`1`", "`a | b`, `c`"]]);
+    assert_eq!(codes("`a | b`, `c`"), ["a | b", "c"]);
+    let block = &blocks(text, "sh")[0];
+    assert_eq!(commands(block), ["coracle run -L a    -c b"]);
+    assert!(why_broken(Path::new("README.md"), "docs/install.md#openwrt").is_none());
+    assert!(why_broken(Path::new("README.md"), "docs/install.md#nowhere").is_some());
+    assert!(why_broken(Path::new("docs/install.md"), "docs/install.md").is_some());
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(root().join(file)).unwrap()
+}
+
+/// What the program prints on stdout.
+fn output(arguments: &[&str]) -> String {
+    let output = Command::new(binary()).args(arguments).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// README.md and the pages: what is written for users.
+fn manual() -> Vec<PathBuf> {
+    let mut files = pages();
+    files.push("README.md".into());
+    files
+}
+
+fn pages() -> Vec<PathBuf> {
+    let files = markdown_files().into_iter();
+    files.filter(|file| file.starts_with("docs")).collect()
+}
+
+/// All Markdown files of the repository, relative to its root.
+fn markdown_files() -> Vec<PathBuf> {
+    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            // Those that are made, and git's own; of the hidden ones, only the forge's are documents.
+            let is_foreign = matches!(name, "target" | "dist" | ".git");
+            if path.is_dir() && !path.is_symlink() && !is_foreign {
+                walk(&path, files);
+            } else if path.extension().is_some_and(|it| it == "md") {
+                files.push(path.strip_prefix(root()).unwrap().to_owned());
+            }
+        }
+    }
+    let mut files = Vec::new();
+    walk(root(), &mut files);
+    files.sort();
+    assert!(files.len() > 10, "{files:?}");
+    files
+}
+
+/// Why a relative link of a file leads nowhere.
+fn why_broken(file: &Path, link: &str) -> Option<String> {
+    let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+    let target = match path {
+        "" => file.to_owned(),
+        _ => file.parent().unwrap().join(path),
+    };
+    let target = root().join(target);
+    if !target.exists() {
+        return Some("there is no such file".to_owned());
+    }
+    if anchor.is_empty() || target.extension().is_none_or(|it| it != "md") {
+        return None;
+    }
+    let anchors = anchors(&fs::read_to_string(target).unwrap());
+    (!anchors.contains(anchor)).then(|| format!("no such heading; there are {anchors:?}"))
+}
+
+/// The targets of all links and pictures outside of code.
+fn links(text: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    let prose = prose(text).join("\n");
+    // The odd ones are code.
+    let plain: Vec<_> = prose.split('`').step_by(2).collect();
+    // Code is a word like any other here: `](` may stand right behind it.
+    let plain = plain.join("x");
+    for rest in plain.split("](").skip(1) {
+        let target = rest.split(')').next().unwrap();
+        links.push(target.trim_matches(['<', '>']).to_owned());
+    }
+    links
+}
+
+/// The lines outside of fenced blocks.
+fn prose(text: &str) -> Vec<&str> {
+    let mut fenced = false;
+    let is_prose = |line: &&str| {
+        let is_fence = line.trim_start().starts_with("```");
+        fenced ^= is_fence;
+        !fenced && !is_fence
+    };
+    text.lines().filter(is_prose).collect()
+}
+
+/// The fenced blocks of one language, each line with its end.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some(found) = line.trim_start().strip_prefix("```") else {
+            continue;
+        };
+        let body = lines
+            .by_ref()
+            .take_while(|line| line.trim() != "```")
+            .fold(String::new(), |body, line| body + line + "\n");
+        if found == language {
+            blocks.push(body);
+        }
+    }
+    blocks
+}
+
+fn headings(text: &str) -> Vec<String> {
+    let lines = prose(text).into_iter();
+    let headings = lines.filter_map(|line| {
+        let title = line.trim_start_matches('#');
+        let is_heading = title.len() < line.len() && title.starts_with(' ');
+        is_heading.then(|| title.trim().to_owned())
+    });
+    headings.collect()
+}
+
+/// The anchors that a forge makes of the headings: in lower case, without punctuation, with `-` for
+/// each space; a further one of the same text gets a number.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut anchors = BTreeSet::new();
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for heading in headings(text) {
+        // Of a link, the text shows.
+        let shown: String = heading
+            .split("](")
+            .enumerate()
+            .map(|(n, part)| match part.split_once(')') {
+                Some((_, rest)) if n > 0 => rest,
+                _ => part,
+            })
+            .collect();
+        let slug: String = shown
+            .to_lowercase()
+            .chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+            .map(|c| if c == ' ' { '-' } else { c })
+            .collect();
+        let n = seen.entry(slug.clone()).or_default();
+        anchors.insert(match *n {
+            0 => slug,
+            n => format!("{slug}-{n}"),
+        });
+        *n += 1;
+    }
+    anchors
+}
+
+/// What stands below a heading, to the next one.
+fn section(text: &str, heading: &str) -> String {
+    let mut fenced = false;
+    let mut inside = false;
+    let mut found = false;
+    let mut body = String::new();
+    for line in text.lines() {
+        fenced ^= line.starts_with("```");
+        if !fenced && line.starts_with('#') {
+            inside = line.trim_start_matches('#').trim() == heading;
+            found |= inside;
+        } else if inside {
+            body += line;
+            body.push('\n');
+        }
+    }
+    assert!(found, "there is no heading {heading}");
+    body
+}
+
+/// The rows of all tables, without their heads.
+fn rows(text: &str) -> Vec<Vec<String>> {
+    tables(text)
+        .into_iter()
+        .flat_map(|(_, rows)| rows)
+        .collect()
+}
+
+/// The rows of the tables whose first column has this head.
+fn rows_headed(text: &str, head: &str) -> Vec<Vec<String>> {
+    let tables = tables(text).into_iter();
+    tables
+        .filter(|(heads, _)| heads[0] == head)
+        .flat_map(|(_, rows)| rows)
+        .collect()
+}
+
+/// The tables: their heads and their rows.
+fn tables(text: &str) -> Vec<(Vec<String>, Vec<Vec<String>>)> {
+    let cells = |line: &str| -> Vec<String> {
+        let line = line.trim().replace("\\|", "\0");
+        let inner = line.trim_start_matches('|').trim_end_matches('|');
+        let cells = inner.split('|');
+        cells.map(|cell| cell.trim().replace('\0', "|")).collect()
+    };
+    let mut tables = Vec::new();
+    let mut lines = prose(text).into_iter().peekable();
+    while let Some(head) = lines.next() {
+        let is_head = head.starts_with('|') && lines.peek().is_some_and(|it| it.starts_with("|--"));
+        if is_head {
+            let rows = std::iter::from_fn(|| lines.next_if(|line| line.starts_with('|')));
+            tables.push((cells(head), rows.skip(1).map(cells).collect()));
+        }
+    }
+    tables
+}
+
+/// The code spans of a line.
+fn codes(text: &str) -> Vec<String> {
+    let odd = text.split('`').skip(1).step_by(2);
+    odd.map(str::to_owned).collect()
+}
