@@ -124,8 +124,8 @@ listen = \"{listen}\"
 to = \"{backend}\"
 "
     );
-    Config::parse("demo", &text, &[]).map_err(|mistakes| {
-        let messages = mistakes.told.into_iter().map(|told| told.message);
+    Config::parse("demo", &text, &[]).map_err(|errors| {
+        let messages = errors.told.into_iter().map(|told| told.message);
         DemoError::new(messages.collect::<Vec<_>>().join("; "))
     })
 }

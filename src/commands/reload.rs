@@ -28,7 +28,7 @@ pub(crate) fn reload(arguments: &cli::Reload) -> Result<ExitCode, String> {
     let default = Path::new(defaults::CONTROL_SOCKET);
     let socket = arguments.socket.as_deref().unwrap_or(default);
     match reload.ask(socket).map_err(told)? {
-        Reloaded::Mistakes(mistakes) => Ok(fail(&mistakes)),
+        Reloaded::Mistakes(errors) => Ok(fail(&errors)),
         Reloaded::Changes(changes) if !changes.is_empty() => Ok(say(&changes, true)),
         Reloaded::Changes(_) if arguments.dry_run => Ok(say("nothing would change", true)),
         Reloaded::Changes(_) => Ok(say("nothing has changed", true)),
