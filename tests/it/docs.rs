@@ -213,11 +213,11 @@ fn the_metrics_page_lists_what_a_scrape_shows() {
     assert_eq!(tables, 4);
 }
 
-/// All that a scrape has, and the values of each label of each metric.
-fn published() -> (
-    BTreeMap<String, Metric>,
-    BTreeMap<(String, String), BTreeSet<String>>,
-) {
+/// The values of each label of each metric.
+type Values = BTreeMap<(String, String), BTreeSet<String>>;
+
+/// All that a scrape has, and the values of its labels.
+fn published() -> (BTreeMap<String, Metric>, Values) {
     let to = backend::start();
     let coracle = Coracle::start(&format!(
         "[entrypoints.web]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
