@@ -194,8 +194,10 @@ fn known_method(method: &str) -> Result<Method, StatusCode> {
 fn url(method: &str, target: &str) -> Result<Url, StatusCode> {
     let url = match target {
         _ if target.starts_with('/') => Url::parse(&format!("http://localhost{target}")),
-        _ if matches!(method, "GET" | "HEAD") => Url::parse(target),
-        _ => Url::parse("http://localhost/"),
+        _ if !matches!(method, "GET" | "HEAD") => Url::parse("http://localhost/"),
+        // idna_adapter 1.0.0 knows ASCII alone: with other hosts it fails a debug assertion.
+        _ if !target.is_ascii() || target.contains('%') => return Err(StatusCode::BadRequest),
+        _ => Url::parse(target),
     };
     url.ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
@@ -227,7 +229,11 @@ mod tests {
         assert_eq!(path("/metrics?x=/y"), Ok("/metrics".into()));
         assert_eq!(path("http://a:1/metrics"), Ok("/metrics".into()));
         assert_eq!(path("//metrics"), Ok("//metrics".into()));
-        for wrong in ["*", "a:1", "metrics", "file:///metrics", "http:///"] {
+        let hosts = ["http://\u{e9}A/", "http://%C3%A9A/"];
+        for wrong in ["*", "a:1", "metrics", "file:///metrics", "http:///"]
+            .iter()
+            .chain(&hosts)
+        {
             assert_eq!(path(wrong), Err(StatusCode::BadRequest), "{wrong}");
         }
     }
@@ -377,7 +383,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_parser_panic(bytes in vec(any::<u8>(), 0..300), access in access()) {
+        fn no_bytes_make_the_parser_panic(
+            bytes in prop_oneof![vec(any::<u8>(), 0..300), heads()],
+            access in access(),
+        ) {
             let _ = super::parse(&bytes, access);
         }
 
