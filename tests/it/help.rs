@@ -50,7 +50,8 @@ fn bash_completes_every_command_and_option_and_no_other() {
     for line in cases.lines() {
         if let Some((command, listed)) = line.trim().split_once(") options=") {
             let listed = options(listed);
-            found.insert(command.to_owned(), without_help(listed, command));
+            let offered = found.insert(command.to_owned(), without_help(listed, command));
+            assert!(offered.is_some(), "{command} is not offered");
         }
     }
     assert_eq!(found, of_help());
@@ -77,7 +78,8 @@ fn zsh_completes_every_command_and_option_and_no_other() {
             continue;
         };
         let listed = zsh_options(specs);
-        found.insert(command.to_owned(), without_help(listed, command));
+        let offered = found.insert(command.to_owned(), without_help(listed, command));
+        assert!(offered.is_some(), "{command} is not offered");
     }
     assert_eq!(found, of_help());
 }
@@ -106,7 +108,8 @@ fn fish_completes_every_command_and_option_and_no_other() {
         }
         let long = after("-l").map(|it| format!("--{it}"));
         let short = after("-s").map(|it| format!("-{it}"));
-        let listed = found.entry(command.to_owned()).or_default();
+        let listed = found.get_mut(command);
+        let listed = listed.unwrap_or_else(|| panic!("{command} is not offered"));
         listed.extend(long.into_iter().chain(short));
     }
     assert_eq!(found, of_help());
