@@ -67,7 +67,7 @@ fn check_tells_every_mistake() {
     assert_eq!((code, out), (Some(1), ""));
     assert!(err.starts_with("c.toml:1:1: unknown key `foo`"), "{err}");
     assert!(
-        err.contains("\n5 | bar = 2\n  | ^^^\n\n2 mistakes\n"),
+        err.contains("\n5 | bar = 2\n  | ^^^\n\n2 errors\n"),
         "{err}"
     );
 }
@@ -167,7 +167,7 @@ fn a_bad_forward_is_refused_with_an_example() {
     let (code, _, err) = told(&output);
     assert_eq!(code, Some(1));
     assert!(
-        err.contains("too few parts") && err.contains("8080:192.168.1.10:80"),
+        err.contains("the port to connect to is missing") && err.contains("8080:192.168.1.10:80"),
         "{err}"
     );
 }

@@ -42,6 +42,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("socket2", &["net/socket", "net/buffers"]),
     ("strsim", &["config"]),
     ("toml", &["config"]),
+    ("unicode_width", &["config"]),
 ];
 
 struct File {
