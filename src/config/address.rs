@@ -97,7 +97,7 @@ impl Address {
     pub(super) fn tcp(host: HostText<'_>, port_text: &str) -> Result<Self, Mistake> {
         let host = target_host(host, port_text)?;
         match port(port_text)? {
-            0 => wrong("port 0 cannot be connected to; a port is a number from 1 to 65535"),
+            0 => wrong("cannot connect to port 0; a port is a number from 1 to 65535"),
             port => Ok(Self::Tcp { host, port }),
         }
     }
@@ -125,11 +125,11 @@ pub(super) fn socket_path(text: &str, path: &str, example: &str) -> Result<PathB
         ));
     }
     if path.contains(is_unprintable) {
-        return wrong(format!("`{}` has a control character in it", shown(text)));
+        return wrong(format!("`{}` contains a control character", shown(text)));
     }
     if path.len() > MAX_BYTES {
         return wrong(format!(
-            "the socket's path has {} bytes; the most is {MAX_BYTES}",
+            "the socket path has {} bytes; the limit is {MAX_BYTES}",
             path.len()
         ));
     }

@@ -265,7 +265,7 @@ impl Reader<'_, '_> {
                 for key in ["connect_timeout", "dial_timeout"] {
                     if let Some((at, _)) = table.get_key_value(key) {
                         let why = format!(
-                            "`{key}` goes with `to`; here it belongs in the table of the service"
+                            "`{key}` goes with `to`; with `service`, set it in the service's table"
                         );
                         self.out.report(Some(at.span()), why);
                     }
@@ -377,7 +377,7 @@ impl Reader<'_, '_> {
             self.out.report(Some(value.span()), why);
         } else if array.len() > most {
             let n = array.len();
-            let why = format!("the list has {n} servers; the most is {most}");
+            let why = format!("the list has {n} servers; the limit is {most}");
             self.out.report(Some(value.span()), why);
         }
         let (mut servers, mut origins) = (Vec::new(), Vec::new());

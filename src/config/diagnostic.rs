@@ -1,7 +1,9 @@
-//! What is wrong with a configuration and where: mistakes are collected as byte spans, then told with line, column and caret.
+//! Collects errors and warnings as byte spans and reports them with line, column and caret.
 
 use std::fmt;
 use std::ops::Range;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// What is wrong with one piece of text and what to do about it, in one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +55,7 @@ impl Severity {
 
     fn noun(self) -> &'static str {
         match self {
-            Self::Mistake => "mistake",
+            Self::Mistake => "error",
             Self::Warning => "warning",
         }
     }
@@ -82,7 +84,7 @@ pub struct Location {
     pub column: usize,
     /// The part of the line around the place, fit for a terminal.
     excerpt: String,
-    /// How far the underline is from the excerpt's start, and its length, in characters.
+    /// The underline's offset in the excerpt and its length, in terminal columns.
     underline: (usize, usize),
 }
 
@@ -112,7 +114,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// `1 mistake`, `2 mistakes`.
+/// `1 error`, `2 errors`.
 #[must_use]
 pub fn count(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
@@ -231,9 +233,9 @@ impl Collector<'_> {
         let skipped = column.saturating_sub(1 + AROUND);
         let mut excerpt = String::from(if skipped > 0 { "…" } else { "" });
         excerpt.extend(before.chars().skip(skipped).flat_map(visible));
-        let indent = excerpt.chars().count();
+        let indent = excerpt.width();
         let marked = self.text[start..marked_end].chars().take(2 * AROUND);
-        let length = marked.flat_map(visible).count().max(1);
+        let length = marked.flat_map(visible).collect::<String>().width().max(1);
         let mut after = self.text[start..end].chars();
         excerpt.extend(after.by_ref().take(2 * AROUND).flat_map(visible));
         if after.next().is_some() {
@@ -261,13 +263,19 @@ fn char_start(text: &str, at: usize) -> usize {
 fn visible(c: char) -> impl Iterator<Item = char> {
     let (c, n) = match c {
         '\t' => (' ', 4),
-        c if is_unprintable(c) => ('\u{fffd}', 1),
+        // The terminal may or may not give such a character a column of its own.
+        c if is_unprintable(c) || (c.width() == Some(0) && is_invisible(c)) => ('\u{fffd}', 1),
         c => (c, 1),
     };
     std::iter::repeat_n(c, n)
 }
 
-/// Control characters, and those that turn the direction of writing.
+/// Characters that show nothing and combine with nothing. U+200D and U+FE0F, which join emoji, are not among them.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}')
+}
+
+/// Control characters, and those that change the direction of writing.
 pub(super) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -34,7 +34,7 @@ impl FromStr for AdminEndpoint {
     fn from_str(text: &str) -> Result<Self, Mistake> {
         if text == "off" {
             return wrong(
-                "`off` is no address: a coracle whose admin endpoint is off cannot be asked; write one such as `127.0.0.1:2672`",
+                "`off` is not an address: coracle cannot be queried while its admin endpoint is off; write one such as `127.0.0.1:2672`",
             );
         }
         if let Some(path) = text.strip_prefix("unix:") {

@@ -71,15 +71,28 @@ fn sides(text: &str) -> Result<(Listen, Address), Mistake> {
         return match parts(listen)?.as_slice() {
             [port] => Ok((listener(None, port)?, to)),
             [bind, port] => Ok((listener(Some(*bind), port)?, to)),
-            _ => wrong("the listening side has too many parts"),
+            _ => wrong("too many parts before `unix:`"),
         };
     }
     match parts(text)?.as_slice() {
         [port, host, to] => Ok((listener(None, port)?, target(*host, to)?)),
         [bind, port, host, to] => Ok((listener(Some(*bind), port)?, target(*host, to)?)),
-        few if few.len() < 3 => wrong("it has too few parts"),
-        _ => wrong("it has too many parts; an IPv6 address stands in brackets, such as [::1]"),
+        few if few.len() < 3 => wrong(missing(text, few.len())),
+        _ => wrong("too many parts; IPv6 addresses must be in brackets, such as [::1]"),
     }
+}
+
+/// Which parts a forward of one or two parts lacks.
+fn missing(text: &str, parts: usize) -> String {
+    let missing = match parts {
+        _ if text.is_empty() => "the port to listen on, the host and the port to connect to are",
+        1 => "the host and the port to connect to are",
+        _ => "the port to connect to is",
+    };
+    // A path begins at the first slash that starts a part.
+    let path = text.split(':').find(|part| part.starts_with('/'));
+    let advice = path.map(|path| format!("; write `unix:{}` for a Unix socket", shown(path)));
+    format!("{missing} missing{}", advice.unwrap_or_default())
 }
 
 /// Takes `/path:target` apart. The path may have colons itself.
@@ -113,7 +126,7 @@ fn parts(text: &str) -> Result<Vec<HostText<'_>>, Mistake> {
         let (part, after) = match rest.strip_prefix('[') {
             Some(inner) => {
                 let Some((ip, after)) = inner.split_once(']') else {
-                    return wrong("a bracket is not closed");
+                    return wrong("missing `]`");
                 };
                 (HostText::Bracketed(ip), after)
             }
@@ -126,7 +139,7 @@ fn parts(text: &str) -> Result<Vec<HostText<'_>>, Mistake> {
         match after.strip_prefix(':') {
             Some(after) => rest = after,
             None if after.is_empty() => return Ok(parts),
-            None => return wrong("a colon is missing after a bracket"),
+            None => return wrong("missing `:` after `]`"),
         }
     }
 }

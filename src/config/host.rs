@@ -42,7 +42,7 @@ pub(super) fn host_and_port<'a>(
         ));
     }
     if text.contains(char::is_whitespace) {
-        return wrong(format!("`{says}` has a space in it; remove it"));
+        return wrong(format!("`{says}` contains a space; remove it"));
     }
     if let Some((scheme, _)) = text.split_once("://") {
         return wrong(format!(
@@ -61,7 +61,7 @@ pub(super) fn host_and_port<'a>(
     }
     if text.matches(':').count() > 1 {
         return wrong(format!(
-            "`{says}`: an IPv6 address stands in brackets, such as `[::1]:80`"
+            "`{says}`: IPv6 addresses must be in brackets, such as `[::1]:80`"
         ));
     }
     match text.split_once(':') {
@@ -147,7 +147,7 @@ fn ipv6(text: &str) -> Result<Ipv6Addr, Mistake> {
     }
     match text.parse::<Ipv6Addr>() {
         Ok(ip) if ip.is_unicast_link_local() => wrong(format!(
-            "`{ip}` is link-local and means nothing without an interface, which is not supported; use another address of that host"
+            "`{ip}` is link-local and needs an interface, which is not supported; use another address of that host"
         )),
         Ok(ip) => Ok(ip),
         Err(_) if text.parse::<Ipv4Addr>().is_ok() => wrong(format!(
@@ -167,7 +167,7 @@ pub(super) fn host_name(text: &str) -> Result<String, Mistake> {
     if name.len() > MAX_BYTES {
         let n = name.len();
         return wrong(format!(
-            "the host name has {n} characters; the most is {MAX_BYTES}"
+            "the host name has {n} characters; the limit is {MAX_BYTES}"
         ));
     }
     for label in name.split('.') {
@@ -179,13 +179,13 @@ pub(super) fn host_name(text: &str) -> Result<String, Mistake> {
         }
         if label.len() > MAX_LABEL_BYTES {
             return wrong(format!(
-                "host name `{says}` has a part of {} characters; the most is {MAX_LABEL_BYTES}",
+                "host name `{says}` has a part of {} characters; the limit is {MAX_LABEL_BYTES}",
                 label.chars().count()
             ));
         }
         if let Some(c) = label.chars().find(|c| !allowed(*c)) {
             return wrong(format!(
-                "host name `{says}` has `{}` in it; only letters, digits, `-`, `_` and dots may be",
+                "host name `{says}` contains `{}`; only letters, digits, `-`, `_` and dots are allowed",
                 shown(c.encode_utf8(&mut [0; 4]))
             ));
         }

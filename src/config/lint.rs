@@ -53,7 +53,7 @@ fn unreachable_listeners(config: &Config, origins: &Origins, out: &mut Collector
                 && let Some(kind) = no_host(address.ip())
             {
                 let why = format!(
-                    "`{listen}` is {kind}, which no client can connect to; listen on an address of this machine, or on all with `*:{}`",
+                    "`{listen}` is {kind}, which clients cannot connect to; listen on an address of this machine, or on all with `*:{}`",
                     address.port()
                 );
                 warn(out, origin, &why);
@@ -70,7 +70,7 @@ fn unreachable_servers(config: &Config, origins: &Origins, out: &mut Collector<'
             && let Some(kind) = no_host(*ip)
         {
             let origin = &origins.services[service].servers[index];
-            let why = format!("`{server}` is {kind}, which no server can have");
+            let why = format!("`{server}` is {kind}, which no server can use");
             warn(out, origin, &why);
         }
     });
@@ -89,7 +89,7 @@ fn admin_as_server(config: &Config, origins: &Origins, out: &mut Collector<'_>) 
         if ours.is_at(server, &admin) {
             let origin = &origins.services[service].servers[index];
             let why = format!(
-                "`{server}` is the admin endpoint; whoever reaches the entrypoint can read it"
+                "`{server}` is the admin endpoint; anyone who can reach the entrypoint can read it"
             );
             warn(out, origin, &why);
         }
@@ -104,7 +104,7 @@ fn control_as_server(config: &Config, origins: &Origins, out: &mut Collector<'_>
         if matches!(server, Address::Unix(path) if path == control) {
             let origin = &origins.services[service].servers[index];
             let why = format!(
-                "`{}` is the control socket; whoever reaches the entrypoint can give commands to coracle",
+                "`{}` is the control socket; anyone who can reach the entrypoint can send commands to coracle",
                 shown(&server.to_string())
             );
             warn(out, origin, &why);
@@ -143,13 +143,13 @@ fn entrypoints_as_servers(config: &Config, origins: &Origins, out: &mut Collecto
             }
             Leads::Back => {
                 let why = format!(
-                    "`{server}` is entrypoint `{to}`, which leads back to entrypoint `{from}` without end; name another server"
+                    "`{server}` is entrypoint `{to}`, which leads back to entrypoint `{from}` forever; use another server"
                 );
                 report(out, origin, &why);
             }
             Leads::ToItself => {
                 let why = format!(
-                    "entrypoint `{from}` listens on `{server}` itself, so it would forward to itself without end; name another server"
+                    "entrypoint `{from}` listens on `{server}` itself and would forward to itself forever; use another server"
                 );
                 report(out, origin, &why);
             }

@@ -1,4 +1,4 @@
-//! Text to a [`Config`] that is valid by its type, or every mistake in the text at once. No I/O.
+//! Parses text into a [`Config`] that is valid by construction, or reports every error in it. No I/O.
 
 mod address;
 mod build;

@@ -61,7 +61,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
         report(
             out,
             &Origin::Default,
-            "there is no entrypoint; add a table [entrypoints.NAME] with `listen` and `to`",
+            "no entrypoints; add a table [entrypoints.NAME] with `listen` and `to`",
         );
     }
     separate_listeners(&mut draft, out);
@@ -82,7 +82,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
                         out,
                         &draft.origin,
                         &format!(
-                            "`to` makes a service `{name}`, but there is a table [services.{name}] too; rename one, or write service = \"{name}\" instead"
+                            "`to` creates a service `{name}`, but there is a table [services.{name}] too; rename one, or write service = \"{name}\" instead"
                         ),
                     );
                 }
@@ -95,7 +95,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
                 if advice.is_empty() {
                     advice = format!("; add a table [services.{}] with `servers`", shown(&name));
                 }
-                let why = format!("there is no service `{}`{advice}", shown(&name));
+                let why = format!("unknown service `{}`{advice}", shown(&name));
                 report(out, &Origin::File(span), &why);
                 &0
             }),
@@ -171,7 +171,7 @@ fn separate_listeners(draft: &mut Draft, out: &mut Collector<'_>) {
                 Listen::Unix(path) => {
                     if let Some((who, at)) = paths.get(path) {
                         let place = told_place(at, out);
-                        let why = format!("{who} listens on `{listen}` already{place}; change one");
+                        let why = format!("{who} already listens on `{listen}`{place}; change one");
                         report(out, origin, &why);
                     }
                     paths
@@ -242,7 +242,7 @@ impl Claims {
             let place = told_place(&other.origin, out);
             let (who, at) = (&other.who, other.address);
             let why = match at == address {
-                true => format!("{who} listens on `{at}` already{place}; change one"),
+                true => format!("{who} already listens on `{at}`{place}; change one"),
                 false => format!("`{address}` and `{at}` of {who}{place} overlap; change one"),
             };
             report(out, origin, &why);

@@ -47,10 +47,10 @@ fn mode(text: &str) -> Result<u32, Mistake> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if is_octal && mode <= 0o777 && mode & OWNER_MAY_CONNECT != 0 => Ok(mode),
         Ok(mode) if is_octal && mode <= 0o777 => wrong(format!(
-            "with `{says}` the socket's owner cannot connect; write one such as \"0660\""
+            "with mode `{says}` the socket's owner cannot connect; write one such as \"0660\""
         )),
         _ => wrong(format!(
-            "`{says}` is no mode of a socket; write three octal digits, such as \"0660\""
+            "`{says}` is not a socket mode; write three octal digits, such as \"0660\""
         )),
     }
 }
@@ -58,7 +58,7 @@ fn mode(text: &str) -> Result<u32, Mistake> {
 fn group(text: &str) -> Result<String, Mistake> {
     if text.is_empty() || text.contains(|c| c == ':' || is_unprintable(c)) {
         return wrong(format!(
-            "`{}` is no name of a group; write one such as \"www-data\", or its number",
+            "`{}` is not a group name; write one such as \"www-data\", or its number",
             shown(text)
         ));
     }

@@ -169,7 +169,8 @@ struct Told {
 
 impl Told {
     fn of(message: &str, span: Span, text: &str, line: Span) -> Self {
-        if let Some(told) = Self::of_value(&span, text, &line) {
+        let is_comment = text[line.clone()].trim_start().starts_with([';', '/']);
+        if !is_comment && let Some(told) = Self::of_value(&span, text, &line) {
             return told;
         }
         let says = shown(text.get(span.clone()).unwrap_or_default());
@@ -178,20 +179,28 @@ impl Told {
         let is_key_value = whole_line.contains('=') || is_header;
         let kept = |why: String| (why, span.clone(), false);
         let tears = |why: &str| (why.to_owned(), span.clone(), true);
+        if whole_line.starts_with(';') || whole_line.starts_with("//") {
+            let (why, tears) = ("comments start with `#`".to_owned(), false);
+            return Self {
+                why,
+                at: line,
+                tears,
+            };
+        }
         let (why, at, tears) = match Kind::of(message) {
             Kind::Twice => kept(format!("`{says}` is set twice; keep one of them")),
             Kind::LongKey => tears("this key has too many parts"),
-            Kind::OpenBasic => kept("the text is not closed; add `\"`".into()),
-            Kind::OpenLiteral => kept("the text is not closed; add `'`".into()),
-            Kind::Unquoted => kept(format!("text stands in quotes; write \"{says}\"")),
+            Kind::OpenBasic => kept("unterminated string; add `\"`".into()),
+            Kind::OpenLiteral => kept("unterminated string; add `'`".into()),
+            Kind::Unquoted => kept(format!("strings must be quoted; write \"{says}\"")),
             Kind::OpenMultiline(_) => {
-                tears("the text is not closed; add the same three quotes behind it")
+                tears("unterminated string; add the same three quotes at its end")
             }
             Kind::Deep => tears("arrays or tables are nested too deeply"),
             Kind::NoComma => tears("expected `,` or `]` before this"),
             Kind::NoValue if is_header => {
                 let name = shown(whole_line.trim_matches(['[', ']']));
-                let why = format!("the name of a table stands in brackets; write [{name}]");
+                let why = format!("table names must be in brackets; write [{name}]");
                 (why, line, true)
             }
             Kind::NoValue | Kind::BadKey if !is_key_value => {
@@ -219,7 +228,9 @@ impl Told {
         } else if is_open || value.contains(['=', '"', '\'', ',']) {
             return None;
         } else {
-            let why = format!("text stands in quotes; write \"{}\"", shown(value));
+            let bare = value.trim_matches(['“', '”', '„', '‘', '’', '«', '»']);
+            let with = if bare == value { "" } else { " with `\"`" };
+            let why = format!("strings must be quoted{with}; write \"{}\"", shown(bare));
             (why, start..start + value.len())
         };
         let tears = false;
@@ -285,7 +296,7 @@ mod tests {
                 assert!(!damage.is_none(), "{sample:?}");
                 let told = out.finish("t").told.remove(0);
                 // A value without quotes or none at all is found without the parser's words.
-                let is_own = ["text stands in quotes", "`a` has no value"];
+                let is_own = ["strings must be quoted", "`a` has no value"];
                 let is_own = is_own.iter().any(|own| told.message.starts_with(own));
                 assert!(
                     told.message == message || is_own,

@@ -41,7 +41,7 @@ impl Reader<'_, '_> {
             }
             let mut advice = did_you_mean(word, known.iter().copied());
             if advice.is_empty() {
-                advice = format!("; known here: {}", list(known));
+                advice = format!("; expected one of {}", list(known));
             }
             let why = format!("unknown key `{}`{advice}", shown(word));
             self.out.report(Some(key.span()), why);
@@ -70,6 +70,26 @@ impl Reader<'_, '_> {
             }
             DeValue::Boolean(false) if key == "socket" => "; write \"off\"".to_owned(),
             DeValue::Integer(_) if key == "socket_mode" => "; write it in quotes".to_owned(),
+            DeValue::Boolean(false) if key.ends_with("_timeout") || key == "keepalive" => {
+                "; write \"off\"".to_owned()
+            }
+            DeValue::Boolean(true) if key == "keepalive" => {
+                "; write a duration such as \"60s\", or \"off\"".to_owned()
+            }
+            _ if key.ends_with("_timeout") || key == "keepalive" => {
+                "; write a duration such as \"10s\"".to_owned()
+            }
+            DeValue::Integer(n) if key == "listen" && n.to_string().parse::<u16>().is_ok() => {
+                format!("; write an address such as \"127.0.0.1:{n}\"")
+            }
+            DeValue::Array(_) if key == "to" => {
+                "; for several servers write `service = \"NAME\"` and a table [services.NAME]"
+                    .to_owned()
+            }
+            _ if key == "listen" => "; write an address such as \"127.0.0.1:8080\"".to_owned(),
+            _ if key == "to" || key == "servers" => {
+                "; write an address such as \"192.168.1.10:80\"".to_owned()
+            }
             _ => String::new(),
         };
         self.wrong_type(value, "a string", &advice);
@@ -120,11 +140,11 @@ impl Reader<'_, '_> {
             let why = match name.get_ref() {
                 text if text.is_empty() => Some("the name is empty".to_owned()),
                 text if text.chars().count() > MAX_NAME_CHARS => Some(format!(
-                    "the name has {} characters; the most is {MAX_NAME_CHARS}",
+                    "the name has {} characters; the limit is {MAX_NAME_CHARS}",
                     text.chars().count()
                 )),
                 text if text.contains(is_unprintable) => Some(format!(
-                    "name `{}` has a control character in it",
+                    "name `{}` contains a control character",
                     shown(text)
                 )),
                 _ => None,

@@ -78,7 +78,7 @@ pub(super) fn on_removed(text: &str) -> Result<OnRemoved, Mistake> {
         "drain" => Ok(OnRemoved::Drain),
         "close" => Ok(OnRemoved::Close),
         _ => wrong(format!(
-            "`{}` is unknown here; write \"keep\", \"drain\" or \"close\"",
+            "`{}` is not valid here; write \"keep\", \"drain\" or \"close\"",
             shown(text)
         )),
     }
@@ -97,9 +97,9 @@ pub(super) fn compat(text: &str) -> Result<Compat, Mistake> {
     }
     let advice = match nearest(text, [KNOWN]) {
         Some(name) => format!("; did you mean `{name}`?"),
-        None => format!("; known here: `{KNOWN}`"),
+        None => format!("; expected one of `{KNOWN}`"),
     };
-    wrong(format!("there are no names of `{}`{advice}", shown(text)))
+    wrong(format!("unknown `compat` name `{}`{advice}", shown(text)))
 }
 
 /// Where the admin endpoint listens, as `admin.listen` and `--admin` have it; `None` when it is off.
@@ -124,7 +124,7 @@ impl FromStr for AdminListen {
             Listen::Tcp { address, .. } => Some(address),
             Listen::Unix(_) => {
                 return wrong(
-                    "the admin endpoint has no Unix socket; write an address such as \"127.0.0.1:2672\", or \"off\"",
+                    "the admin endpoint cannot listen on a Unix socket; write an address such as \"127.0.0.1:2672\", or \"off\"",
                 );
             }
         };
@@ -158,7 +158,7 @@ fn timeout(text: &str, advice: &str) -> Result<Duration, Mistake> {
 
 fn at_most(value: Duration, most: Duration, name: &str) -> Result<Duration, Mistake> {
     if value > most {
-        return wrong(format!("too long; the most is {name}"));
+        return wrong(format!("too long; the limit is {name}"));
     }
     Ok(value)
 }

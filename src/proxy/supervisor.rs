@@ -291,7 +291,7 @@ impl Tasks {
 fn is_for_the_log(line: &str) -> bool {
     let line = line.trim_start();
     let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());
-    let is_sum = rest != line && matches!(rest, " mistake" | " mistakes");
+    let is_sum = rest != line && matches!(rest, " error" | " errors");
     !rest.is_empty() && !rest.trim_start().starts_with('|') && !is_sum
 }
 

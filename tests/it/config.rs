@@ -12,7 +12,7 @@ const WRONG: &[(&str, &[&str])] = &[
     // An empty file.
     (
         "",
-        &["there is no entrypoint; add a table [entrypoints.NAME] with `listen` and `to`"],
+        &["no entrypoints; add a table [entrypoints.NAME] with `listen` and `to`"],
     ),
     // Unknown keys.
     (
@@ -22,13 +22,13 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "frobnicate = 1\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &[
-            "1:1: unknown key `frobnicate`; known here: `drain_timeout`, `watch`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
+            "1:1: unknown key `frobnicate`; expected one of `drain_timeout`, `watch`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
         ],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\nmax_connections = 5\n",
         &[
-            "4:1: unknown key `max_connections`; known here: `listen`, `to`, `service`, `connect_timeout`, `dial_timeout`, `idle_timeout`, `half_close_timeout`, `keepalive`, `on_removed`, `reuse_port`, `socket_mode`, `socket_group`",
+            "4:1: unknown key `max_connections`; expected one of `listen`, `to`, `service`, `connect_timeout`, `dial_timeout`, `idle_timeout`, `half_close_timeout`, `keepalive`, `on_removed`, `reuse_port`, `socket_mode`, `socket_group`",
         ],
     ),
     (
@@ -45,7 +45,9 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nlisten = \":80\"\nservice = \"s\"\n[services.s]\nservers = [\"h:1\"]\nbalance = \"x\"\n",
-        &["6:1: unknown key `balance`; known here: `servers`, `connect_timeout`, `dial_timeout`"],
+        &[
+            "6:1: unknown key `balance`; expected one of `servers`, `connect_timeout`, `dial_timeout`",
+        ],
     ),
     // Who may connect to a Unix socket.
     (
@@ -61,19 +63,19 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nlisten = \"unix:/run/a\"\nto = \"h:1\"\nsocket_mode = \"0888\"\n",
-        &["4:15: `0888` is no mode of a socket; write three octal digits, such as \"0660\""],
+        &["4:15: `0888` is not a socket mode; write three octal digits, such as \"0660\""],
     ),
     (
         "[entrypoints.a]\nlisten = \"unix:/run/a\"\nto = \"h:1\"\nsocket_mode = \"4755\"\n",
-        &["4:15: `4755` is no mode of a socket; write three octal digits, such as \"0660\""],
+        &["4:15: `4755` is not a socket mode; write three octal digits, such as \"0660\""],
     ),
     (
         "[entrypoints.a]\nlisten = \"unix:/run/a\"\nto = \"h:1\"\nsocket_mode = \"060\"\n",
-        &["4:15: with `060` the socket's owner cannot connect; write one such as \"0660\""],
+        &["4:15: with mode `060` the socket's owner cannot connect; write one such as \"0660\""],
     ),
     (
         "[entrypoints.a]\nlisten = \"unix:/run/a\"\nto = \"h:1\"\nsocket_group = \"\"\n",
-        &["4:16: `` is no name of a group; write one such as \"www-data\", or its number"],
+        &["4:16: `` is not a group name; write one such as \"www-data\", or its number"],
     ),
     // Wrong types.
     (
@@ -82,7 +84,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "drain_timeout = 1.5\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
-        &["1:17: expected a string, found a float"],
+        &["1:17: expected a string, found a float; write a duration such as \"10s\""],
     ),
     (
         "admin = \"off\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
@@ -112,19 +114,21 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = 8080\n",
-        &["3:10: expected a string, found an integer"],
+        &["3:10: expected a string, found an integer; write an address such as \"127.0.0.1:8080\""],
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = [\":80\", 81]\n",
-        &["3:18: expected a string, found an integer"],
+        &["3:18: expected a string, found an integer; write an address such as \"127.0.0.1:81\""],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = 2020-01-01\n",
-        &["3:6: expected a string, found a date or time"],
+        &[
+            "3:6: expected a string, found a date or time; write an address such as \"192.168.1.10:80\"",
+        ],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = { host = \"h\" }\n",
-        &["3:6: expected a string, found a table"],
+        &["3:6: expected a string, found a table; write an address such as \"192.168.1.10:80\""],
     ),
     (
         "[entrypoints.a]\nlisten = \":80\"\nservice = \"s\"\n[services.s]\nservers = \"h:1\"\n",
@@ -137,7 +141,7 @@ const WRONG: &[(&str, &[&str])] = &[
     // What a reload removes.
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\non_removed = \"kill\"\n",
-        &["4:14: `kill` is unknown here; write \"keep\", \"drain\" or \"close\""],
+        &["4:14: `kill` is not valid here; write \"keep\", \"drain\" or \"close\""],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\non_removed = true\n",
@@ -146,18 +150,18 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "on_removed = \"close\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &[
-            "1:1: unknown key `on_removed`; known here: `drain_timeout`, `watch`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
+            "1:1: unknown key `on_removed`; expected one of `drain_timeout`, `watch`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
         ],
     ),
     // Names of other programs.
     (
         "[metrics]\ncompat = [\"trafik\"]\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
-        &["2:11: there are no names of `trafik`; did you mean `traefik`?"],
+        &["2:11: unknown `compat` name `trafik`; did you mean `traefik`?"],
     ),
     (
         "[metrics]\ncompat = [\"traefik\", \"haproxy\", \"traefik\", 3]\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &[
-            "2:22: there are no names of `haproxy`; known here: `traefik`",
+            "2:22: unknown `compat` name `haproxy`; expected one of `traefik`",
             "2:33: `traefik` is in the list twice; remove one",
             "2:44: expected a string, found an integer",
         ],
@@ -183,7 +187,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nlisten = \":80\"\nto = \"h:1\"\nreuse_port = true\n[entrypoints.b]\nlisten = \":80\"\nto = \"h:1\"\nreuse_port = true\n",
-        &["6:10: entrypoint `a` listens on `[::]:80` already (line 2); change one"],
+        &["6:10: entrypoint `a` already listens on `[::]:80` (line 2); change one"],
     ),
     // Durations and levels.
     (
@@ -216,7 +220,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\nidle_timeout = \"400d\"\n",
-        &["4:16: too long; the most is 366 days"],
+        &["4:16: too long; the limit is 366 days"],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\nhalf_close_timeout = \"10us\"\n",
@@ -240,7 +244,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\nkeepalive = \"10h\"\n",
-        &["4:13: too long; the most is 32767s, the kernel's limit"],
+        &["4:13: too long; the limit is 32767s, the kernel's limit"],
     ),
     (
         "[log]\nlevel = \"inof\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
@@ -275,7 +279,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = \"::1:80\"\n",
-        &["3:10: `::1:80`: an IPv6 address stands in brackets, such as `[::1]:80`"],
+        &["3:10: `::1:80`: IPv6 addresses must be in brackets, such as `[::1]:80`"],
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = \"[::1]\"\n",
@@ -298,7 +302,7 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = \"[fe80::1]:80\"\n",
         &[
-            "3:10: `fe80::1` is link-local and means nothing without an interface, which is not supported; use another address of that host",
+            "3:10: `fe80::1` is link-local and needs an interface, which is not supported; use another address of that host",
         ],
     ),
     (
@@ -319,7 +323,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = \"127.0.0.1:80 \"\n",
-        &["3:10: `127.0.0.1:80 ` has a space in it; remove it"],
+        &["3:10: `127.0.0.1:80 ` contains a space; remove it"],
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = []\n",
@@ -339,16 +343,16 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = \"unix:/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"\n",
-        &["3:10: the socket's path has 108 bytes; the most is 107"],
+        &["3:10: the socket path has 108 bytes; the limit is 107"],
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = \"unix:/a\\u0000b\"\n",
-        &["3:10: `unix:/a\\u{0}b` has a control character in it"],
+        &["3:10: `unix:/a\\u{0}b` contains a control character"],
     ),
     (
         "[admin]\nhosts = [\"a:80\", 7]\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &[
-            "2:10: host name `a:80` has `:` in it; only letters, digits, `-`, `_` and dots may be",
+            "2:10: host name `a:80` contains `:`; only letters, digits, `-`, `_` and dots are allowed",
             "2:18: expected a string, found an integer",
         ],
     ),
@@ -359,7 +363,7 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[admin]\nlisten = \"unix:/run/a.sock\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &[
-            "2:10: the admin endpoint has no Unix socket; write an address such as \"127.0.0.1:2672\", or \"off\"",
+            "2:10: the admin endpoint cannot listen on a Unix socket; write an address such as \"127.0.0.1:2672\", or \"off\"",
         ],
     ),
     (
@@ -403,11 +407,11 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[admin]\nsocket = \"/a\\u0000b\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
-        &["2:10: `/a\\u{0}b` has a control character in it"],
+        &["2:10: `/a\\u{0}b` contains a control character"],
     ),
     (
         "[admin]\nsocket = \"/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
-        &["2:10: the socket's path has 108 bytes; the most is 107"],
+        &["2:10: the socket path has 108 bytes; the limit is 107"],
     ),
     // Targets.
     (
@@ -420,7 +424,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:0\"\n",
-        &["3:6: port 0 cannot be connected to; a port is a number from 1 to 65535"],
+        &["3:6: cannot connect to port 0; a port is a number from 1 to 65535"],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \":80\"\n",
@@ -436,7 +440,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"a/b:80\"\n",
-        &["3:6: host name `a/b` has `/` in it; only letters, digits, `-`, `_` and dots may be"],
+        &["3:6: host name `a/b` contains `/`; only letters, digits, `-`, `_` and dots are allowed"],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"-a.b:80\"\n",
@@ -445,7 +449,7 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"münchen.de:80\"\n",
         &[
-            "3:6: host name `münchen.de` has `ü` in it; only letters, digits, `-`, `_` and dots may be",
+            "3:6: host name `münchen.de` contains `ü`; only letters, digits, `-`, `_` and dots are allowed",
         ],
     ),
     (
@@ -455,12 +459,12 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.b:80\"\n",
         &[
-            "3:6: host name `aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.b` has a part of 64 characters; the most is 63",
+            "3:6: host name `aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.b` has a part of 64 characters; the limit is 63",
         ],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.abc.ab:80\"\n",
-        &["3:6: the host name has 254 characters; the most is 253"],
+        &["3:6: the host name has 254 characters; the limit is 253"],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"unix:app.sock\"\n",
@@ -480,19 +484,19 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nservice = \"nsa\"\n[services.nas]\nservers = [\"h:1\"]\n",
-        &["3:11: there is no service `nsa`; did you mean `nas`?"],
+        &["3:11: unknown service `nsa`; did you mean `nas`?"],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nservice = \"web\"\n",
-        &["3:11: there is no service `web`; add a table [services.web] with `servers`"],
+        &["3:11: unknown service `web`; add a table [services.web] with `servers`"],
     ),
     (
         "[entrypoints.a]\nlisten = \":80\"\nservice = \"s\"\nconnect_timeout = \"5s\"\n[services.s]\nservers = [\"h:1\"]\n",
-        &["4:1: `connect_timeout` goes with `to`; here it belongs in the table of the service"],
+        &["4:1: `connect_timeout` goes with `to`; with `service`, set it in the service's table"],
     ),
     (
         "[entrypoints.a]\nlisten = \":80\"\nservice = \"s\"\ndial_timeout = \"5s\"\n[services.s]\nservers = [\"h:1\"]\n",
-        &["4:1: `dial_timeout` goes with `to`; here it belongs in the table of the service"],
+        &["4:1: `dial_timeout` goes with `to`; with `service`, set it in the service's table"],
     ),
     (
         "[entrypoints.a]\nlisten = \":80\"\nservice = \"s\"\n[services.s]\nservers = [\"h:1\"]\ndial_timeout = \"off\"\n",
@@ -501,7 +505,7 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n[services.a]\nservers = [\"h:1\"]\n",
         &[
-            "3:1: `to` makes a service `a`, but there is a table [services.a] too; rename one, or write service = \"a\" instead",
+            "3:1: `to` creates a service `a`, but there is a table [services.a] too; rename one, or write service = \"a\" instead",
         ],
     ),
     (
@@ -518,7 +522,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n[entrypoints.b]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
-        &["5:10: entrypoint `a` listens on `127.0.0.1:80` already (line 2); change one"],
+        &["5:10: entrypoint `a` already listens on `127.0.0.1:80` (line 2); change one"],
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = [\"0.0.0.0:80\", \"127.0.0.1:80\"]\n",
@@ -536,11 +540,11 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = [\"[::ffff:127.0.0.1]:80\", \"127.0.0.1:80\"]\n",
-        &["3:36: entrypoint `a` listens on `127.0.0.1:80` already (line 3); change one"],
+        &["3:36: entrypoint `a` already listens on `127.0.0.1:80` (line 3); change one"],
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = \"127.0.0.1:2672\"\n",
-        &["3:10: the admin endpoint listens on `127.0.0.1:2672` already (by default); change one"],
+        &["3:10: the admin endpoint already listens on `127.0.0.1:2672` (by default); change one"],
     ),
     (
         "[admin]\nlisten = \":80\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
@@ -550,16 +554,16 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = [\"unix:/a\", \"unix:/a\"]\n",
-        &["3:22: entrypoint `a` listens on `unix:/a` already (line 3); change one"],
+        &["3:22: entrypoint `a` already listens on `unix:/a` (line 3); change one"],
     ),
     (
         "[admin]\nsocket = \"/run/a\"\n[entrypoints.a]\nto = \"h:1\"\nlisten = [\":80\", \"unix:/run/a\"]\n",
-        &["5:18: the control socket listens on `unix:/run/a` already (line 2); change one"],
+        &["5:18: the control socket already listens on `unix:/run/a` (line 2); change one"],
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = \"unix:/run/coracle/control.sock\"\n",
         &[
-            "3:10: the control socket listens on `unix:/run/coracle/control.sock` already (by default); change one",
+            "3:10: the control socket already listens on `unix:/run/coracle/control.sock` (by default); change one",
         ],
     ),
     (
@@ -568,49 +572,49 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[entrypoints.\"a\\nb\"]\nlisten = \":80\"\nto = \"h:1\"\n",
-        &["1:14: name `a\\nb` has a control character in it"],
+        &["1:14: name `a\\nb` contains a control character"],
     ),
     (
         "[entrypoints.nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn]\nlisten = \":80\"\nto = \"h:1\"\n",
-        &["1:14: the name has 65 characters; the most is 64"],
+        &["1:14: the name has 65 characters; the limit is 64"],
     ),
     // Entrypoints that lead back to themselves.
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"127.0.0.1:80\"\n",
         &[
-            "3:6: entrypoint `a` listens on `127.0.0.1:80` itself, so it would forward to itself without end; name another server",
+            "3:6: entrypoint `a` listens on `127.0.0.1:80` itself and would forward to itself forever; use another server",
         ],
     ),
     (
         "[entrypoints.a]\nlisten = \"*:80\"\nto = \"localhost:80\"\n",
         &[
-            "3:6: entrypoint `a` listens on `localhost:80` itself, so it would forward to itself without end; name another server",
+            "3:6: entrypoint `a` listens on `localhost:80` itself and would forward to itself forever; use another server",
         ],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"0.0.0.0:80\"\n",
         &[
-            "3:6: entrypoint `a` listens on `0.0.0.0:80` itself, so it would forward to itself without end; name another server",
+            "3:6: entrypoint `a` listens on `0.0.0.0:80` itself and would forward to itself forever; use another server",
         ],
     ),
     (
         "[entrypoints.a]\nlisten = \"*:80\"\nservice = \"s\"\n[entrypoints.b]\nlisten = \"10.0.0.1:81\"\nto = \"h:1\"\n\
          [services.s]\nservers = [\"h:80\", \"10.0.0.1:80\"]\n",
         &[
-            "8:20: entrypoint `a` listens on `10.0.0.1:80` itself, so it would forward to itself without end; name another server",
+            "8:20: entrypoint `a` listens on `10.0.0.1:80` itself and would forward to itself forever; use another server",
         ],
     ),
     (
         "[entrypoints.a]\nlisten = \"unix:/run/a\"\nto = \"unix:/run/a\"\n",
         &[
-            "3:6: entrypoint `a` listens on `unix:/run/a` itself, so it would forward to itself without end; name another server",
+            "3:6: entrypoint `a` listens on `unix:/run/a` itself and would forward to itself forever; use another server",
         ],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"[::1]:81\"\n[entrypoints.b]\nlisten = \"[::]:81\"\nto = \"127.0.0.1:80\"\n",
         &[
-            "3:6: `[::1]:81` is entrypoint `b`, which leads back to entrypoint `a` without end; name another server",
-            "6:6: `127.0.0.1:80` is entrypoint `a`, which leads back to entrypoint `b` without end; name another server",
+            "3:6: `[::1]:81` is entrypoint `b`, which leads back to entrypoint `a` forever; use another server",
+            "6:6: `127.0.0.1:80` is entrypoint `a`, which leads back to entrypoint `b` forever; use another server",
         ],
     ),
     // The same server, once an end and once a circle: the circle counts.
@@ -618,17 +622,17 @@ const WRONG: &[(&str, &[&str])] = &[
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nservice = \"s\"\n[entrypoints.b]\nlisten = \"127.0.0.1:81\"\nservice = \"s\"\n\
          [services.s]\nservers = [\"127.0.0.1:81\"]\n",
         &[
-            "8:12: entrypoint `b` listens on `127.0.0.1:81` itself, so it would forward to itself without end; name another server",
+            "8:12: entrypoint `b` listens on `127.0.0.1:81` itself and would forward to itself forever; use another server",
         ],
     ),
     // Syntax.
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = 0.0.0.0:80\n",
-        &["3:10: text stands in quotes; write \"0.0.0.0:80\""],
+        &["3:10: strings must be quoted; write \"0.0.0.0:80\""],
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = [::]:80\n",
-        &["3:10: text stands in quotes; write \"[::]:80\""],
+        &["3:10: strings must be quoted; write \"[::]:80\""],
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = \n",
@@ -636,11 +640,11 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "drain_timeout = 10s # soon\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
-        &["1:17: text stands in quotes; write \"10s\""],
+        &["1:17: strings must be quoted; write \"10s\""],
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = \"abc\n",
-        &["3:14: the text is not closed; add `\"`"],
+        &["3:14: unterminated string; add `\"`"],
     ),
     (
         "[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\nto = \"i:1\"\n",
@@ -664,7 +668,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "entrypoints.a]\nlisten = \":80\"\nto = \"h:1\"\n",
-        &["1:1: the name of a table stands in brackets; write [entrypoints.a]"],
+        &["1:1: table names must be in brackets; write [entrypoints.a]"],
     ),
     (
         "[entrypoints.a]\nto = \"h:1\"\nlisten = [\":80\"\n",
@@ -676,7 +680,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "[log]\nlevel = \"\"\"info\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
-        &["2:9: the text is not closed; add the same three quotes behind it"],
+        &["2:9: unterminated string; add the same three quotes at its end"],
     ),
     (
         "[log]\nlevel = \"\\q\"\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
@@ -692,12 +696,31 @@ const WRONG: &[(&str, &[&str])] = &[
         "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a = 1\n",
         &["1:1: this key has too many parts"],
     ),
+    // Advice for what new users write.
+    (
+        "[entrypoints.a]\nlisten = \":80\"\nto = [\"h:1\"]\nkeepalive = true\n",
+        &[
+            "3:6: expected a string, found an array; for several servers write `service = \"NAME\"` and a table [services.NAME]",
+            "4:13: expected a string, found a boolean; write a duration such as \"60s\", or \"off\"",
+        ],
+    ),
+    (
+        "[entrypoints.a]\nto = \"h:1\"\nlisten = “127.0.0.1:80”\n",
+        &["3:10: strings must be quoted with `\"`; write \"127.0.0.1:80\""],
+    ),
+    (
+        "; a note\n// another = one\n[entrypoints.a]\nlisten = \":80\"\nto = \"h:1\"\n",
+        &[
+            "1:1: comments start with `#`",
+            "2:1: comments start with `#`",
+        ],
+    ),
     // Several at once, with what is in sound lines behind a mistake in the syntax.
     (
         "drain_timeout = 10s\nfoo = 1\n[log]\nlevl = 1\n[entrypoints.a]\nlisten = \"x:80\"\n",
         &[
-            "1:17: text stands in quotes; write \"10s\"",
-            "2:1: unknown key `foo`; known here: `drain_timeout`, `watch`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
+            "1:17: strings must be quoted; write \"10s\"",
+            "2:1: unknown key `foo`; expected one of `drain_timeout`, `watch`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
             "4:1: unknown key `levl`; did you mean `level`?",
             "6:10: `x` is not an IP address; listen on one, such as `127.0.0.1:80`, or on all with `*:80`",
         ],
@@ -712,12 +735,12 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "\u{feff}foo = 1\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
         &[
-            "1:1: unknown key `foo`; known here: `drain_timeout`, `watch`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
+            "1:1: unknown key `foo`; expected one of `drain_timeout`, `watch`, `admin`, `log`, `metrics`, `entrypoints`, `services`",
         ],
     ),
     (
         "[log] # ü\n\"ö\" = 1\n[entrypoints.a]\nlisten = \"127.0.0.1:80\"\nto = \"h:1\"\n",
-        &["2:1: unknown key `ö`; known here: `level`, `access`"],
+        &["2:1: unknown key `ö`; expected one of `level`, `access`"],
     ),
     (
         "entrypoints.\"öä\" = 5\n",
@@ -746,7 +769,7 @@ const ODD: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nlisten = \":80\"\nto = \"127.0.0.1:2672\"\n",
         &[
-            "3:6: `127.0.0.1:2672` is the admin endpoint; whoever reaches the entrypoint can read it",
+            "3:6: `127.0.0.1:2672` is the admin endpoint; anyone who can reach the entrypoint can read it",
         ],
     ),
     (
@@ -756,23 +779,23 @@ const ODD: &[(&str, &[&str])] = &[
     (
         "[entrypoints.a]\nlisten = [\"224.0.0.1:80\", \"[ff02::1]:80\", \"255.255.255.255:81\", \"0.1.2.3:80\"]\nto = \"240.0.0.1:1\"\n",
         &[
-            "2:11: `224.0.0.1:80` is a multicast address, which no client can connect to; listen on an address of this machine, or on all with `*:80`",
-            "2:27: `[ff02::1]:80` is a multicast address, which no client can connect to; listen on an address of this machine, or on all with `*:80`",
-            "2:43: `255.255.255.255:81` is the broadcast address, which no client can connect to; listen on an address of this machine, or on all with `*:81`",
-            "2:65: `0.1.2.3:80` is a reserved address, which no client can connect to; listen on an address of this machine, or on all with `*:80`",
-            "3:6: `240.0.0.1:1` is a reserved address, which no server can have",
+            "2:11: `224.0.0.1:80` is a multicast address, which clients cannot connect to; listen on an address of this machine, or on all with `*:80`",
+            "2:27: `[ff02::1]:80` is a multicast address, which clients cannot connect to; listen on an address of this machine, or on all with `*:80`",
+            "2:43: `255.255.255.255:81` is the broadcast address, which clients cannot connect to; listen on an address of this machine, or on all with `*:81`",
+            "2:65: `0.1.2.3:80` is a reserved address, which clients cannot connect to; listen on an address of this machine, or on all with `*:80`",
+            "3:6: `240.0.0.1:1` is a reserved address, which no server can use",
         ],
     ),
     (
         "[admin]\nsocket = \"unix:/run/a\"\n[entrypoints.a]\nlisten = \":80\"\nto = \"unix:/run/a\"\n",
         &[
-            "5:6: `unix:/run/a` is the control socket; whoever reaches the entrypoint can give commands to coracle",
+            "5:6: `unix:/run/a` is the control socket; anyone who can reach the entrypoint can send commands to coracle",
         ],
     ),
     (
         "[entrypoints.a]\nlisten = \":80\"\nto = \"unix:/run/coracle/control.sock\"\n",
         &[
-            "3:6: `unix:/run/coracle/control.sock` is the control socket; whoever reaches the entrypoint can give commands to coracle",
+            "3:6: `unix:/run/coracle/control.sock` is the control socket; anyone who can reach the entrypoint can send commands to coracle",
         ],
     ),
     // With the control socket off, its path is free.
@@ -811,7 +834,7 @@ fn warnings_of_the_command_line_name_the_flag() {
     let config = Config::with_overrides(None, &overrides).unwrap();
     assert_eq!(
         config.warnings.unwrap().to_string(),
-        "command line: warning: -L 80:127.0.0.1:2672: `127.0.0.1:2672` is the admin endpoint; whoever reaches the entrypoint can read it\n\n1 warning"
+        "command line: warning: -L 80:127.0.0.1:2672: `127.0.0.1:2672` is the admin endpoint; anyone who can reach the entrypoint can read it\n\n1 warning"
     );
     let forward: Forward = "80:127.0.0.1:80".parse().unwrap();
     let overrides = Overrides {
@@ -822,7 +845,7 @@ fn warnings_of_the_command_line_name_the_flag() {
     assert_eq!(
         messages(&mistakes),
         [
-            "-L 80:127.0.0.1:80: entrypoint `127.0.0.1:80` listens on `127.0.0.1:80` itself, so it would forward to itself without end; name another server"
+            "-L 80:127.0.0.1:80: entrypoint `127.0.0.1:80` listens on `127.0.0.1:80` itself and would forward to itself forever; use another server"
         ]
     );
 }
@@ -849,7 +872,7 @@ t.toml:4:13: expected a string, found an integer; write "5s" for seconds
 4 | keepalive = 5
   |             ^
 
-2 mistakes"#,
+2 errors"#,
     ),
     (
         "\n\n\n\n\n\n\n\n\n[log]\r\n\tlevel =\t\"ö\" # \u{e9}\r\n[entrypoints.a]\nto = \"h:1\"\nlisten = \":80\"",
@@ -859,14 +882,35 @@ t.toml:11:10: unknown level `ö`; the levels are error, warn, info, debug, trace
 11 |     level =    \"ö\" # é
    |                ^^^
 
-1 mistake",
+1 error",
+    ),
+    // The caret counts terminal columns: wide, combining and joined characters, a tab, CRLF and a byte order mark.
+    (
+        "\u{feff}log = { level = \"\u{65e5}\u{672c}\",\t\"e\u{301}\u{1f600}\" = 1, access = 5 }\r\n[entrypoints.a]\nto = \"h:1\"\nlisten = \":80\"",
+        "\
+t.toml:1:17: unknown level `\u{65e5}\u{672c}`; the levels are error, warn, info, debug, trace and off
+  |
+1 | log = { level = \"\u{65e5}\u{672c}\",    \"e\u{301}\u{1f600}\" = 1, access = 5 }
+  |                 ^^^^^^
+
+t.toml:1:23: unknown key `e\u{301}\u{1f600}`; expected one of `level`, `access`
+  |
+1 | log = { level = \"\u{65e5}\u{672c}\",    \"e\u{301}\u{1f600}\" = 1, access = 5 }
+  |                            ^^^^^
+
+t.toml:1:43: expected true or false, found an integer
+  |
+1 | log = { level = \"\u{65e5}\u{672c}\",    \"e\u{301}\u{1f600}\" = 1, access = 5 }
+  |                                                ^
+
+3 errors",
     ),
     (
         "",
         "\
-t.toml: there is no entrypoint; add a table [entrypoints.NAME] with `listen` and `to`
+t.toml: no entrypoints; add a table [entrypoints.NAME] with `listen` and `to`
 
-1 mistake",
+1 error",
     ),
 ];
 
@@ -897,7 +941,7 @@ fn many_mistakes_are_told_up_to_a_number() {
     let mistakes = Config::parse("t.toml", &text, &[]).unwrap_err();
     assert_eq!(mistakes.told.len(), Diagnostics::MAX_TOLD);
     let told = mistakes.to_string();
-    assert!(told.ends_with("and 901 more\n\n1001 mistakes"), "{told}");
+    assert!(told.ends_with("and 901 more\n\n1001 errors"), "{told}");
 }
 
 #[test]
@@ -1036,7 +1080,7 @@ fn the_most_servers_are_allowed_and_no_more() {
     let mistakes = Config::parse("t", &text(1025), &[]).unwrap_err();
     assert_eq!(
         mistakes.told[0].message,
-        "the list has 1025 servers; the most is 1024"
+        "the list has 1025 servers; the limit is 1024"
     );
 }
 
@@ -1070,9 +1114,16 @@ fn forwards_are_read_as_ssh_does() {
 #[test]
 fn a_bad_forward_is_told_by_its_part() {
     const BAD: &[(&str, &str)] = &[
-        ("", "it has too few parts"),
-        ("8080", "it has too few parts"),
-        ("8080:h", "it has too few parts"),
+        (
+            "",
+            "the port to listen on, the host and the port to connect to are missing",
+        ),
+        ("8080", "the host and the port to connect to are missing"),
+        ("8080:h", "the port to connect to is missing"),
+        (
+            "8080:/run/app.sock",
+            "the port to connect to is missing; write `unix:/run/app.sock` for a Unix socket",
+        ),
         (
             "h:80:8080",
             "listening port: `h` is not a port; a port is a number from 1 to 65535",
@@ -1087,7 +1138,7 @@ fn a_bad_forward_is_told_by_its_part() {
         ),
         (
             "8080:h:0",
-            "target: port 0 cannot be connected to; a port is a number from 1 to 65535",
+            "target: cannot connect to port 0; a port is a number from 1 to 65535",
         ),
         (
             "8080:h:http",
@@ -1107,10 +1158,10 @@ fn a_bad_forward_is_told_by_its_part() {
         ),
         (
             "8080:fd00::1:80",
-            "it has too many parts; an IPv6 address stands in brackets, such as [::1]",
+            "too many parts; IPv6 addresses must be in brackets, such as [::1]",
         ),
-        ("[::1:8080:h:80", "a bracket is not closed"),
-        ("[::1]8080:h:80", "a colon is missing after a bracket"),
+        ("[::1:8080:h:80", "missing `]`"),
+        ("[::1]8080:h:80", "missing `:` after `]`"),
         (
             "[::g]:8080:h:80",
             "bind address: `::g` is not an IPv6 address",
@@ -1128,7 +1179,7 @@ fn a_bad_forward_is_told_by_its_part() {
             "8080:unix:app",
             "`unix:app` is not an absolute path; write one such as `unix:/run/app.sock`",
         ),
-        ("a:b:8080:unix:/x", "the listening side has too many parts"),
+        ("a:b:8080:unix:/x", "too many parts before `unix:`"),
     ];
     for (text, why) in BAD {
         let mistake = text.parse::<Forward>().unwrap_err().to_string();
@@ -1183,10 +1234,7 @@ fn forwards_do_without_a_file() {
     overrides.forwards.clear();
     let none = Config::with_overrides(None, &overrides).unwrap_err();
     let none = none.to_string();
-    assert!(
-        none.starts_with("command line: there is no entrypoint"),
-        "{none}"
-    );
+    assert!(none.starts_with("command line: no entrypoints"), "{none}");
 }
 
 #[test]

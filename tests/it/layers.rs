@@ -44,6 +44,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("socket2", &["net/socket", "net/buffers"]),
     ("strsim", &["cli", "config"]),
     ("toml", &["config"]),
+    ("unicode_width", &["config"]),
 ];
 
 struct File {

@@ -132,7 +132,7 @@ pub(crate) fn known() -> BTreeSet<(String, String)> {
     let of_table = |text: &str| -> Vec<String> {
         let told = Config::parse("test.toml", text, &[]).unwrap_err();
         let lists = told.told.iter().filter_map(|told| {
-            let (_, list) = told.message.split_once("; known here: ")?;
+            let (_, list) = told.message.split_once("; expected one of ")?;
             Some(list.to_owned())
         });
         let list = lists.into_iter().next().unwrap();
