@@ -44,7 +44,6 @@ mod reactor;
 mod relay;
 mod reload;
 mod resets;
-mod restart;
 mod reuse_port;
 mod room;
 mod servers;

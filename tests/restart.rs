@@ -1,5 +1,12 @@
 //! A restart under a service manager that stores the listening sockets: clients wait meanwhile and
 //! are then served.
+//!
+//! These tests have a process of their own: the descriptors that they pass to their program must not
+//! leak into the programs of other tests.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,12 +16,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
-
-use crate::support;
-use crate::support::backend::{self, Script};
-use crate::support::manager::Manager;
-use crate::support::process::Coracle;
-use crate::support::rng;
+use support::backend::{self, Script};
+use support::manager::Manager;
+use support::process::Coracle;
+use support::rng;
 
 const CLIENTS: usize = 50;
 
