@@ -54,13 +54,19 @@ pub(super) fn encode_samples(family: &MetricFamily, out: &mut impl Write) -> Res
         .try_for_each(|metric| match kind {
             MetricType::COUNTER => {
                 let value = metric.get_counter().get_value();
-                let name = format_args!("{name}_total");
-                sample(out, name, metric.get_label(), None, Number(value))
+                let labels = metric.get_label();
+                sample(
+                    out,
+                    format_args!("{name}_total"),
+                    labels,
+                    None,
+                    Number(value),
+                )
             }
             MetricType::GAUGE => {
                 let value = metric.get_gauge().get_value();
-                let name = format_args!("{name}");
-                sample(out, name, metric.get_label(), None, Number(value))
+                let labels = metric.get_label();
+                sample(out, format_args!("{name}"), labels, None, Number(value))
             }
             MetricType::HISTOGRAM => histogram(out, name, metric),
             // Nothing here creates these. A family of them is written without samples.
