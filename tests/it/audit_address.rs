@@ -52,10 +52,10 @@ fn unusable_admin_address_is_explained() {
     for (admin, why) in [
         (
             "off",
-            "a coracle whose admin endpoint is off cannot be asked",
+            "coracle cannot be queried while its admin endpoint is off",
         ),
         ("2672", "write `127.0.0.1:2672`"),
-        ("*:0", "port 0 cannot be connected to"),
+        ("*:0", "cannot connect to port 0"),
         ("nas.invalid:2672", "the name cannot be resolved"),
         (nowhere.as_str(), "no coracle is running at unix:"),
     ] {
