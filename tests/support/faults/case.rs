@@ -50,7 +50,7 @@ impl Case {
         EXCEPTIONS.iter().find(|exception| {
             exception.call == self.call
                 && exception.error == self.error
-                && exception.phase.is_none_or(|phase| phase == self.phase)
+                && exception.phase == self.phase
         })
     }
 

@@ -217,30 +217,47 @@ pub const EXCEPTIONS: &[Exception] = &[
     Exception {
         call: "mmap",
         error: "ENOMEM",
-        phase: None,
-        says: NO_MEMORY,
+        phase: Phase::Start,
+        says: &[NO_MEMORY, NO_STACK],
+        why: OF_NO_STACK,
+    },
+    Exception {
+        call: "mmap",
+        error: "ENOMEM",
+        phase: Phase::Running,
+        says: &[NO_MEMORY],
         why: OF_NO_MEMORY,
     },
     Exception {
         call: "mprotect",
         error: "ENOMEM",
-        phase: None,
-        says: NO_MEMORY,
-        why: "musl's allocator makes its pages writable so: as above",
+        phase: Phase::Start,
+        says: &[NO_MEMORY, NO_STACK],
+        why: "as `mmap` at the start",
+    },
+    Exception {
+        call: "mprotect",
+        error: "ENOMEM",
+        phase: Phase::Running,
+        says: &[NO_MEMORY],
+        why: "musl's allocator makes its pages writable so: as `mmap`",
     },
 ];
 
 const NO_MEMORY: &str = "memory allocation of";
 const OF_NO_MEMORY: &str = "an allocation of the C library fails, and Rust's collections cannot report that: the process says how many bytes it \
-    lacked and aborts. Where the failed call was to start a thread, it is survived, or refused at the start";
+    lacked and aborts. Where the failed call was to start a thread, it is survived";
+/// std's thread, such as that of the log or of async-io, panics where nothing can catch it.
+const NO_STACK: &str = "failed to initiate panic";
+const OF_NO_STACK: &str = "as while it runs; or std, inside a thread that it has just started, has no stack for signal handlers, and \
+    panics where nothing can catch it. Where the call was to start the thread, the start is refused";
 
 pub struct Exception {
     pub call: &'static str,
     pub error: &'static str,
-    /// `None`: at startup and while it runs.
-    pub phase: Option<Phase>,
-    /// What its last words contain. An end without them is not excepted.
-    pub says: &'static str,
+    pub phase: Phase,
+    /// Its last words contain one of these. An end without them is not excepted.
+    pub says: &'static [&'static str],
     pub why: &'static str,
 }
 
