@@ -21,7 +21,7 @@ pub(super) fn file(file: &Path, overrides: &Overrides) -> Result<Config, String>
     config(named(name, read(file))?, overrides)
 }
 
-/// Reads and checks a configuration as [`file`] does, except that `-` is standard input.
+/// Reads and checks a configuration as [`file()`] does, except that `-` is standard input.
 ///
 /// # Errors
 /// The same.

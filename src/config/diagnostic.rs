@@ -313,7 +313,7 @@ pub(super) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k s
     }
 }
 
-/// Returns the nearest of `known` in which at most a third of the word's letters, or one, differ.
+/// Returns the nearest of `known`, if at most a third of the word's letters (at least one) differ.
 /// Ignores case and `-` in place of `_`.
 pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     /// Limits beyond what a person writes: longer words and lists would take too long to compare.

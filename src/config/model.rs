@@ -68,7 +68,7 @@ impl ControlSocket {
 pub struct Log {
     /// The least severe level that is logged.
     pub level: log::LevelFilter,
-    /// Whether every closed connection is logged.
+    /// Whether closed connections are logged, one line each.
     pub access: bool,
 }
 

@@ -123,7 +123,8 @@ mod tests {
         assert_eq!(shared, [0, 0, 0, 2, 2, -3]);
     }
 
-    /// The connections of an entrypoint over a span of events, in each of which one enters or leaves.
+    /// The connections of an entrypoint over a span of events, each of which is one connection that
+    /// enters or leaves.
     #[derive(Debug)]
     struct History {
         /// How many had entered and left before the first event.
