@@ -1,5 +1,5 @@
-//! What single operations cost: `cargo bench`. `comparison/` measures the whole program beside other
-//! proxies.
+//! Measures what single operations cost: `cargo bench`. `comparison/` compares the whole program
+//! with other proxies.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ use smol::LocalExecutor;
 use support::admin::{Admin, PATIENT};
 use support::http::Client;
 
-/// Connections that are open beside the one measured.
+/// Connections that are open in addition to the one measured.
 const OPEN: usize = 1_000;
 const MESSAGE: [u8; 64] = [b'm'; 64];
 
@@ -67,7 +67,7 @@ fn pair(reactor: &Rc<Reactor>) -> (Stream, TcpStream) {
     (stream, peer)
 }
 
-/// A message through the relay and its echo back, with the system calls of both ends.
+/// Sends a message through the relay and its echo back. Includes the system calls of both ends.
 #[divan::bench]
 fn relay_round_trip(bencher: Bencher) {
     let reactor = Reactor::new().unwrap();
@@ -92,7 +92,7 @@ fn relay_round_trip(bencher: Bencher) {
     drop(task);
 }
 
-/// A connection enters its sets, gets a server, and leaves.
+/// Adds a connection to its sets, assigns it a server, and removes it.
 #[divan::bench]
 fn set_insert_and_drop(bencher: Bencher) {
     let shared = Shared::default();
@@ -109,7 +109,7 @@ fn set_insert_and_drop(bencher: Bencher) {
     bencher.bench_local(|| drop(connect()));
 }
 
-/// One scrape over HTTP: the copy of the state, the rendering, and the way through the kernel.
+/// Scrapes once over HTTP: copies the state, renders it, and passes it through the kernel.
 #[divan::bench]
 fn scrape(bencher: Bencher) {
     let admin = Admin::start(PATIENT);

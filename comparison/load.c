@@ -1,5 +1,6 @@
-/* The load of comparison/compare: the server behind the proxies, and the clients in front of them. It measures rates and latencies
- * and checks every transfer; it knows nothing of the proxy in between.
+/* The load generator of comparison/compare: the server behind the proxies, and the clients in front
+ * of them. It measures rates and latencies and checks every transfer. It knows nothing about the
+ * proxy in between.
  *
  *   load SECONDS serve PORTS
  *   load SECONDS stream PORT up|down CONNECTIONS BYTES
@@ -7,14 +8,16 @@
  *   load SECONDS trips PORT CONNECTIONS ACTIVE TRIPS
  *   load SECONDS idle PORT CONNECTIONS
  *
- * It gives up after SECONDS. A client prints "ready", waits for a line on stdin, does its work, prints its result as one line of
- * JSON, and keeps what it holds open until stdin ends. The server prints its ports and serves until stdin ends.
+ * It gives up after SECONDS. A client prints "ready", waits for a line on stdin, does its work,
+ * prints its result as one line of JSON, and keeps its connections open until stdin ends. The
+ * server prints its ports and serves until stdin ends.
  *
- * The first byte of a connection tells the server what is wanted:
- *   'E'  every byte back as it comes
- *   'U'  an upload: 8 bytes of length follow, then so much data; the answer is the length as it was received, 8 bytes
- *   'D'  a download: 8 bytes of length follow; the answer is so much data and the end
- * Data is one fixed block over and over, so a byte that is missing, doubled or misplaced is seen. */
+ * The first byte of a connection tells the server what to do:
+ *   'E'  echo: every byte is sent back as it arrives
+ *   'U'  upload: 8 bytes of length follow, then that much data; the answer is the received length,
+ *        in 8 bytes
+ *   'D'  download: 8 bytes of length follow; the answer is that much data and the end
+ * Data repeats one fixed block, so a missing, duplicate or misplaced byte is detected. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -39,9 +42,9 @@ enum {
     CHUNK = 256 * 1024,    /* bytes of one send or checked receive */
     BLOCK = CHUNK + 3,     /* prime, so that no buffer size divides it */
     DISCARD = 1024 * 1024, /* bytes of one unchecked receive */
-    CHECK_ONE_IN = 16,     /* receives whose data is compared; the others are only counted, without a copy */
+    CHECK_ONE_IN = 16,     /* one in this many receives is compared; others are only counted */
     EVENTS = 256,
-    TURN = 4,              /* sends or receives before the next connection has its turn */
+    TURN = 4,              /* sends or receives before the next connection's turn */
     BACKLOG = 4096,
 };
 
@@ -73,7 +76,7 @@ static void fill_block(void) {
     memcpy(block + BLOCK, block, CHUNK);
 }
 
-/* What a connection has still to do. A server's and a client's differ only in who plays which part. */
+/* What a connection still has to do. Servers and clients differ only in their roles. */
 struct conn {
     int fd;
     enum { NEW, ECHO, SENDING, RECEIVING, CLOSING } state;
@@ -116,8 +119,8 @@ static int send_data(struct conn *conn) {
     return 0;
 }
 
-/* Receives until the socket is empty, the data is in, or the turn is over. Returns 1 at the end of the stream, -1 on an error,
- * -2 when the data is not what was sent. */
+/* Receives until the socket is empty, the data is in, or the turn is over. Returns 1 at the end of
+ * the stream, -1 on an error, and -2 if the data is not what was sent. */
 static int receive_data(struct conn *conn) {
     for (int turn = 0; turn < TURN && conn->position < conn->length; turn++) {
         int check = conn->receives++ % CHECK_ONE_IN == 0;
@@ -141,7 +144,7 @@ static void complain(const struct conn *conn, const char *what) {
     fprintf(stderr, "server: %s, at %" PRIu64 " of %" PRIu64 " bytes\n", what, conn->position, conn->length);
 }
 
-/* Ends a connection; with a reset when it went wrong, so that the client is told. */
+/* Ends a connection, with a reset if it went wrong, so that the client notices. */
 static void drop(struct conn *conn, const char *wrong) {
     if (wrong) {
         struct linger reset = {.l_onoff = 1};
@@ -300,7 +303,7 @@ static struct conn *conns(size_t count) {
     return all;
 }
 
-/* Says that all is set up, and waits for the word to begin. */
+/* Reports that everything is set up, and waits for the signal to begin. */
 static void ready(void) {
     puts("ready");
     fflush(stdout);
@@ -308,7 +311,7 @@ static void ready(void) {
         exit(0);
 }
 
-/* Keeps the connections open until stdin ends. */
+/* Prints the result, and keeps the connections open until stdin ends. */
 static void result(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
@@ -333,7 +336,7 @@ static void timed_result(uint64_t units, uint64_t ns, uint64_t *latencies) {
            latencies[(units - 1) * 999 / 1000], latencies[units - 1]);
 }
 
-/* Each message is another one, so an answer to another message is seen. */
+/* Every message is different, so an answer to a different message is detected. */
 static void send_message(struct conn *conn, uint64_t serial) {
     unsigned char *message = conn->head;
     message[0] = 'E';
@@ -347,7 +350,7 @@ static void send_message(struct conn *conn, uint64_t serial) {
         die("sending message %" PRIu64 ": %s", serial, n < 0 ? strerror(errno) : "a short write");
 }
 
-/* Returns whether the answer is whole; ends the program if it is wrong. */
+/* Returns whether the answer is complete. Ends the program if it is wrong. */
 static int receive_answer(struct conn *conn, int flags) {
     unsigned char answer[MESSAGE + 1];
     ssize_t n = recv(conn->fd, answer, sizeof answer - conn->head_len, flags);
@@ -391,7 +394,7 @@ static void trips(uint16_t port, size_t count, size_t active, uint64_t total) {
     ready();
 
     uint64_t start = now();
-    /* The active ones are spread over all. */
+    /* The active connections are spread over all. */
     for (size_t i = 0; i < active; i++)
         send_message(&all[i * (count / active)], begun++);
     struct epoll_event events[EVENTS];
@@ -449,7 +452,7 @@ static void short_connections(uint16_t port, uint64_t total, size_t at_once) {
     timed_result(total, now() - start, latencies);
 }
 
-/* Moves one stream on. Returns whether it is whole, to its last byte. */
+/* Advances one stream. Returns whether it is complete to its last byte. */
 static int go_on(struct conn *conn, int up) {
     if (conn->position < conn->length) {
         int end = up ? send_data(conn) : receive_data(conn);
@@ -502,7 +505,7 @@ static void stream(uint16_t port, int up, size_t count, uint64_t bytes) {
     result("{\"units\": %zu, \"bytes\": %" PRIu64 ", \"ns\": %" PRIu64 "}", count, count * bytes, now() - start);
 }
 
-/* Connections that have passed a message, then silence; when told, each must still pass one. */
+/* Each connection passes a message and then is idle. At the end, each must still pass one. */
 static void idle(uint16_t port, size_t count) {
     struct conn *all = open_and_try(port, count);
     ready();

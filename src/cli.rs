@@ -218,7 +218,7 @@ pub(crate) enum Early {
 /// Parses the words after the program's name.
 ///
 /// # Errors
-/// What to print instead of running a command.
+/// Returns what to print instead of running a command.
 pub(crate) fn parse(words: &[String]) -> Result<Arguments, Early> {
     let words = words::normalise(words, &Arguments::get_args_info()).map_err(misuse)?;
     let borrowed: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -88,7 +88,7 @@ impl Demo {
         started.map(drop).map_err(|error| no_thread(&error))
     }
 
-    /// What to open and what to watch.
+    /// Says what to open and what to watch.
     #[must_use]
     pub fn guide(&self) -> String {
         let Self {
@@ -110,8 +110,8 @@ impl Demo {
     }
 }
 
-/// Parsed from text like any other configuration, so that it is checked and has the same defaults.
-/// It does not drain, since all connections are the demo's own.
+/// Parses the demo's configuration from text like any other, so that it is checked and has the same
+/// defaults. It does not drain, since all connections are the demo's own.
 fn config(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Result<Config, DemoError> {
     let text = format!(
         "drain_timeout = \"0s\"
@@ -140,7 +140,7 @@ fn no_thread(error: &io::Error) -> DemoError {
     DemoError::new(format!("no thread can be started: {error}"))
 }
 
-/// One thread per connection is good enough for a demo.
+/// Serves the page with one thread per connection, which is good enough for a demo.
 fn serve(listener: &TcpListener, page: &str) {
     thread::scope(|scope| {
         for stream in listener.incoming().flatten() {

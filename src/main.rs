@@ -57,7 +57,7 @@ fn obey(words: &[String]) -> ExitCode {
     exit.unwrap_or_else(|why| fail(&why))
 }
 
-/// The version and the target, such as `coracle 0.1.0 (x86_64-linux-gnu)`.
+/// Returns the version and the target, such as `coracle 0.1.0 (x86_64-linux-gnu)`.
 fn version() -> String {
     let target = coracle::sys::target();
     format!("coracle {} ({target})", env!("CARGO_PKG_VERSION"))

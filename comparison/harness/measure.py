@@ -1,4 +1,5 @@
-"""One measurement: a fresh proxy, one workload, and what it cost. Which ones are made, and in which order, is not decided here."""
+"""Makes one measurement: a fresh proxy, one workload, and its cost. Does not decide which
+measurements are made, or in which order."""
 
 from __future__ import annotations
 
@@ -19,18 +20,19 @@ from harness.rows import Row
 IDLE_SECONDS = 0.5
 """How long a process is left alone before its memory is read."""
 THREAD_SHARE = 0.001
-"""A thread with less of the process's CPU time than this has ticked once, but has had no part in the traffic."""
+"""A thread with a smaller share of the process's CPU time has ticked, but carried no traffic."""
 REAP_SECONDS = 0.3
-"""How long a process that forks is given to wait for its children."""
+"""How long a process that forks may take to reap its children."""
 TRACE_SECONDS = 10.0
-"""How long attaching strace, or its summary, may take."""
+"""How long strace may take to attach, or to write its summary."""
 
 Metrics = dict[str, float]
 
 
 @dataclass
 class Sample:
-    """What one measurement gave. Times are in nanoseconds, memory in bytes unless the name says otherwise."""
+    """The result of one measurement. Times are in nanoseconds and memory in bytes, unless the name
+    says otherwise."""
 
     metrics: Metrics = field(default_factory=dict)
     threads: dict[str, int] = field(default_factory=dict)
@@ -41,14 +43,14 @@ class Sample:
 
 @dataclass
 class Bench:
-    """Where the measurements are made."""
+    """The setup in which measurements are made."""
 
     load: Load
     directory: Path
     proxy_cpus: Iterable[int] | None = None
 
     def start(self, peer: Peer, backend: int) -> Proxy:
-        """Starts a proxy and waits until it is up."""
+        """Starts a proxy and waits until it is ready."""
         port = _free_port()
         proxy = Proxy(peer.command(port, backend, self.directory), port, self.directory, self.proxy_cpus, peer.environment)
         try:
@@ -59,14 +61,14 @@ class Bench:
         return proxy
 
     def direct(self, row: Row, backend: int) -> Sample:
-        """The workload without a proxy."""
+        """Measures a workload without a proxy."""
         with self.load.client(row.load, backend) as client:
             result = client.run()
             client.close()
         return Sample(_client_metrics(row, result))
 
     def traffic(self, peer: Peer, row: Row, backend: int) -> Sample:
-        """CPU time, rate, latency and running threads under a workload."""
+        """Measures CPU time, rate, latency and running threads under a workload."""
         with self.start(peer, backend) as proxy, self.load.client(row.load, proxy.port) as client:
             cpu_before, before = proxy.settle()
             result = client.run()
@@ -77,7 +79,7 @@ class Bench:
                 time.sleep(REAP_SECONDS)
         metrics = _client_metrics(row, result)
         if peer.forks:
-            # Its children have ended; their time is known now that it has been waited for.
+            # Its children have ended and been reaped, so their time is known.
             metrics["cpu"] = (proxy.usage_ns - cpu_before) / row.units
             return Sample(metrics)
         metrics["cpu"] = (cpu_after - cpu_before) / row.units
@@ -87,7 +89,7 @@ class Bench:
         return Sample(metrics, {name: sum(cpu for other, cpu in ran if other == name) for name, _ in ran})
 
     def idle(self, peer: Peer, row: Row, backend: int) -> Sample:
-        """Memory when started, and what idle connections add to it."""
+        """Measures memory after the start, and what idle connections add to it."""
         with self.start(peer, backend) as proxy:
             time.sleep(IDLE_SECONDS)
             started = memory(proxy.pid)
@@ -105,7 +107,7 @@ class Bench:
         })
 
     def system_calls(self, peer: Peer, row: Row, backend: int) -> Sample:
-        """How many system calls a unit takes. A traced proxy is slow, so nothing else is measured here."""
+        """Counts system calls per unit. Nothing else, because a traced proxy is slow."""
         assert row.traced
         with self.start(peer, backend) as proxy, self.load.client(row.traced, proxy.port) as client:
             with _Trace(proxy.pid, self.directory) as trace:
@@ -118,11 +120,11 @@ class Bench:
 
 
 class _Trace:
-    """strace, attached to a process and its children and threads."""
+    """strace, attached to a process with its children and threads."""
 
     def __init__(self, pid: int, directory: Path) -> None:
         self._summary, self._said = directory / "strace", directory / "strace-said"
-        # -f follows what starts from now on: threads, and children that are yet to be.
+        # -f follows threads, and children that start from now on.
         attach = [word for number in (pid, *children(pid)) for word in ("-p", str(number))]
         with self._said.open("w") as said:
             self._process = spawn(["strace", "-f", "-c", "-o", str(self._summary), *attach],
@@ -143,10 +145,10 @@ class _Trace:
         self._process.wait()
 
     def finish(self) -> dict[str, int]:
-        """Detaches and gives the number of calls by name."""
+        """Detaches, and returns the number of calls by name."""
         self._process.send_signal(signal.SIGINT)
         self._process.wait(TRACE_SECONDS)
-        # % time, seconds, usecs/call, calls, perhaps errors, name
+        # % time, seconds, usecs/call, calls, optional errors, name
         lines = re.findall(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)(?:\s+\d+)?\s+(\w+)$", self._summary.read_text(), re.MULTILINE)
         calls = {name: int(count) for count, name in lines if name != "total"}
         if not calls:
@@ -155,21 +157,21 @@ class _Trace:
 
 
 def _client_metrics(row: Row, result: dict[str, int]) -> Metrics:
-    """Rate and latencies, as the load generator saw them."""
+    """Returns the rate and the latencies that the load generator measured."""
     metrics: Metrics = {"rate": row.units / (result["ns"] / 1e9)}
     metrics.update({f"{name}_seen": float(result[name]) for name in ("p50", "p99", "p999") if name in result})
     return metrics
 
 
 def add_latency(sample: Sample, direct: Sample) -> None:
-    """What the proxy added to the latency of the same round's direct connection."""
+    """Computes what the proxy added to the latency of the same round's direct connection."""
     for name in ("p50", "p99", "p999"):
         if f"{name}_seen" in direct.metrics:
             sample.metrics[name] = sample.metrics[f"{name}_seen"] - direct.metrics[f"{name}_seen"]
 
 
 def _free_port() -> int:
-    """A port that is free and that the kernel does not give to the next client meanwhile, being below those it gives."""
+    """Returns a free port below the range from which the kernel assigns ports to clients."""
     while True:
         port = random.randrange(10_000, 32_000)
         with socket.socket() as listener:

@@ -1,4 +1,5 @@
-"""The proxies that are compared: how each is found and started, on one thread, without logs. It measures nothing."""
+"""The proxies to compare: how to find each and start it on one thread, without logs. Measures
+nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ stream {{
 
 @dataclass(frozen=True)
 class Peer:
-    """A proxy. `command` gives what starts it: listening on the first port, leading to the second, with a directory for its files."""
+    """A proxy. `command` returns the command that starts it: it listens on the first port, forwards
+    to the second, and has a directory for its files."""
 
     name: str
     program: str
@@ -61,12 +63,13 @@ class Peer:
     command: Callable[[int, int, Path], list[str]]
     environment: dict[str, str] = field(default_factory=dict)
     forks: bool = False
-    """One process per connection: no figures of threads and memory, and no rows of many connections."""
+    """Whether it starts a process per connection. If so, it has no figures for threads and memory,
+    and no rows with many connections."""
     descriptors: int = 2
-    """How many of them a connection takes."""
+    """How many descriptors a connection takes."""
 
     def why_not(self, row: Row) -> str | None:
-        """Why the row is not run for it, or nothing."""
+        """Returns why it cannot run the row, or None if it can."""
         if row.coracle_only and self.name != "coracle":
             return "a row of coracle alone"
         if self.forks and row.connections > 64:
@@ -78,7 +81,7 @@ class Peer:
 
 
 def coracle(program: Path) -> Peer:
-    """The program under test, with the admin endpoint that it has by default, on a free port."""
+    """Returns the program under test, with its default admin endpoint, on a free port."""
 
     def command(port: int, backend: int, _: Path) -> list[str]:
         return [str(program), "run", "-L", f"{port}:127.0.0.1:{backend}", "--admin", "127.0.0.1:0"]
@@ -87,7 +90,7 @@ def coracle(program: Path) -> Peer:
 
 
 def find(name: str) -> Peer | str:
-    """The peer of that name, or why it cannot be had, in a line."""
+    """Returns the peer of this name, or one line that says why it is unavailable."""
     program, make = KNOWN[name]
     path = shutil.which(program, path=_search_path())
     if path is None:
@@ -154,12 +157,12 @@ KNOWN: dict[str, tuple[str, Callable[[str], Peer]]] = {
 
 
 def _search_path() -> str:
-    """PATH, and where daemons and our build of realm are."""
+    """Returns PATH, extended by the directories of daemons and of our build of realm."""
     return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", str(OUR_REALM)])
 
 
 def _version(command: list[str]) -> str:
-    """The first version number in what a program says of itself."""
+    """Returns the first version number in a program's output."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     found = re.search(r"\d+\.\d+\S*", done.stdout + done.stderr)
     return found[0] if found else "of unknown version"

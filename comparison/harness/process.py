@@ -1,4 +1,4 @@
-"""Starts, watches and ends the processes of a comparison. Whatever it starts dies with it."""
+"""Starts, watches and ends the processes of a comparison. Everything it starts dies with it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _libc = ctypes.CDLL(None)
 
 
 class Failure(Exception):
-    """A process that did not do what it should; the text is one line."""
+    """A process did not do what it should. The text is one line."""
 
 
 def spawn(command: list[str], cpus: Iterable[int] | None = None, **options: object) -> subprocess.Popen[str]:
-    """Starts a process in a session of its own, bound to `cpus`, that the kernel kills when this one dies."""
+    """Starts a process in its own session, bound to `cpus`. The kernel kills it with this one."""
 
     def prepare() -> None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -38,21 +38,21 @@ def spawn(command: list[str], cpus: Iterable[int] | None = None, **options: obje
 
 
 def last_line(path: Path) -> str:
-    """What a process said last."""
+    """Returns the last line that a process wrote."""
     lines = path.read_text(errors="replace").strip().splitlines()
     return lines[-1].strip() if lines else "it said nothing"
 
 
 @dataclass
 class Task:
-    """A thread: its name and the CPU time that it has had, in nanoseconds."""
+    """A thread: its name and its CPU time in nanoseconds."""
 
     name: str
     cpu: int
 
 
 def tasks(pid: int) -> dict[int, Task]:
-    """The threads of a process."""
+    """Returns the threads of a process."""
     found = {}
     for directory in Path(f"/proc/{pid}/task").iterdir():
         try:
@@ -64,29 +64,30 @@ def tasks(pid: int) -> dict[int, Task]:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started and that have not ended."""
+    """Returns the children of a process that have not ended."""
     return [int(child) for directory in Path(f"/proc/{pid}/task").iterdir() for child in (directory / "children").read_text().split()]
 
 
 def cpu_ns(pid: int) -> int:
-    """The CPU time of a process in nanoseconds: the sum over its threads' schedstat, with the threads that have ended."""
+    """Returns the CPU time of a process in nanoseconds: the sum over the schedstat of its threads,
+    including threads that have ended."""
     return time.clock_gettime_ns(~pid << 3 | CPUCLOCK_SCHED)
 
 
 def memory(pid: int) -> dict[str, int]:
-    """`VmRSS`, `RssAnon` and the like, in bytes."""
+    """Returns `VmRSS`, `RssAnon` and the like, in bytes."""
     lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[-1] == "kB"}
 
 
 class Proxy:
-    """A running proxy. As a context it is stopped at the end, whatever happens."""
+    """A running proxy. As a context manager, it always stops the proxy."""
 
     def __init__(self, command: list[str], port: int, directory: Path, cpus: Iterable[int] | None = None,
                  environment: dict[str, str] | None = None) -> None:
         self.port = port
         self.usage_ns = 0
-        """The CPU time of it and of the children that it waited for; known when it has been stopped."""
+        """The CPU time of the process and its reaped children; known once it is stopped."""
         self._said = directory / "said"
         with self._said.open("w") as said:
             self._process = spawn(command, cpus, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
@@ -100,7 +101,8 @@ class Proxy:
         self.stop()
 
     def wait_until_up(self) -> None:
-        """Waits until a message comes back through it. Raises `Failure` with what it said last if none does."""
+        """Waits until a message comes back through it. If none does, raises `Failure` with its last
+        line of output."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             status = self._process.poll()
@@ -127,7 +129,7 @@ class Proxy:
                 raise Failure("the answer to the first message is not the message")
 
     def settle(self) -> tuple[int, dict[int, Task]]:
-        """Its CPU time and its threads, once it has not run for a moment."""
+        """Returns its CPU time and its threads once it has been idle for a moment."""
         before = cpu_ns(self.pid)
         for _ in range(100):
             time.sleep(0.03)
@@ -158,7 +160,7 @@ class Proxy:
         self._process.returncode = os.waitstatus_to_exitcode(status)
         self.usage_ns = round((usage.ru_utime + usage.ru_stime) * 1e9)
         try:
-            os.killpg(self.pid, signal.SIGKILL)  # What it left behind.
+            os.killpg(self.pid, signal.SIGKILL)  # Whatever it left behind.
         except ProcessLookupError:
             pass
 
@@ -173,7 +175,8 @@ class Load:
         self._said_before = 0
 
     def serve(self, ports: int) -> list[int]:
-        """Starts the server. Each proxy has a port of its own, so that connections in TIME-WAIT are no one else's burden."""
+        """Starts the server, with one port per proxy so that connections in TIME-WAIT do not burden
+        other proxies."""
         a_day = str(24 * 60 * 60)
         with self._said.open("w") as said:
             self._server = spawn([str(self._program), a_day, "serve", str(ports)], self._cpus, stdin=subprocess.PIPE,
@@ -185,7 +188,7 @@ class Load:
         return [int(word) for word in words]
 
     def server_complaints(self) -> list[str]:
-        """What the server found wrong since it was asked last."""
+        """Returns what the server found wrong since the last call."""
         lines = self._said.read_text().splitlines()
         new, self._said_before = lines[self._said_before:], len(lines)
         return new
@@ -197,13 +200,13 @@ class Load:
             self._server.wait()
 
     def client(self, arguments: tuple[str, ...], port: int) -> Client:
-        """A client that has set up what it needs and waits for the word to begin."""
+        """Returns a client that is set up and waits for the signal to begin."""
         mode, *rest = arguments
         return Client([str(self._program), str(self._seconds), mode, str(port), *rest], self._cpus)
 
 
 class Client:
-    """One run of the load generator's client. As a context it has ended at the end, whatever happens."""
+    """One run of the load generator's client. As a context manager, it always ends the client."""
 
     def __init__(self, command: list[str], cpus: Iterable[int] | None) -> None:
         self._process = spawn(command, cpus, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -222,7 +225,7 @@ class Client:
                 pipe.close()
 
     def run(self) -> dict[str, int]:
-        """Does the work. Its connections stay open until `close`, but for those whose closing is a part of the work."""
+        """Does the work. Its connections stay open until `close`, unless the work closes them."""
         assert self._process.stdin
         try:
             self._process.stdin.write("go\n")

@@ -1,4 +1,4 @@
-"""Turns samples into tables. It measures nothing."""
+"""Turns samples into tables. Measures nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Values = list[float]
 
 @dataclass(frozen=True)
 class Column:
-    """A metric, how it is headed, and what its numbers are divided by."""
+    """A metric, its column's heading, and the divisor of its numbers."""
 
     metric: str
     title: str
@@ -47,7 +47,7 @@ class Results:
         self.data = data
 
     def by_round(self, row: str, peer: str, metric: str) -> dict[int, float]:
-        """A metric's values, by round."""
+        """Returns a metric's values by round."""
         return {
             sample["round"]: sample["metrics"][metric]
             for sample in self.data["samples"]
@@ -55,34 +55,34 @@ class Results:
         }
 
     def values(self, row: str, peer: str, metric: str) -> Values:
-        """A metric's values."""
+        """Returns a metric's values."""
         return list(self.by_round(row, peer, metric).values())
 
     def peers(self, row: str) -> list[str]:
-        """The peers of which there are samples, in the order of the run."""
+        """Returns the peers that have samples, in the order of the run."""
         seen = {sample["peer"] for sample in self.data["samples"] if sample["row"] == row}
         return [name for name in ("coracle", *self.data["peers"], "direct") if name in seen]
 
 
 def whole(results: Results) -> str:
-    """Everything that a run has found, as Markdown."""
+    """Returns all results of a run as Markdown."""
     return "\n\n".join([_circumstances(results.data), _targets(results), *_sections(results)]) + "\n"
 
 
 def write_between_markers(file: Path, text: str) -> None:
-    """Replaces what stands between the two markers of a document, which has to have them."""
+    """Replaces the text between the two markers of a document, which must have them."""
     head, rest = file.read_text().split(BEGIN)
     file.write_text(f"{head}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")
 
 
 def has_markers(file: Path) -> bool:
-    """Whether a document has both markers, once, in their order."""
+    """Returns whether a document has both markers, once each and in order."""
     document = file.read_text() if file.exists() else ""
     return document.count(BEGIN) == document.count(END) == 1 and document.index(BEGIN) < document.index(END)
 
 
 def sample_line(kind: str, metrics: dict[str, float]) -> str:
-    """One measurement in a line, for those who watch."""
+    """Formats one measurement as a line of progress output."""
     shown = [column for column in COLUMNS[kind] if column.metric in metrics]
     return ", ".join(f"{column.title} {metrics[column.metric] / column.scale:,.{column.digits}f}" for column in shown)
 
@@ -114,7 +114,7 @@ def _targets(results: Results) -> str:
 
 
 def _threads(results: Results) -> str:
-    """Which threads coracle's figure is made of, and how much each of them ran."""
+    """Says which threads coracle's figure consists of, and how much each of them ran."""
     times: dict[str, int] = {}
     for sample in results.data["samples"]:
         for name, cpu in sample["threads"].items() if sample["peer"] == "coracle" else ():
@@ -136,7 +136,7 @@ def _target(results: Results, target: Target, row: str) -> list[str]:
     if not rivals:
         return [target.title, where, show(list(ours.values())), "none was measured", "", f"{target.limit:.2f}", ""]
     best = min(rivals, key=lambda peer: statistics.median(rivals[peer].values()))
-    # Neighbours in time: each round gives a ratio of its own.
+    # Samples of one round are close in time, so each round gives its own ratio.
     pairs = [ours[number] / rivals[best][number] for number in ours if rivals[best].get(number, 0) > 0]
     if not pairs:
         return [target.title, where, show(list(ours.values())), best, "the best peer adds nothing", f"{target.limit:.2f}", ""]
@@ -169,7 +169,7 @@ def _section(results: Results, row: str, kind: str) -> str:
 
 
 def _calls(results: Results, row: str) -> str:
-    """Which system calls coracle's figure is made of."""
+    """Says which system calls coracle's figure consists of."""
     for sample in results.data["samples"]:
         if sample["row"] == row and sample["peer"] == "coracle" and sample["calls"]:
             calls = sorted(sample["calls"].items(), key=lambda call: -call[1])
@@ -180,7 +180,7 @@ def _calls(results: Results, row: str) -> str:
 
 
 def spread(values: Values, digits: int) -> str:
-    """`median (least..most)`, or the one value if they are all the same when they are written."""
+    """Formats values as `median (least..most)`, or as one value if all look the same rounded."""
     if not values:
         return ""
     low, middle, high = (f"{value:,.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
@@ -192,7 +192,7 @@ def _yes(reached: bool) -> str:
 
 
 def _table(head: list[str], lines: list[list[str]], left: int = 1) -> str:
-    """A table in Markdown; the first `left` columns are text, the others numbers."""
+    """Formats a Markdown table. The first `left` columns are text, the others numbers."""
     widths = [max(3, *(len(line[i]) for line in [head, *lines])) for i in range(len(head))]
     rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
 

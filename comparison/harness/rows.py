@@ -1,4 +1,4 @@
-"""What is measured: the rows of the comparison, their sizes, and the targets that coracle is held to. Starts nothing."""
+"""The rows of the comparison, their sizes, and the targets for coracle. Starts nothing."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 GIB = 1 << 30
 MIB = 1 << 20
 
-# The kinds of rows, and what one unit of each is called.
+# The kinds of rows, and the name of one unit of each.
 UNITS = {"stream": "GiB", "short": "connection", "trips": "round trip", "idle": "connection"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One workload. `load` is the load generator's mode and what follows the port."""
+    """One workload. `load` is the load generator's mode and its arguments after the port."""
 
     name: str
     kind: str
@@ -21,21 +21,22 @@ class Row:
     load: tuple[str, ...]
     units: float
     connections: int
-    """How many are open at the same time."""
+    """How many connections are open at the same time."""
     traced: tuple[str, ...] | None = None
-    """The workload of the run that counts system calls; None where there is no such run."""
+    """The workload of the run that counts system calls; None if there is no such run."""
     traced_units: float = 0
-    """What those are divided by."""
+    """The number of units by which the counted calls are divided."""
     coracle_only: bool = False
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """The sizes of all workloads."""
 
     stream_bytes: int
     stream_bytes_of_8: int
-    """Of each of eight. Less than of one alone, because a round would take twice as long and no stream changes any more."""
+    """For each of eight streams. Less than for a single stream: with the same size a round would
+    take twice as long, and no result would change."""
     short: int
     trips: int
     trips_alone: int
@@ -47,14 +48,14 @@ class Sizes:
     traced_trips: int
 
 
-# 2 * 5,000 short connections stay below the 14,116 ports that the kernel tries first for a `connect`, so that finding a free one
-# stays cheap.
+# 2 * 5,000 short connections stay below the 14,116 ports that the kernel tries first in `connect`,
+# so that finding a free one stays cheap.
 FULL = Sizes(GIB, 256 * MIB, 5_000, 100_000, 20_000, 2_000, 4_000, 8_000, 256 * MIB, 1_000, 5_000)
 QUICK = Sizes(16 * MIB, 4 * MIB, 300, 2_000, 500, 200, 400, 800, 8 * MIB, 100, 200)
 
 
 def rows(sizes: Sizes) -> list[Row]:
-    """All rows, in the order in which a round goes through them. Their names are the same whatever the sizes."""
+    """Returns all rows, in the order of a round. Their names do not depend on the sizes."""
     streams = [_stream(sizes, count, way) for count in (1, 8) for way in ("up", "down")]
     shorts = [_short(sizes, 1, "one at a time"), _short(sizes, 8, "8 at a time")]
     trips = [
@@ -95,14 +96,15 @@ def _trips(sizes: Sizes, name: str, connections: int, active: int, trips: int) -
     return Row(
         name, "trips", f"{trips:,} round trips of 64 bytes on {words}",
         ("trips", str(connections), str(active), str(trips)), trips, connections,
-        # System calls are given per direction, of which a round trip has two.
+        # System calls are counted per direction, and a round trip has two.
         traced, 2 * sizes.traced_trips, coracle_only=active < connections,
     )
 
 
 @dataclass(frozen=True)
 class Target:
-    """What coracle is to reach in some rows: at most `limit`, as a ratio to the best of `peers`, or as it is where there are none."""
+    """A target for coracle in some rows: at most `limit`, as a ratio to the best of `peers`, or as
+    an absolute value if there are none."""
 
     title: str
     rows: tuple[str, ...]
@@ -110,7 +112,7 @@ class Target:
     limit: float
     peers: tuple[str, ...] = ()
     together: bool = False
-    """One verdict, on the worst of the rows."""
+    """Whether there is one verdict, on the worst of the rows."""
 
 
 RIVALS = ("haproxy", "haproxy-splice", "nginx", "realm")

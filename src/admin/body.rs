@@ -82,14 +82,14 @@ impl Body {
         })
     }
 
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     #[must_use]
     pub(super) fn len(&self) -> usize {
         self.bytes
     }
 
-    /// The bytes of `head` and then of the body from `position` on, in as many slices as one call
-    /// to the kernel takes.
+    /// Returns the bytes of `head` and then of the body from `position` on, in as many slices as
+    /// one call to the kernel takes.
     #[must_use]
     pub(super) fn slices<'a>(&'a self, head: &'a [u8], position: usize) -> Vec<IoSlice<'a>> {
         let mut skip = position;

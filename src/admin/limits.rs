@@ -5,10 +5,10 @@ use std::time::Duration;
 /// The endpoint's limits.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientLimits {
-    /// The number of TCP clients served at once.
+    /// The number of TCP clients served at the same time.
     pub clients: usize,
-    /// The number of control socket clients served at once. None of them is dropped for a TCP
-    /// client.
+    /// The number of control socket clients served at the same time. None of them is dropped for a
+    /// TCP client.
     pub control_clients: usize,
     /// How long a request may take from its first byte to its last.
     pub request: Duration,
@@ -19,7 +19,7 @@ pub struct ClientLimits {
     /// How long an order may take.
     pub order: Duration,
     /// How long a client whose request is complete keeps its place while another client waits for
-    /// one. (A client that is idle, or whose request is incomplete, is dropped at once.) This
+    /// one. (A client that is idle, or whose request is incomplete, is dropped immediately.) This
     /// bounds how long any client waits.
     pub patience: Duration,
     /// How long the data loop may be silent before it counts as hung.

@@ -145,7 +145,7 @@ impl Endpoint {
         self
     }
 
-    /// Its TCP address, with the actual port.
+    /// Returns its TCP address, with the actual port.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listeners.local_addr()
@@ -243,8 +243,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Another handle to the TCP socket and its backlog, for the endpoint that replaces this one.
-    /// `None` if it has no TCP socket.
+    /// Creates another handle to the TCP socket and its backlog, for the endpoint that replaces
+    /// this one. Returns `None` if it has no TCP socket.
     ///
     /// # Errors
     /// If no descriptor is left.
@@ -254,7 +254,7 @@ impl Handle {
         tcp.map(TcpListener::try_clone).transpose()
     }
 
-    /// The same for the control socket.
+    /// Creates another handle to the control socket, like [`Self::try_clone_tcp`].
     ///
     /// # Errors
     /// If no descriptor is left.
@@ -264,7 +264,7 @@ impl Handle {
         control.map(Control::try_clone).transpose()
     }
 
-    /// Ends the endpoint without truncating a response. It closes its sockets at once, gives
+    /// Ends the endpoint without truncating a response. It closes its sockets immediately, gives
     /// clients five seconds to receive the responses to their requests, and then ends. Until then,
     /// it needs its [`Answers`].
     pub fn retire(self) {
@@ -292,13 +292,13 @@ pub mod fuzzing {
     use super::sockets::Access;
     use super::{http, metrics};
 
-    /// Parses the head of a request for each kind of client. The length of the head, if it is whole.
+    /// Parses the head of a request for each kind of client. Returns its length if it is whole.
     pub fn request(bytes: &[u8]) -> [Option<usize>; 3] {
         let kinds = [Access::Read, Access::Command, Access::Nothing];
         kinds.map(|access| http::fuzz(bytes, access))
     }
 
-    /// Chooses the format for an Accept header. True if that is OpenMetrics.
+    /// Chooses the format for an Accept header. Returns `true` if that is OpenMetrics.
     pub fn accept(header: &str) -> bool {
         metrics::Format::choose(header) == metrics::Format::OpenMetrics
     }

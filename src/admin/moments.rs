@@ -119,17 +119,17 @@ impl Moments {
         self.next.set(Instant::now() + OVERHEAD * REST);
     }
 
-    /// All numbers at one moment. `None` if the data loop does not answer.
+    /// Returns all numbers at one moment, or `None` if the data loop does not answer.
     pub(super) async fn snapshot(&self) -> Option<Snapshot> {
         self.ask(Question::Snapshot, self.limits.answer).await
     }
 
-    /// The set at one moment. `None` if the data loop does not answer.
+    /// Returns the set at one moment, or `None` if the data loop does not answer.
     pub(super) async fn entries(&self) -> Option<Entries> {
         self.ask(Question::Entries, self.limits.answer).await
     }
 
-    /// A sign of life. `None` if there is none.
+    /// Returns a sign of life, or `None` if there is none.
     pub(super) async fn sign(&self) -> Option<Sign> {
         self.ask(Question::Sign, self.limits.silence).await
     }
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_in_one_copy_costs_only_that_answer() {
+    fn panic_in_one_copy_affects_only_that_answer() {
         let (to, told) = bounded::<Timed<u8>>(1);
         answer(&to, || panic!("a deliberate bug"));
         drop(to);

@@ -142,7 +142,7 @@ impl Park {
         .await;
     }
 
-    /// The next tick.
+    /// Returns a listener for the next tick.
     pub(super) fn tick(&self) -> EventListener {
         self.tick.listen()
     }
@@ -176,7 +176,7 @@ impl Park {
         }
     }
 
-    /// The output of `future`, or `None` if it takes longer than `limit`.
+    /// Returns the output of `future`, or `None` if it takes longer than `limit`.
     pub(super) async fn within<T>(
         &self,
         limit: Duration,

@@ -44,12 +44,12 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// The address of the TCP socket.
+    /// Returns the address of the TCP socket.
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
         self.tcp.as_ref()?.local_addr().ok()
     }
 
-    /// The socket of this door, to wait for.
+    /// Returns the socket of this door, to wait for.
     pub(super) fn fd(&self, door: Door) -> Option<BorrowedFd<'_>> {
         match door {
             Door::Tcp => self.tcp.as_ref().map(AsFd::as_fd),
@@ -97,7 +97,7 @@ impl Control {
         Ok(Self { listener, path })
     }
 
-    /// Another handle to the same socket and its backlog.
+    /// Creates another handle to the same socket and its backlog.
     ///
     /// # Errors
     /// If no descriptor is left.
@@ -107,14 +107,15 @@ impl Control {
         Ok(Self { listener, path })
     }
 
-    /// Its path.
+    /// Returns the socket's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Root, the user of this process, and members of the group of the socket's file may give
-    /// orders. Other users can connect only if the file's mode has been changed to let them in.
+    /// Returns what a client of the control socket may do. Root, the user of this process, and
+    /// members of the group of the socket's file may give orders. Other users can connect only if
+    /// the file's mode has been changed to let them in.
     fn access_of(&self, client: &UnixStream) -> Access {
         let Ok(peer) = Peer::of(client) else {
             return Access::Nothing;

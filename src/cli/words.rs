@@ -2,8 +2,8 @@
 //!
 //! argh wants each value as a word of its own and each short flag in its own word. It parses `-` as
 //! a flag and allows nothing after `--help`. This module takes what getopt and GNU programs take:
-//! `-L80:host:80`, `--admin=ADDRESS`, `-hV`, and `-` for standard input. What no command has is
-//! reported here too, with the nearest name.
+//! `-L80:host:80`, `--admin=ADDRESS`, `-hV`, and `-` for standard input. It also reports unknown
+//! commands and flags, with the nearest name.
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 use coracle::config::printable;
@@ -20,7 +20,7 @@ pub(super) struct Misuse {
 /// Rewrites `words`, which follow the program's name: options first, then `--` and the operands.
 ///
 /// # Errors
-/// The first word that `program` does not have a meaning for, or the first one that is missing.
+/// Returns the first word that means nothing to `program`, or the first one that is missing.
 pub(super) fn normalise(
     words: &[String],
     program: &CommandInfoWithArgs,
@@ -85,7 +85,7 @@ struct Read {
     is_help: bool,
 }
 
-/// Why the words of a command cannot be read.
+/// Why the words of a command cannot be parsed.
 enum Unread<'w> {
     /// No flag has this name. For one out of a bundle, the whole word follows.
     Unknown(String, &'w str),
@@ -181,7 +181,7 @@ impl Unread<'_> {
     }
 }
 
-/// The flag that an unknown one most likely stands for.
+/// Returns the flag that an unknown one most likely stands for.
 fn meant_by(name: &str, word: &str, command: &CommandInfoWithArgs) -> Option<String> {
     let longs = || command.flags.iter().map(|flag| flag.long);
     if let Some(long) = name.strip_prefix("--") {
@@ -242,7 +242,8 @@ fn check_operands(operands: &[String], command: &CommandInfoWithArgs) -> Result<
     }
 }
 
-/// The nearest of `known`, if at most a third of the word's letters differ. Case does not count.
+/// Returns the nearest of `known` in which at most a third of the word's letters differ. Ignores
+/// case.
 fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     /// Longer than any word that a person mistypes, and slow to compare.
     const MAX_BYTES: usize = 64;

@@ -1,5 +1,5 @@
-//! `coracle audit`: asks a running coracle for its set and the kernel's socket table, and prints
-//! the two for people.
+//! `coracle audit`: asks a running coracle for its set and the kernel's socket table, and formats
+//! both for people.
 
 use std::io;
 use std::time::Duration;
@@ -31,25 +31,25 @@ impl Audit {
         fetch(admin).map(Self)
     }
 
-    /// Whether the set and the kernel agree.
+    /// Returns `true` if the set and the kernel agree.
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.0["agree"].as_bool().unwrap_or(false)
     }
 
-    /// The number of connections that only one side has.
+    /// Returns the number of connections that only one side has.
     #[must_use]
     pub fn difference(&self) -> u64 {
         self.number("set_only") + self.number("kernel_only")
     }
 
-    /// The answer as received, in JSON.
+    /// Returns the answer as received, in JSON.
     #[must_use]
     pub fn json(&self) -> String {
         self.0.to_string()
     }
 
-    /// A table of all connections. `!` marks those that only one side has.
+    /// Formats a table of all connections. `!` marks those that only one side has.
     #[must_use]
     pub fn table(&self) -> String {
         const TITLES: [&str; 8] = [
@@ -67,7 +67,7 @@ impl Audit {
         table(TITLES, rows)
     }
 
-    /// The verdict in a sentence.
+    /// Returns the verdict in one sentence.
     #[must_use]
     pub fn sentence(&self) -> String {
         let n = self.connections().len() as u64 - self.number("kernel_only");
@@ -127,7 +127,7 @@ pub(super) fn fetch(admin: &AdminEndpoint) -> Result<Value, Failure> {
     }
 }
 
-/// Why there was no answer, and what to do.
+/// Says why there was no answer, and what to do.
 fn explain(admin: &AdminEndpoint, error: &io::Error) -> String {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, TimedOut};
     match error.kind() {
@@ -147,8 +147,8 @@ fn explain(admin: &AdminEndpoint, error: &io::Error) -> String {
     }
 }
 
-/// What coracle responds instead of an audit: that it does not answer to this host's name, or not
-/// now.
+/// Returns what coracle responds instead of an audit: that it does not answer to this host's name,
+/// or not now.
 fn refusal(admin: &AdminEndpoint, head: &str, body: &str) -> Option<Failure> {
     let (_, status) = head.lines().next()?.split_once(' ')?;
     let is_refusal = ["421", "429", "503"]
@@ -174,7 +174,7 @@ fn row(connection: &Value) -> [String; 8] {
     ]
 }
 
-/// An age in whole seconds, or in milliseconds below one second.
+/// Formats an age in whole seconds, or in milliseconds below one second.
 pub(super) fn age(seconds: f64) -> String {
     let age = Duration::try_from_secs_f64(seconds).unwrap_or_default();
     let age = match age.as_secs() {
@@ -190,7 +190,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_table_marks_what_only_one_side_has() {
+    fn table_marks_connections_that_only_one_side_has() {
         let audit = Audit(json!({
             "coracle": "0", "agree": false, "source": "proc", "set_only": 1, "kernel_only": 1,
             "listening": [{ "backlog": 2 }, { "backlog": null }],

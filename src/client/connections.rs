@@ -1,4 +1,4 @@
-//! `coracle list`: asks a running coracle for its open connections, and prints them for people.
+//! `coracle list`: asks a running coracle for its open connections, and formats them for people.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ impl Connections {
         Self(connections)
     }
 
-    /// The connections in JSON.
+    /// Returns the connections in JSON.
     #[must_use]
     pub fn json(&self) -> String {
         let connections = self.0.iter().map(|connection| {
@@ -48,7 +48,7 @@ impl Connections {
         json!({ "connections": connections.collect::<Vec<_>>() }).to_string()
     }
 
-    /// The connections as a table with a heading, the oldest first.
+    /// Formats the connections as a table with a heading, the oldest first.
     #[must_use]
     pub fn table(&self) -> String {
         const TITLES: [&str; 8] = [
@@ -81,7 +81,7 @@ fn row(connection: &Value) -> [String; 8] {
     ]
 }
 
-/// A number of bytes in the largest unit that leaves a whole number before the point.
+/// Formats a number of bytes in the largest unit that leaves a whole number before the point.
 fn size(bytes: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = UNITS.iter().find(|(_, bits)| bytes >> bits > 0);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_lists_the_oldest_first() {
+    fn table_lists_the_oldest_first() {
         let expected = [
             "ID  PEER        ENTRYPOINT  SERVER  STATE     AGE    TO SERVER  TO CLIENT",
             "12  10.0.0.1:5  a           b:1     relaying  1m 1s  1.5 KiB    5.0 GiB",
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_has_exact_numbers() {
+    fn json_has_exact_numbers() {
         let json: Value = serde_json::from_str(&connections().json()).unwrap_or_default();
         let first = &json["connections"][0];
         assert_eq!(first["id"], "12");

@@ -83,7 +83,7 @@ impl Reload {
     }
 }
 
-/// The status and the body of an answer. `None` if it is not HTTP, or is truncated.
+/// Returns the status and the body of an answer, or `None` if it is not HTTP or is truncated.
 fn parse(answer: &str) -> Option<(u16, &str)> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let mut lines = head.lines();
@@ -97,7 +97,7 @@ fn parse(answer: &str) -> Option<(u16, &str)> {
     (body.len() == length).then_some((status, body))
 }
 
-/// A value in a query: encodes everything but letters, digits and characters without special
+/// Encodes a value for a query: everything but letters, digits and characters without special
 /// meaning.
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::new();
@@ -117,7 +117,7 @@ fn shown(socket: &Path) -> String {
     printable(&socket.to_string_lossy())
 }
 
-/// Why there was no answer, and what to do.
+/// Says why there was no answer, and what to do.
 fn explain(socket: &Path, error: &io::Error) -> String {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, TimedOut};
     let at = shown(socket);
@@ -141,13 +141,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_name_survives_the_query() {
+    fn file_name_survives_the_query() {
         assert_eq!(percent_encoded("/etc/a-b_c.toml"), "/etc/a-b_c.toml");
         assert_eq!(percent_encoded("a b&ü=%+\n"), "a%20b%26%C3%BC%3D%25%2B%0A");
     }
 
     #[test]
-    fn a_truncated_answer_is_none() {
+    fn truncated_answer_is_none() {
         let whole =
             "HTTP/1.1 422 Unprocessable\r\ncontent-type: x\r\nContent-Length: 3\r\n\r\na\nb";
         assert_eq!(parse(whole), Some((422, "a\nb")));

@@ -32,7 +32,7 @@ pub(crate) fn demo(cli::Demo { listen, admin }: cli::Demo) -> Result<ExitCode, S
     drive(demo.proxy, stops)
 }
 
-/// Whether the two cannot be listened on at once.
+/// Returns `true` if the two cannot both be listened on.
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     // `[::]` takes IPv4 too.
     let covers =

@@ -15,13 +15,13 @@ const PLACES: [&str; 2] = ["./coracle.toml", "/etc/coracle.toml"];
 /// Reads and checks the configuration in `file`, together with what the command line adds to it.
 ///
 /// # Errors
-/// The text to print: why the file cannot be read, or every error in it.
+/// Returns the text to print: why the file cannot be read, or every error in it.
 pub(super) fn file(file: &Path, overrides: &Overrides) -> Result<Config, String> {
     let name = printable(&file.to_string_lossy());
     config(named(name, read(file))?, overrides)
 }
 
-/// The same, except that `-` is standard input.
+/// Reads and checks a configuration as [`file()`] does, except that `-` is standard input.
 ///
 /// # Errors
 /// The same.
@@ -34,7 +34,7 @@ fn config((name, text): (String, String), overrides: &Overrides) -> Result<Confi
     config.map_err(|errors| errors.to_string())
 }
 
-/// The file's name as diagnostics print it, where `-` is standard input.
+/// Returns the file's name as diagnostics print it, where `-` is standard input.
 pub(super) fn name(file: &Path) -> String {
     match file.to_str() {
         Some("-") => "<stdin>".to_owned(),
@@ -42,11 +42,11 @@ pub(super) fn name(file: &Path) -> String {
     }
 }
 
-/// The configuration for `run`, and the file that it comes from: the named file, or else the
-/// forwards alone, or else the file that is found.
+/// Returns the configuration for `run`, and the file that it comes from: the named file, or else
+/// the forwards alone, or else the file that is found.
 ///
 /// # Errors
-/// The text to print.
+/// Returns the text to print.
 pub(super) fn for_run(
     named: Option<PathBuf>,
     overrides: &Overrides,
@@ -67,12 +67,12 @@ pub(super) fn for_run(
     Ok((config, Some(found)))
 }
 
-/// The first of these places that exists.
+/// Returns the first of these places that exists.
 pub(super) fn find_config() -> Option<PathBuf> {
     PLACES.iter().map(PathBuf::from).find(|path| path.exists())
 }
 
-/// `2 entrypoints, 1 service`.
+/// Formats the size of a configuration: `2 entrypoints, 1 service`.
 pub(super) fn summary(config: &Config) -> String {
     format!(
         "{}, {}",
@@ -106,10 +106,10 @@ impl coracle::proxy::Source for Source {
     }
 }
 
-/// The name and the text of `file`, where `-` is standard input.
+/// Returns the name and the text of `file`, where `-` is standard input.
 ///
 /// # Errors
-/// Why it cannot be read.
+/// Returns why it cannot be read.
 pub(super) fn text(file: &Path) -> Result<(String, String), String> {
     let text = match file == Path::new("-") {
         true => whole(io::stdin().lock()),

@@ -54,7 +54,7 @@ pub(crate) fn say(text: &str, well: bool) -> ExitCode {
     }
 }
 
-/// A library error, as the commands print it.
+/// Formats a library error as the commands print it.
 fn told(why: impl Display) -> String {
     format!("coracle: {why}")
 }

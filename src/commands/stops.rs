@@ -60,7 +60,7 @@ pub(super) fn stops(hangup: Hangup) -> Result<impl Stops, String> {
     }))
 }
 
-/// What the process has run out of, and what to do.
+/// Says what the process has run out of, and what to do.
 fn lack() -> Option<String> {
     /// As many as signals and asynchronous I/O need.
     const PIPES: usize = 5;

@@ -1,4 +1,4 @@
-//! The addresses that a configuration speaks of, and how they are written.
+//! The addresses in a configuration, and how they are parsed and printed.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +15,7 @@ pub enum Listen {
     Tcp {
         /// The address.
         address: SocketAddr,
-        /// For `[::]`: whether IPv4 clients are left to another listener of the same port.
+        /// For `[::]`: whether another listener on the same port takes the IPv4 clients.
         v6only: bool,
     },
     /// A Unix socket at this path.
@@ -61,7 +61,7 @@ impl fmt::Display for Address {
 impl FromStr for Listen {
     type Err = Mistake;
 
-    /// Reads `IP:port`, `[IPv6]:port`, `*:port` or `:port` for all interfaces, or `unix:/path`.
+    /// Parses `IP:port`, `[IPv6]:port`, `unix:/path`, or `*:port` or `:port` for all interfaces.
     fn from_str(text: &str) -> Result<Self, Mistake> {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix_path(path).map(Self::Unix);
@@ -83,7 +83,7 @@ impl Listen {
 impl FromStr for Address {
     type Err = Mistake;
 
-    /// Reads `host:port`, `[IPv6]:port` or `unix:/path`.
+    /// Parses `host:port`, `[IPv6]:port` or `unix:/path`.
     fn from_str(text: &str) -> Result<Self, Mistake> {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix_path(path).map(Self::Unix);
@@ -103,14 +103,15 @@ impl Address {
     }
 }
 
-/// Checks the path of a Unix socket that was written behind `unix:`.
+/// Checks the path that follows `unix:`.
 pub(super) fn unix_path(path: &str) -> Result<PathBuf, Mistake> {
     socket_path(&format!("unix:{path}"), path, "unix:/run/app.sock")
 }
 
-/// Checks the path of a Unix socket that was written as `text`; `example` shows how it is done.
+/// Checks the path of a Unix socket. Error messages quote `text`, the setting as written, and
+/// suggest `example`.
 pub(super) fn socket_path(text: &str, path: &str, example: &str) -> Result<PathBuf, Mistake> {
-    /// `sun_path` has 108 bytes with the final zero: unix(7).
+    /// `sun_path` has 108 bytes, including the terminating zero: unix(7).
     const MAX_BYTES: usize = 107;
     if !path.starts_with('/') {
         return wrong(format!(

@@ -1,4 +1,4 @@
-//! From a text and the command line to a configuration, or to every mistake in them.
+//! Builds a configuration from a file's text and the command line, or reports every error in them.
 
 use toml::de::DeTable;
 
@@ -10,22 +10,23 @@ use super::origin::Origin;
 use super::value::AdminListen;
 use super::{decode, resolve, toml_errors};
 
-/// What the command line adds to a file or says instead of it.
+/// Settings from the command line that extend or replace those of the file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// Further entrypoints.
+    /// Additional entrypoints.
     pub forwards: Vec<Forward>,
-    /// The admin endpoint's address instead of the file's.
+    /// The admin endpoint's address, which replaces the file's.
     pub admin: Option<AdminListen>,
-    /// Whether to turn the access log on; `false` leaves it to the file.
+    /// Whether to turn the access log on; `false` leaves the decision to the file.
     pub access_log: bool,
 }
 
 impl Config {
-    /// Reads the configuration `text` of the file named `file` and adds an entrypoint for each forward.
+    /// Parses `text`, the contents of the file named `file`, and adds an entrypoint for each
+    /// forward.
     ///
     /// # Errors
-    /// Every mistake in the text.
+    /// Returns every error in the text.
     pub fn parse(file: &str, text: &str, forwards: &[Forward]) -> Result<Self, Diagnostics> {
         let overrides = Overrides {
             forwards: forwards.to_vec(),
@@ -34,16 +35,16 @@ impl Config {
         Self::with_overrides(Some((file, text)), &overrides)
     }
 
-    /// Reads the name and text of a file, if there is one, and adds what the command line says.
+    /// Parses `source`, the name and text of a file, and applies the command line's settings.
     ///
     /// # Errors
-    /// Every mistake in the text, and what does not go together.
+    /// Returns every error in the text, and every conflict between settings.
     pub fn with_overrides(
         source: Option<(&str, &str)>,
         overrides: &Overrides,
     ) -> Result<Self, Diagnostics> {
         let (file, text) = source.unwrap_or(("command line", ""));
-        // A byte order mark is no part of the first line.
+        // A byte order mark is not part of the first line.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (root, errors) = DeTable::parse_recoverable(text);
         let mut out = Collector::new(text);

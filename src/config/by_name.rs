@@ -1,14 +1,14 @@
-//! Finds the parts of a configuration by their names. No I/O.
+//! Finds entrypoints and services by name. Does no I/O.
 
 use std::collections::HashMap;
 
 use super::model::{Config, Entrypoint, Service};
 
-/// A configuration and what finds its parts.
+/// A configuration with indexes of its entrypoints and services by name.
 pub(super) struct ByName<'c> {
     pub(super) config: &'c Config,
     pub(super) entrypoints: HashMap<&'c str, &'c Entrypoint>,
-    /// The positions of the services.
+    /// Positions in [`Config::services`].
     pub(super) services: HashMap<&'c str, usize>,
     /// How many entrypoints use each service.
     users: Vec<usize>,
@@ -34,7 +34,8 @@ impl<'c> ByName<'c> {
         &self.config.services[entrypoint.service]
     }
 
-    /// Whether a service is like one that `to` makes: one server, for the entrypoint of its name alone.
+    /// Returns whether a service looks as if `to` had created it: it has one server, and only the
+    /// entrypoint of the same name uses it.
     pub(super) fn is_own(&self, index: usize) -> bool {
         let service = &self.config.services[index];
         let namesake = self.entrypoints.get(service.name.as_str());

@@ -1,4 +1,4 @@
-//! Walks the parsed TOML and reads every value it knows; all else is a mistake.
+//! Reads every known value from the parsed TOML and reports anything else as an error.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::origin::Origin;
 use super::toml_reader::{Key, Reader, Value};
 use super::value::{self, AdminListen};
 
-/// What was read, before names are looked up and addresses compared.
+/// The configuration as written, before names are resolved and addresses compared.
 pub(super) struct Draft {
     pub(super) drain_timeout: Duration,
     pub(super) watch: bool,
@@ -27,7 +27,7 @@ pub(super) struct Draft {
     pub(super) metrics: Metrics,
     pub(super) entrypoints: Vec<DraftEntrypoint>,
     pub(super) services: Vec<DraftService>,
-    /// Whether there was an attempt at entrypoints; what is wrong with it has been told.
+    /// Whether the text tries to define entrypoints. If so, errors in them are already reported.
     pub(super) meant_entrypoints: bool,
 }
 
@@ -45,25 +45,25 @@ pub(super) struct DraftEntrypoint {
 
 pub(super) struct DraftListen {
     pub(super) listen: Listen,
-    /// Whether it was written to be for IPv4 and IPv6 alike.
+    /// Whether it was written as `*` or without a host, for both IPv4 and IPv6.
     pub(super) dual: bool,
     pub(super) origin: Origin,
 }
 
 pub(super) struct DraftService {
     pub(super) service: Service,
-    /// Where its name was written, or what stands for it.
+    /// Where its name was written, or the key or flag that creates it.
     pub(super) origin: Origin,
     /// Where each of its servers was written.
     pub(super) servers: Vec<Origin>,
 }
 
 pub(super) enum Target {
-    /// A service of its own, by `to`.
+    /// A service of its own, created by `to`.
     Own(DraftService),
     /// The name of a service.
     Named(String, Span),
-    /// None that could be read.
+    /// Missing or unreadable; already reported.
     Unread,
 }
 
@@ -91,7 +91,7 @@ impl Default for Draft {
     }
 }
 
-/// Reads `root`. `whole` says that the syntax had no mistake, so that what is not there was not written.
+/// Reads `root`. `whole` says that the syntax is free of errors, so a missing key was not written.
 pub(super) fn decode(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -> Draft {
     let mut reader = Reader { whole, out };
     let mut draft = Draft::default();
@@ -365,7 +365,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// The servers, and where each was written.
+    /// Returns the servers and where each was written.
     fn servers(&mut self, value: &Value<'_>) -> (Vec<Address>, Vec<Origin>) {
         let DeValue::Array(array) = value.get_ref() else {
             self.wrong_type(value, "an array of strings", "; write it in [ ]");

@@ -1,15 +1,15 @@
-//! Collects errors and warnings as byte spans and reports them with line, column and caret.
+//! Collects errors and warnings by byte span, and prints them with line, column and carets.
 
 use std::fmt;
 use std::ops::Range;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// What is wrong with one piece of text and what to do about it, in one sentence.
+/// An error in one piece of text: one sentence that says what is wrong and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake(pub(super) String);
 
-/// A mistake as the result of reading.
+/// Returns `message` as an error.
 pub(super) fn wrong<T>(message: impl Into<String>) -> Result<T, Mistake> {
     Err(Mistake(message.into()))
 }
@@ -22,30 +22,30 @@ impl fmt::Display for Mistake {
 
 impl std::error::Error for Mistake {}
 
-/// Every mistake of a configuration, or every warning about it, in the order of the text.
+/// Every error in a configuration, or every warning about it, in the order of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics {
-    /// What they are.
+    /// Whether these are errors or warnings.
     pub severity: Severity,
-    /// The file's name as it was given, or `command line`.
+    /// The file's name as given, or `command line`.
     pub file: String,
-    /// At least one and at most [`Diagnostics::MAX_TOLD`].
+    /// The diagnostics to print; at least one and at most [`Diagnostics::MAX_TOLD`].
     pub told: Vec<Diagnostic>,
-    /// How many further ones there are.
+    /// How many more there are.
     pub untold: usize,
 }
 
-/// Whether a configuration can be used as it is.
+/// Whether a configuration can be used despite a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// It cannot.
+    /// The configuration cannot be used.
     Mistake,
-    /// It can, but it is probably not what its author wants.
+    /// The configuration can be used, but is probably not what its author wants.
     Warning,
 }
 
 impl Severity {
-    /// What stands before each message.
+    /// Returns the prefix of each message.
     fn prefix(self) -> &'static str {
         match self {
             Self::Mistake => "",
@@ -62,16 +62,16 @@ impl Severity {
 }
 
 impl Diagnostics {
-    /// The most that are reported one by one.
+    /// The maximum number of diagnostics that are printed; the rest are only counted.
     pub const MAX_TOLD: usize = 100;
 }
 
-/// One mistake or warning.
+/// One error or warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Where it is; `None` for what is wrong with the whole, or on the command line.
+    /// Where it is; `None` if it concerns the whole configuration or the command line.
     pub location: Option<Location>,
-    /// What is wrong and what to do.
+    /// What is wrong and how to fix it.
     pub message: String,
 }
 
@@ -82,7 +82,7 @@ pub struct Location {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// The part of the line around the place, fit for a terminal.
+    /// The part of the line around this place, safe to print to a terminal.
     excerpt: String,
     /// The underline's offset in the excerpt and its length, in terminal columns.
     underline: (usize, usize),
@@ -114,7 +114,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// `1 error`, `2 errors`.
+/// Formats a count with its noun: `1 error`, `2 errors`.
 #[must_use]
 pub fn count(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
@@ -123,7 +123,7 @@ pub fn count(n: usize, noun: &str) -> String {
 /// A range of bytes in the text.
 pub(super) type Span = Range<usize>;
 
-/// Gathers mistakes and warnings while a text is read.
+/// Collects errors and warnings while a text is read.
 pub(super) struct Collector<'t> {
     text: &'t str,
     line_starts: Vec<usize>,
@@ -145,22 +145,22 @@ impl<'t> Collector<'t> {
         }
     }
 
-    /// Notes a mistake.
+    /// Adds an error.
     pub(super) fn report(&mut self, span: Option<Span>, message: impl Into<String>) {
         self.mistakes.push((span, message.into()));
     }
 
-    /// Notes something that is allowed, but probably not meant.
+    /// Adds a warning about a setting that is valid but probably unintended.
     pub(super) fn warn(&mut self, span: Option<Span>, message: impl Into<String>) {
         self.warnings.push((span, message.into()));
     }
 
-    /// True if there is no mistake.
+    /// Returns `true` if there are no errors.
     pub(super) fn is_empty(&self) -> bool {
         self.mistakes.is_empty()
     }
 
-    /// Adds the mistakes of another reading of the same text that are in lines which `keep` accepts.
+    /// Adds the errors of `other`, a collector of the same text, in lines that `keep` accepts.
     pub(super) fn append(&mut self, other: Self, keep: impl Fn(usize) -> bool) {
         let place = |span: &Span| keep(self.line(span.start));
         let mut kept = other.mistakes;
@@ -168,12 +168,12 @@ impl<'t> Collector<'t> {
         self.mistakes.append(&mut kept);
     }
 
-    /// The number of the line in which `at` is, from 1.
+    /// Returns the number of the line that contains `at`, from 1.
     pub(super) fn line(&self, at: usize) -> usize {
         self.line_starts.partition_point(|start| *start <= at)
     }
 
-    /// Where line number `line` is, without its end.
+    /// Returns the span of line number `line`, without its line ending.
     pub(super) fn line_span(&self, line: usize) -> Span {
         let start = self.line_starts[line - 1];
         let end = self
@@ -184,13 +184,13 @@ impl<'t> Collector<'t> {
         start..start + line.trim_end_matches('\r').len()
     }
 
-    /// The mistakes in the order of the text; those without a place last.
+    /// Returns the errors in the order of the text, those without a place last.
     pub(super) fn finish(mut self, file: &str) -> Diagnostics {
         let found = std::mem::take(&mut self.mistakes);
         self.diagnostics(Severity::Mistake, file, found)
     }
 
-    /// The warnings in the order of the text, if there are any.
+    /// Returns the warnings in the order of the text, if there are any.
     pub(super) fn into_warnings(mut self, file: &str) -> Option<Diagnostics> {
         let found = std::mem::take(&mut self.warnings);
         (!found.is_empty()).then(|| self.diagnostics(Severity::Warning, file, found))
@@ -214,7 +214,7 @@ impl<'t> Collector<'t> {
     }
 }
 
-/// How much of a long line is shown before and after a place, in characters.
+/// How many characters of a long line are shown before a place. Up to twice as many follow it.
 const AROUND: usize = 60;
 
 impl Collector<'_> {
@@ -250,7 +250,7 @@ impl Collector<'_> {
     }
 }
 
-/// The start of the character at or before `at`.
+/// Returns the start of the character at or before byte `at`.
 fn char_start(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
     while !text.is_char_boundary(at) {
@@ -259,29 +259,31 @@ fn char_start(text: &str, at: usize) -> usize {
     at
 }
 
-/// A character as it can be underlined: a tab as four spaces, what has no shape of its own as �.
+/// Makes a character fit to underline: a tab becomes four spaces, an invisible character �.
 fn visible(c: char) -> impl Iterator<Item = char> {
     let (c, n) = match c {
         '\t' => (' ', 4),
-        // The terminal may or may not give such a character a column of its own.
+        // Terminals differ in whether such a character takes up a column.
         c if is_unprintable(c) || (c.width() == Some(0) && is_invisible(c)) => ('\u{fffd}', 1),
         c => (c, 1),
     };
     std::iter::repeat_n(c, n)
 }
 
-/// Characters that show nothing and combine with nothing. U+200D and U+FE0F, which join emoji, are not among them.
+/// Returns whether a character shows nothing and combines with nothing. U+200D and U+FE0F, which
+/// join emoji, do not count.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}')
 }
 
-/// Control characters, and those that change the direction of writing.
+/// Returns whether a character is a control character, separates lines or changes the direction
+/// of text.
 pub(super) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Text to be quoted in a message: cut when long, control characters escaped.
+/// Prepares text for quoting in a message: cuts long text and escapes control characters.
 pub(super) fn shown(text: &str) -> String {
     const MAX_CHARS: usize = 80;
     match text.char_indices().nth(MAX_CHARS) {
@@ -290,7 +292,7 @@ pub(super) fn shown(text: &str) -> String {
     }
 }
 
-/// The text with control characters escaped, so that a terminal shows it and does what it says no more.
+/// Escapes control characters, so that a terminal shows them instead of obeying them.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -303,7 +305,7 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// `; did you mean ...?` with the nearest of `known`, if one is near enough to be meant.
+/// Returns `; did you mean ...?` with the nearest of `known`, or an empty string if none is near.
 pub(super) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     match nearest(word, known) {
         Some(known) => format!("; did you mean `{}`?", shown(known)),
@@ -311,9 +313,10 @@ pub(super) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k s
     }
 }
 
-/// The nearest of `known`, if a third of the word's letters or fewer differ. Case and `-` for `_` do not count.
+/// Returns the nearest of `known`, if at most a third of the word's letters (at least one) differ.
+/// Ignores case and `-` in place of `_`.
 pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    /// Longer words and lists than any that a person writes; they would take long to compare.
+    /// Limits beyond what a person writes: longer words and lists would take too long to compare.
     const MAX_BYTES: usize = 256;
     const MAX_KNOWN: usize = 256;
     if word.len() > MAX_BYTES {

@@ -1,4 +1,4 @@
-//! What differs between two configurations, in words: what a reload changes. No I/O.
+//! Describes in words what a reload changes. Does no I/O.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::{self, Display};
@@ -11,21 +11,22 @@ use super::diagnostic::printable;
 use super::model::{Admin, Config, Entrypoint, Log, Metrics, Service, SocketAccess};
 use super::words;
 
-/// What a reload changes, one line for each change, in the order of the configuration.
+/// What a reload changes: one line per change, in the order of the configuration.
 ///
-/// Entrypoints and services are matched by name, servers by address. The order in which parts are written is no change, except
-/// that of a service's servers, which take turns in it.
+/// Entrypoints and services are matched by name, servers by address. A different order is not a
+/// change, except for a service's servers, which take turns in that order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     lines: Vec<String>,
 }
 
 impl Changes {
-    /// Compares the configuration in force with the one that replaces it. Warnings do not count.
+    /// Compares the current configuration with its replacement. Ignores warnings.
     #[must_use]
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut changes = Self::default();
-        // Structs are taken apart in full, so that a new field does not compile until it has its words.
+        // Structs are destructured in full, so that a new field does not compile until it is
+        // compared.
         let Config {
             drain_timeout,
             watch,
@@ -50,13 +51,13 @@ impl Changes {
         changes
     }
 
-    /// True if nothing changes.
+    /// Returns `true` if nothing changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 
-    /// The lines, without control characters.
+    /// Returns the lines, which contain no control characters.
     #[must_use]
     pub fn lines(&self) -> &[String] {
         &self.lines
@@ -74,7 +75,7 @@ impl Changes {
         self.lines.push(line);
     }
 
-    /// `WHAT NEW instead of OLD`, if they differ.
+    /// Adds `WHAT NEW instead of OLD` if they differ.
     fn value<T: PartialEq>(
         &mut self,
         what: impl Display,
@@ -87,7 +88,7 @@ impl Changes {
         }
     }
 
-    /// `WHAT on` or `WHAT off`, if they differ.
+    /// Adds `WHAT on` or `WHAT off` if they differ.
     fn switch(&mut self, what: impl Display, old: bool, new: bool) {
         if old != new {
             self.add(format!("{what} {}", words::on_or_off(new)));
@@ -147,7 +148,7 @@ impl Changes {
         }
     }
 
-    /// Two entrypoints of one name.
+    /// Compares two entrypoints of the same name.
     fn entrypoint(
         &mut self,
         was: &Entrypoint,
@@ -189,7 +190,8 @@ impl Changes {
         self.value(key("on_removed"), on_removed, now, words::on_removed);
     }
 
-    /// Where an entrypoint leads. What differs inside a service that is not its own is left to [`Changes::services`].
+    /// Compares where an entrypoint forwards to. Changes inside a service that is not its own are
+    /// left to [`Changes::services`].
     fn forwards(
         &mut self,
         who: &str,
@@ -215,7 +217,8 @@ impl Changes {
     }
 
     fn services(&mut self, was: &[Service], old: &ByName<'_>, new: &ByName<'_>) {
-        // A service of an entrypoint's own comes and goes with the entrypoint or with its `to`, which has its line.
+        // An entrypoint's own service comes and goes with the entrypoint or its `to`, which
+        // already has a line.
         for (index, service) in was.iter().enumerate() {
             let name = service.name.as_str();
             if !new.services.contains_key(name) && !old.is_own(index) {
@@ -241,7 +244,8 @@ impl Changes {
         }
     }
 
-    /// Two services of one name. `who` is the service itself, or the entrypoint whose own it is.
+    /// Compares two services of the same name. `who` is the service, or the entrypoint that owns
+    /// it.
     fn service(&mut self, who: &str, old: &Service, new: &Service, is_own: bool) {
         let Service {
             name: _,
@@ -298,7 +302,8 @@ impl Changes {
     }
 }
 
-/// Where an entrypoint leads: to a server if the service is its own, else to a service.
+/// Describes where an entrypoint forwards to: a server if the service is its own, otherwise a
+/// service.
 fn target(entrypoint: &Entrypoint, side: &ByName<'_>) -> String {
     let service = side.service(entrypoint);
     match side.is_own(entrypoint.service) {
@@ -307,7 +312,7 @@ fn target(entrypoint: &Entrypoint, side: &ByName<'_>) -> String {
     }
 }
 
-/// Those of `all` that are not in `others`, or not as often.
+/// Returns the items of `all` that are not in `others`, or occur there less often.
 fn missing<'c, T: Eq + Hash>(all: &'c [T], others: &[T]) -> Vec<&'c T> {
     let mut left: HashMap<&T, usize> = HashMap::new();
     for other in others {

@@ -1,4 +1,4 @@
-//! The address by which a client names a running coracle's admin endpoint.
+//! The address at which a client reaches a running coracle's admin endpoint.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use super::diagnostic::{Mistake, wrong};
 use super::host::{Host, HostText, host_and_port};
 use super::model::defaults;
 
-/// Where the admin endpoint of a running coracle is, as its client names it.
+/// The address of a running coracle's admin endpoint, as a client writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminEndpoint(pub Address);
 
@@ -30,7 +30,9 @@ impl fmt::Display for AdminEndpoint {
 impl FromStr for AdminEndpoint {
     type Err = Mistake;
 
-    /// Reads `host:port`, `[IPv6]:port`, `unix:/path`, and what `admin.listen` has for all interfaces, of which loopback is one.
+    /// Parses `host:port`, `[IPv6]:port` or `unix:/path`.
+    ///
+    /// Also accepts the forms in which `admin.listen` names all interfaces; they mean loopback.
     fn from_str(text: &str) -> Result<Self, Mistake> {
         if text == "off" {
             return wrong(

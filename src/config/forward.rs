@@ -1,4 +1,4 @@
-//! A port forward as ssh writes it on the command line: `[bind:]port:host:hostport`.
+//! Port forwards in the form of ssh's `-L` option: `[bind:]port:host:hostport`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -7,22 +7,24 @@ use super::address::{Address, Listen, unix_path};
 use super::diagnostic::{Mistake, shown, wrong};
 use super::host::{HostText, listen_host, port};
 
-/// One `-L`: a listener and where its connections go.
+/// One `-L` option: a listener and where its connections go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
     /// What it listens on.
     pub listen: Listen,
     /// Where its connections go.
     pub to: Address,
-    /// The text it was read from.
+    /// The text as given on the command line.
     pub(super) text: String,
 }
 
 impl FromStr for Forward {
     type Err = Mistake;
 
-    /// Reads `[bind:]port:host:hostport`, where `unix:/path` may stand for either side. No bind address means `127.0.0.1`, as
-    /// with ssh; `*` or an empty one means all interfaces.
+    /// Parses `[bind:]port:host:hostport`, where `unix:/path` may replace either side.
+    ///
+    /// Without a bind address it listens on `127.0.0.1`, as ssh does; `*` or an empty bind address
+    /// means all interfaces.
     fn from_str(text: &str) -> Result<Self, Mistake> {
         let (listen, to) = sides(text).map_err(|mistake| in_form(text, mistake))?;
         Ok(Self {
@@ -34,19 +36,19 @@ impl FromStr for Forward {
 }
 
 impl Forward {
-    /// Whether it was written to listen for IPv4 and IPv6 alike.
+    /// Returns whether it was written to listen on both IPv4 and IPv6.
     pub(super) fn is_dual(&self) -> bool {
         self.text.starts_with([':', '*'])
     }
 
-    /// A name for its entrypoint: the address, or the socket's file name.
+    /// Returns a name for its entrypoint: the address, or the socket's file name.
     pub(super) fn name(&self) -> String {
         match &self.listen {
             Listen::Tcp { address, .. } if self.is_dual() => format!("*:{}", address.port()),
             Listen::Tcp { address, .. } => address.to_string(),
             Listen::Unix(path) => {
                 let file = path.file_name().unwrap_or_default().to_string_lossy();
-                // With room for what tells it from another one, within the 64 characters of a name.
+                // A name has at most 64 characters; leave room for a suffix that makes it unique.
                 let file: String = file.chars().take(50).collect();
                 format!("unix:{file}")
             }
@@ -82,20 +84,20 @@ fn sides(text: &str) -> Result<(Listen, Address), Mistake> {
     }
 }
 
-/// Which parts a forward of one or two parts lacks.
+/// Says which parts are missing from a forward that has fewer than three.
 fn missing(text: &str, parts: usize) -> String {
     let missing = match parts {
         _ if text.is_empty() => "the port to listen on, the host and the port to connect to are",
         1 => "the host and the port to connect to are",
         _ => "the port to connect to is",
     };
-    // A path begins at the first slash that starts a part.
+    // A part that starts with a slash is probably a path without `unix:`.
     let path = text.split(':').find(|part| part.starts_with('/'));
     let advice = path.map(|path| format!("; write `unix:{}` for a Unix socket", shown(path)));
     format!("{missing} missing{}", advice.unwrap_or_default())
 }
 
-/// Takes `/path:target` apart. The path may have colons itself.
+/// Splits `/path:target`. The path itself may contain colons.
 fn path_and_target(rest: &str) -> Result<(&str, Address), Mistake> {
     const MISSING: &str = "the host and port to connect to are missing";
     if let Some((path, to)) = rest.rsplit_once(":unix:") {
@@ -118,7 +120,7 @@ fn path_and_target(rest: &str) -> Result<(&str, Address), Mistake> {
     Ok((path, to(host, port)?))
 }
 
-/// Splits at the colons outside of brackets.
+/// Splits at the colons outside brackets.
 fn parts(text: &str) -> Result<Vec<HostText<'_>>, Mistake> {
     let mut parts = Vec::new();
     let mut rest = text;

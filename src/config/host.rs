@@ -1,16 +1,16 @@
-//! The parts of an address as text: hosts by number or by name, and ports.
+//! Parses the parts of an address: the host, as an IP address or a name, and the port.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::diagnostic::{Mistake, shown, wrong};
 
-/// A host by address or by name.
+/// A host, by IP address or by name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// An IP address.
     Ip(IpAddr),
-    /// A name to be resolved while the program runs.
+    /// A name, which is resolved at run time.
     Name(String),
 }
 
@@ -30,7 +30,7 @@ pub(super) enum HostText<'a> {
     Bracketed(&'a str),
 }
 
-/// Takes `host:port` apart; `example` is a host to show how it is done.
+/// Splits `host:port`. Error messages use `example` as the host.
 pub(super) fn host_and_port<'a>(
     text: &'a str,
     example: &str,
@@ -76,7 +76,7 @@ pub(super) fn host_and_port<'a>(
     }
 }
 
-/// A port, 0 included.
+/// Parses a port, which may be 0.
 pub(super) fn port(text: &str) -> Result<u16, Mistake> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return wrong(format!(
@@ -92,7 +92,7 @@ pub(super) fn port(text: &str) -> Result<u16, Mistake> {
     })
 }
 
-/// The host of a listener: an IP address, or `*` or nothing for all interfaces.
+/// Parses the host of a listener: an IP address, or `*` or nothing for all interfaces.
 pub(super) fn listen_host(host: HostText<'_>, port: &str) -> Result<IpAddr, Mistake> {
     match host {
         HostText::Plain("" | "*") => Ok(Ipv6Addr::UNSPECIFIED.into()),
@@ -109,7 +109,7 @@ pub(super) fn listen_host(host: HostText<'_>, port: &str) -> Result<IpAddr, Mist
     }
 }
 
-/// The host of a server: an IP address or a name.
+/// Parses the host of a server: an IP address or a name.
 pub(super) fn target_host(host: HostText<'_>, port: &str) -> Result<Host, Mistake> {
     match host {
         HostText::Plain("" | "*") => wrong(format!(
@@ -125,7 +125,7 @@ pub(super) fn target_host(host: HostText<'_>, port: &str) -> Result<Host, Mistak
     }
 }
 
-/// Whether the last label is a number, as in no host name of the Internet.
+/// Returns whether the last label is a number, which no host name on the Internet has.
 fn looks_numeric(text: &str) -> bool {
     let last = text.rsplit('.').next().unwrap_or_default();
     !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit())
@@ -157,9 +157,10 @@ fn ipv6(text: &str) -> Result<Ipv6Addr, Mistake> {
     }
 }
 
-/// Checks a host name by RFC 1123, with `_` as some local networks have it and a dot at the end as DNS allows it.
+/// Checks a host name against RFC 1123. Also allows `_`, which some local networks use, and a
+/// trailing dot, which DNS allows.
 pub(super) fn host_name(text: &str) -> Result<String, Mistake> {
-    /// RFC 1035, section 2.3.4, less the length bytes.
+    /// RFC 1035, section 2.3.4, without the length bytes.
     const MAX_BYTES: usize = 253;
     const MAX_LABEL_BYTES: usize = 63;
     let says = shown(text);

@@ -1,4 +1,4 @@
-//! What is wrong or odd with a configuration as a whole: circles that lead back into it, and what cannot be of use.
+//! Checks a configuration as a whole: reports forwarding loops and warns about useless settings.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,10 +9,10 @@ use super::host::Host;
 use super::model::Config;
 use super::origin::{Origin, report, warn};
 
-/// Where the parts of a configuration were written, in the order of the parts.
+/// Where the parts of a configuration were written, in the order of the parts in [`Config`].
 pub(super) struct Origins {
     pub(super) services: Vec<OfService>,
-    /// Of each entrypoint, each address that it listens on.
+    /// For each entrypoint, the origin of each address that it listens on.
     pub(super) listens: Vec<Vec<Origin>>,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct OfService {
     pub(super) servers: Vec<Origin>,
 }
 
-/// Reports circles as mistakes, and warns of all else.
+/// Reports forwarding loops as errors, and everything else as warnings.
 pub(super) fn check(config: &Config, origins: &Origins, out: &mut Collector<'_>) {
     unused_services(config, origins, out);
     unreachable_listeners(config, origins, out);
@@ -112,14 +112,14 @@ fn control_as_server(config: &Config, origins: &Origins, out: &mut Collector<'_>
     });
 }
 
-/// Entrypoints that lead to entrypoints: a circle never ends, and a chain is probably not meant.
+/// Checks for servers that are entrypoints: a loop never ends, and a chain is probably unintended.
 fn entrypoints_as_servers(config: &Config, origins: &Origins, out: &mut Collector<'_>) {
     let steps = steps(config);
     let mut onward: HashMap<usize, Vec<usize>> = HashMap::new();
     for step in &steps {
         onward.entry(step.from).or_default().push(step.to);
     }
-    // Each server is reported once, for the worst that it leads to.
+    // Each server is reported once, for the worst case it leads to.
     let mut worst: BTreeMap<(usize, usize), (Leads, &Step)> = BTreeMap::new();
     for step in &steps {
         let leads = step.leads(&onward);
@@ -165,7 +165,8 @@ fn for_each_server(config: &Config, mut visit: impl FnMut(usize, usize, &Address
     }
 }
 
-/// One entrypoint whose service has a server that is another entrypoint, all by their positions.
+/// An entrypoint, its service, and a server of that service that is itself an entrypoint, all by
+/// position.
 struct Step {
     from: usize,
     service: usize,
@@ -173,7 +174,7 @@ struct Step {
     to: usize,
 }
 
-/// Where a step leads, the worst last.
+/// Where a step leads, with the worst case last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Leads {
     Onward,
@@ -182,7 +183,7 @@ enum Leads {
 }
 
 impl Step {
-    /// `onward` has the ends of all steps by their beginnings.
+    /// Returns where this step leads. `onward` maps the start of each step to its ends.
     fn leads(&self, onward: &HashMap<usize, Vec<usize>>) -> Leads {
         if self.from == self.to {
             return Leads::ToItself;
@@ -232,7 +233,7 @@ fn steps(config: &Config) -> Vec<Step> {
     steps
 }
 
-/// No server has port 0, so it stands for Unix sockets.
+/// Stands for Unix sockets, since no server has port 0.
 const UNIX: u16 = 0;
 
 fn port(listen: &Listen) -> u16 {
@@ -242,7 +243,7 @@ fn port(listen: &Listen) -> u16 {
     }
 }
 
-/// The addresses of this machine, as far as the configuration tells.
+/// The addresses of this machine that the configuration reveals.
 struct Ours(HashSet<IpAddr>);
 
 impl Ours {
@@ -255,7 +256,8 @@ impl Ours {
         Self(ips.collect())
     }
 
-    /// Whether connecting to `server` arrives at `listen`. Names other than `localhost` are looked up when they are dialled.
+    /// Returns whether connecting to `server` reaches `listen`. Names other than `localhost` never
+    /// match, as they are only resolved when dialled.
     fn is_at(&self, server: &Address, listen: &Listen) -> bool {
         match (server, listen) {
             (Address::Unix(path), Listen::Unix(own)) => path == own,
@@ -275,7 +277,8 @@ impl Ours {
     }
 }
 
-/// The addresses of a host, as far as they are known without asking. Connecting to `0.0.0.0` or `[::]` is connecting to loopback.
+/// Returns the addresses of a host that are known without a lookup. Connecting to `0.0.0.0` or
+/// `[::]` connects to loopback.
 fn ips(host: &Host) -> Vec<IpAddr> {
     let loopback = [
         IpAddr::from(Ipv4Addr::LOCALHOST),
@@ -291,7 +294,7 @@ fn ips(host: &Host) -> Vec<IpAddr> {
     }
 }
 
-/// What an address is that no host can have.
+/// Describes an address that no host can have; returns `None` for any other.
 fn no_host(ip: IpAddr) -> Option<&'static str> {
     match ip.to_canonical() {
         ip if ip.is_multicast() => Some("a multicast address"),

@@ -1,4 +1,5 @@
-//! Parses text into a [`Config`] that is valid by construction, or reports every error in it. No I/O.
+//! Parses text into a [`Config`] that is valid by construction, or reports every error in it.
+//! Does no I/O.
 
 mod address;
 mod build;

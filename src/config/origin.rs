@@ -2,18 +2,18 @@
 
 use super::diagnostic::{Collector, Span, shown};
 
-/// Where something was written.
+/// Where a setting was written.
 #[derive(Clone)]
 pub(super) enum Origin {
     /// In the file.
     File(Span),
-    /// On the command line, by this flag.
+    /// On the command line, with this flag.
     Flag(String),
     /// Nowhere.
     Default,
 }
 
-/// Where the other one of two is, to be put behind its name.
+/// Formats the origin of the other one of two conflicting settings, to follow its name.
 pub(super) fn told_place(origin: &Origin, out: &Collector<'_>) -> String {
     match origin {
         Origin::File(span) => format!(" (line {})", out.line(span.start)),
@@ -22,19 +22,19 @@ pub(super) fn told_place(origin: &Origin, out: &Collector<'_>) -> String {
     }
 }
 
-/// Reports a mistake at its origin.
+/// Reports an error at its origin.
 pub(super) fn report(out: &mut Collector<'_>, origin: &Origin, why: &str) {
     let (span, why) = at(origin, why);
     out.report(span, why);
 }
 
-/// Warns of something at its origin.
+/// Reports a warning at its origin.
 pub(super) fn warn(out: &mut Collector<'_>, origin: &Origin, why: &str) {
     let (span, why) = at(origin, why);
     out.warn(span, why);
 }
 
-/// The place in the file, or the flag in front of the message.
+/// Returns the place in the file, or puts the flag in front of the message.
 fn at(origin: &Origin, why: &str) -> (Option<Span>, String) {
     match origin {
         Origin::File(span) => (Some(span.clone()), why.to_owned()),

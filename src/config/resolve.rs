@@ -1,4 +1,5 @@
-//! Turns what was read into a [`Config`]: looks up services, tells listeners from each other, names what has no name.
+//! Turns a [`Draft`] into a [`Config`]: looks up services, reports listeners that conflict, and
+//! names the entrypoints of the command line.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use super::lint::{self, OfService, Origins};
 use super::model::{Config, Entrypoint, OnRemoved, Service, SocketAccess, defaults};
 use super::origin::{Origin, report, told_place};
 
-/// Adds what the command line asks for. Its entrypoints get names that no other has.
+/// Adds the entrypoints of the command line, each with a unique name.
 pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
     let services = draft.services.iter();
     let services = services.map(|draft| draft.service.name.clone());
@@ -55,7 +56,7 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
     }
 }
 
-/// Makes the configuration. It is valid if nothing was reported to `out`.
+/// Builds the configuration, which is valid only if nothing was reported to `out`.
 pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
     if draft.entrypoints.is_empty() && !draft.meant_entrypoints {
         report(
@@ -135,14 +136,15 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
         services: services.into_iter().map(|draft| draft.service).collect(),
         warnings: None,
     };
-    // Where something is wrong already, what follows from it would only confuse.
+    // After an error, findings that follow from it would only confuse.
     if out.is_empty() {
         lint::check(&config, &origins, out);
     }
     config
 }
 
-/// Reports listeners that could not be bound side by side. A `[::]` leaves IPv4 to another listener of its port.
+/// Reports listeners that cannot be bound together. `[::]` leaves IPv4 to another listener on the
+/// same port.
 fn separate_listeners(draft: &mut Draft, out: &mut Collector<'_>) {
     let mut claims = Claims::default();
     if let Some(address) = draft.admin.listen {
@@ -202,15 +204,15 @@ fn separate_listeners(draft: &mut Draft, out: &mut Collector<'_>) {
     }
 }
 
-/// The addresses that TCP listeners have claimed so far; those of port 0 never stand in each other's way.
+/// The addresses that TCP listeners have claimed so far. Addresses with port 0 never conflict.
 #[derive(Default)]
 struct Claims {
     exact: HashMap<SocketAddr, Claim>,
-    /// The first one for all addresses of a port and family (true for IPv6).
+    /// The first wildcard listener of each port and family (`true` for IPv6).
     wildcard: HashMap<(u16, bool), Claim>,
-    /// The first one of a port and family.
+    /// The first listener of each port and family.
     any: HashMap<(u16, bool), Claim>,
-    /// Those that were written to take IPv4 and IPv6.
+    /// The listeners written to take both IPv4 and IPv6.
     dual: Vec<Claim>,
 }
 

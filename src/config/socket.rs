@@ -1,4 +1,4 @@
-//! Reads who may connect to an entrypoint's Unix sockets.
+//! Reads the settings that say who may connect to an entrypoint's Unix sockets.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -8,7 +8,7 @@ use super::model::SocketAccess;
 use super::toml_reader::Reader;
 
 impl Reader<'_, '_> {
-    /// `socket_mode` and `socket_group` of the entrypoint `name`.
+    /// Reads `socket_mode` and `socket_group` of the entrypoint `name`.
     pub(super) fn socket_access(&mut self, name: &str, table: &DeTable<'_>) -> SocketAccess {
         let access = SocketAccess {
             mode: self.parsed(table, "socket_mode", mode),
@@ -18,7 +18,7 @@ impl Reader<'_, '_> {
             let Some((at, _)) = table.get_key_value(key) else {
                 continue;
             };
-            // Where `listen` is missing or of another type, that is told.
+            // A `listen` that is missing or has the wrong type is reported elsewhere.
             if table.get("listen").is_some_and(|listen| !is_unix(listen)) {
                 let why = format!(
                     "`{key}` is for Unix sockets, and entrypoint `{name}` listens on none; remove it"
@@ -30,7 +30,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Whether an address to listen on, or one of a list, is meant to be a Unix socket.
+/// Returns whether an address to listen on, or any in a list, is meant to be a Unix socket.
 fn is_unix(listen: &Spanned<DeValue<'_>>) -> bool {
     match listen.get_ref() {
         DeValue::String(text) => text.starts_with("unix:"),
@@ -40,7 +40,7 @@ fn is_unix(listen: &Spanned<DeValue<'_>>) -> bool {
 }
 
 fn mode(text: &str) -> Result<u32, Mistake> {
-    /// Without it coracle itself could not find out whether an old socket is abandoned.
+    /// Without this bit, coracle itself could not tell whether an old socket is abandoned.
     const OWNER_MAY_CONNECT: u32 = 0o200;
     let is_octal = matches!(text.len(), 3 | 4) && text.bytes().all(|c| matches!(c, b'0'..=b'7'));
     let says = shown(text);

@@ -1,4 +1,4 @@
-//! Mistakes in the TOML itself, told in the words of a person who writes configurations.
+//! Reports errors in the TOML syntax in words for people who write configurations.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -6,16 +6,16 @@ use toml::de::Error;
 
 use super::diagnostic::{Collector, Span, shown};
 
-/// What the mistakes in the syntax leave of a text that can still be read with meaning.
+/// The lines of a text that syntax errors make unreliable.
 #[derive(Default)]
 pub(super) struct Damage {
-    /// Lines with a mistake in the syntax.
+    /// Lines with a syntax error.
     lines: BTreeSet<usize>,
-    /// The first line after which a value may belong to another table than it was meant for.
+    /// The first line after which a value may end up in a table other than the intended one.
     torn_from: Option<usize>,
 }
 
-/// What the parser complains of, as far as it is told here in other words than its own.
+/// The kinds of parser errors that are handled separately here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Open,
@@ -23,7 +23,7 @@ enum Kind {
     OpenLiteral,
     OpenMultiline(&'static str),
     Unquoted,
-    /// A value that may be bare text.
+    /// A value that may be a string without quotes.
     Bare,
     Twice,
     LongKey,
@@ -32,12 +32,14 @@ enum Kind {
     NoValue,
     BadKey,
     Escape,
-    /// Whatever else: its own words are passed on, and what follows is not relied upon.
+    /// Any other error: its message is passed on, and the text after it is not trusted.
     Other,
 }
 
-/// How the parser's messages begin. Its words are not part of its interface, and a later version may choose others: such a
-/// message is [`Kind::Other`]. A test below says which texts of this table have gone.
+/// The prefixes of the parser's messages.
+///
+/// The wording is not part of the parser's interface and may change in any version. A message
+/// without a known prefix is [`Kind::Other`]. A test below reports the prefixes that are gone.
 const TEXTS: &[(&str, Kind)] = &[
     ("unclosed array, ", Kind::Open),
     ("unclosed inline table", Kind::Open),
@@ -66,14 +68,14 @@ impl Kind {
         known.map_or(Self::Other, |(_, kind)| *kind)
     }
 
-    /// Whether the value may be bare text that needs quotes.
+    /// Returns whether the value may be a string without quotes.
     fn is_bare(self) -> bool {
         matches!(self, Self::Bare | Self::Unquoted)
     }
 }
 
 impl Damage {
-    /// Reports every mistake in the syntax, the first one of each line: further ones follow from it.
+    /// Reports the first syntax error in each line; others in the line usually follow from it.
     pub(super) fn report(errors: &[Error], text: &str, out: &mut Collector<'_>) -> Self {
         let errors = errors.iter().map(|error| (error.message(), error.span()));
         Self::report_all(errors, text, out)
@@ -88,11 +90,12 @@ impl Damage {
         let mut errors: Vec<_> = errors
             .map(|(message, span)| (message, place(Kind::of(message), span, text)))
             .collect();
-        // What never closes takes the rest of the text in, where nothing is as it should be then.
+        // An array or table that is never closed swallows the rest of the text, so nothing after
+        // it can be trusted.
         let is_open = errors
             .iter()
             .any(|(message, _)| Kind::of(message) == Kind::Open);
-        // What needs quotes explains the other mistakes of its line.
+        // A string without quotes explains the other errors in its line.
         errors.sort_by_key(|(message, span)| {
             (
                 out.line(span.start),
@@ -106,7 +109,7 @@ impl Damage {
             if is_open && damage.torn_from.is_some_and(|torn| torn < line) {
                 break;
             }
-            // A line may have many, and of each kind the first is enough.
+            // A line may have many errors; the first of each kind is enough.
             if !seen.insert((line, message)) {
                 continue;
             }
@@ -125,7 +128,7 @@ impl Damage {
         self.lines.is_empty()
     }
 
-    /// Whether what was read from this line means what it says.
+    /// Returns whether values read from this line can be trusted.
     pub(super) fn spares(&self, line: usize) -> bool {
         !self.lines.contains(&line) && self.torn_from.is_none_or(|torn| line < torn)
     }
@@ -133,19 +136,20 @@ impl Damage {
 
 fn place(kind: Kind, span: Option<Span>, text: &str) -> Span {
     match (span, kind) {
-        // The end of the text is not where it was forgotten, but its start.
+        // The parser points to the end of the text; the opening quotes are more useful.
         (Some(span), Kind::OpenMultiline(quotes)) => {
             let before = text.get(..span.start).unwrap_or(text);
             let start = before.rfind(quotes).unwrap_or(span.start);
             start..start + quotes.len()
         }
-        // Something is missing at the end: point behind the last text, not to the empty line after it.
+        // Something is missing at the end: point after the last text, not to the empty line that
+        // follows.
         (Some(span), _) if span.start >= text.len() => {
             let end = text.trim_end().len();
             end..end
         }
         (Some(span), _) => span,
-        // Only a key of too many parts comes without a place.
+        // Only a key with too many parts comes without a place.
         (None, _) => {
             let dots = |line: &&str| line.matches('.').count() >= 80;
             let line = text.lines().find(dots).unwrap_or_default();
@@ -159,11 +163,11 @@ fn place(kind: Kind, span: Option<Span>, text: &str) -> Span {
     }
 }
 
-/// A mistake in the words of a person who writes configurations.
+/// A syntax error as it is reported.
 struct Told {
     why: String,
     at: Span,
-    /// Whether what follows may be read otherwise than it was meant.
+    /// Whether the text that follows may be misread.
     tears: bool,
 }
 
@@ -212,7 +216,7 @@ impl Told {
         Self { why, at, tears }
     }
 
-    /// A value without quotes, or none at all: the mistakes that are made most.
+    /// Recognizes a value that lacks quotes or is missing, the most common errors.
     fn of_value(span: &Span, text: &str, line: &Span) -> Option<Self> {
         let (key, value) = text[line.clone()].split_once('=')?;
         if span.start <= line.start + key.len() || key.contains('#') {
@@ -243,7 +247,7 @@ mod tests {
     use super::*;
     use toml::de::DeTable;
 
-    /// For each text of the table, a configuration that provokes it.
+    /// For each prefix in `TEXTS`, a configuration that provokes it.
     const SAMPLES: &[&str] = &[
         "a = [1\n",
         "a = { b = 1\n",
@@ -270,7 +274,7 @@ mod tests {
     const DEEP: &str = "a = [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\n";
 
     #[test]
-    fn the_parser_still_uses_every_text_that_is_relied_upon() {
+    fn parser_still_uses_every_known_prefix() {
         assert_eq!(SAMPLES.len(), TEXTS.len());
         let mut gone = Vec::new();
         for (sample, (text, _)) in SAMPLES.iter().zip(TEXTS) {
@@ -283,9 +287,9 @@ mod tests {
         assert!(gone.is_empty(), "{gone:#?}");
     }
 
-    /// As by a later version of the parser.
+    /// Simulates a later version of the parser with different wording.
     #[test]
-    fn a_message_in_unknown_words_is_told_in_those_words_at_its_place() {
+    fn unknown_parser_message_is_passed_on_with_its_place() {
         for sample in SAMPLES {
             let (_, errors) = DeTable::parse_recoverable(sample);
             for error in &errors {
@@ -295,7 +299,7 @@ mod tests {
                 let damage = Damage::report_all(error, sample, &mut out);
                 assert!(!damage.is_none(), "{sample:?}");
                 let told = out.finish("t").told.remove(0);
-                // A value without quotes or none at all is found without the parser's words.
+                // A value that lacks quotes or is missing is recognized without the message.
                 let is_own = ["strings must be quoted", "`a` has no value"];
                 let is_own = is_own.iter().any(|own| told.message.starts_with(own));
                 assert!(

@@ -1,4 +1,4 @@
-//! Takes values out of TOML tables by their type; each one of another type is a mistake.
+//! Reads typed values from TOML tables and reports values of the wrong type.
 
 use std::borrow::Cow;
 
@@ -11,14 +11,14 @@ pub(super) type Key<'v> = &'v Spanned<Cow<'v, str>>;
 pub(super) type Value<'v> = Spanned<DeValue<'v>>;
 
 pub(super) struct Reader<'o, 't> {
-    /// Whether the syntax had no mistake, so that what is not there was not written.
+    /// Whether the syntax is free of errors, so a missing key was not written.
     pub(super) whole: bool,
     pub(super) out: &'o mut Collector<'t>,
 }
 
 impl Reader<'_, '_> {
-    /// Reports that none of `wanted` is in the table of this name, unless a mistake in the syntax or in writing one of them,
-    /// which is told anyway, may have hidden it.
+    /// Reports that the table `name` has none of the `wanted` keys, unless a syntax error or a
+    /// misspelled key, which is reported anyway, may be the reason.
     pub(super) fn missing(
         &mut self,
         name: Key<'_>,
@@ -32,7 +32,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Reports the keys that are not among `known`.
+    /// Reports keys that are not in `known`.
     pub(super) fn known(&mut self, table: &DeTable<'_>, known: &[&str]) {
         for key in table.keys() {
             let word: &str = key.get_ref();
@@ -48,7 +48,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// What `parse` makes of the string under `key`.
+    /// Parses the string under `key` with `parse`.
     pub(super) fn parsed<T>(
         &mut self,
         table: &DeTable<'_>,
@@ -119,7 +119,7 @@ impl Reader<'_, '_> {
         None
     }
 
-    /// The tables under `key` with their names, in the order of the text.
+    /// Returns the tables under `key` with their names, in the order of the text.
     pub(super) fn named_tables<'v>(
         &mut self,
         table: &'v DeTable<'v>,

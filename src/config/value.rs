@@ -1,4 +1,4 @@
-//! Single values from their text: durations, `off`, words out of a few and the names of other programs.
+//! Parses single values: durations, `off`, keywords, and the names of other programs.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -10,12 +10,12 @@ use super::address::{Listen, socket_path};
 use super::diagnostic::{Mistake, nearest, shown, wrong};
 use super::model::{ControlSocket, OnRemoved, defaults};
 
-/// Longer than any timeout that is meant; short enough for every clock.
+/// Longer than any sensible timeout, and short enough for every clock.
 const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-/// What the kernel takes for TCP_KEEPIDLE: MAX_TCP_KEEPIDLE in include/net/tcp.h.
+/// The kernel's limit for TCP_KEEPIDLE: MAX_TCP_KEEPIDLE in include/net/tcp.h.
 const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
-/// A duration that may be zero.
+/// Parses a duration that may be zero.
 pub(super) fn drain_timeout(text: &str) -> Result<Duration, Mistake> {
     if text == "off" {
         return wrong("`off` is not allowed here; write a duration such as \"9s\", or \"0s\"");
@@ -23,7 +23,7 @@ pub(super) fn drain_timeout(text: &str) -> Result<Duration, Mistake> {
     at_most(duration(text)?, MAX_TIMEOUT, "366 days")
 }
 
-/// A duration of at least a millisecond.
+/// Parses a duration of at least one millisecond.
 pub(super) fn dialling_timeout(text: &str) -> Result<Duration, Mistake> {
     if text == "off" {
         return wrong("`off` is not allowed here; write a duration such as \"5s\"");
@@ -31,7 +31,7 @@ pub(super) fn dialling_timeout(text: &str) -> Result<Duration, Mistake> {
     timeout(text, "write a longer one, such as \"5s\"")
 }
 
-/// A duration of at least a millisecond, or `off`.
+/// Parses a duration of at least one millisecond, or `off`.
 pub(super) fn timeout_or_off(text: &str) -> Result<Option<Duration>, Mistake> {
     match text {
         "off" => Ok(None),
@@ -39,7 +39,7 @@ pub(super) fn timeout_or_off(text: &str) -> Result<Option<Duration>, Mistake> {
     }
 }
 
-/// Whole seconds, or `off`.
+/// Parses a whole number of seconds, or `off`.
 pub(super) fn keepalive(text: &str) -> Result<Option<Duration>, Mistake> {
     if text == "off" {
         return Ok(None);
@@ -84,7 +84,7 @@ pub(super) fn on_removed(text: &str) -> Result<OnRemoved, Mistake> {
     }
 }
 
-/// A program whose names of metrics are published too.
+/// A program whose metric names are published too.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Compat {
     Traefik,
@@ -102,14 +102,14 @@ pub(super) fn compat(text: &str) -> Result<Compat, Mistake> {
     wrong(format!("unknown `compat` name `{}`{advice}", shown(text)))
 }
 
-/// Where the admin endpoint listens, as `admin.listen` and `--admin` have it; `None` when it is off.
+/// The value of `admin.listen` and `--admin`: where the admin endpoint listens; `None` if off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdminListen(pub Option<SocketAddr>);
 
 impl FromStr for AdminListen {
     type Err = Mistake;
 
-    /// Reads `IP:port` or `off`.
+    /// Parses `IP:port` or `off`.
     fn from_str(text: &str) -> Result<Self, Mistake> {
         if text == "off" {
             return Ok(Self(None));
@@ -132,7 +132,7 @@ impl FromStr for AdminListen {
     }
 }
 
-/// An absolute path, with or without `unix:` before it, or `off`.
+/// Parses an absolute path, with or without the prefix `unix:`, or `off`.
 pub(super) fn control_socket(text: &str) -> Result<ControlSocket, Mistake> {
     let path = text.strip_prefix("unix:").unwrap_or(text);
     match text {

@@ -1,4 +1,4 @@
-//! What a configuration says, in the words that [`Changes`](super::Changes) uses. No I/O.
+//! Formats settings for [`Changes`](super::Changes). Does no I/O.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::address::{Address, Listen};
 use super::diagnostic::printable;
 use super::model::{ControlSocket, OnRemoved};
 
-/// What becomes of the open connections of an entrypoint that is removed.
+/// Describes what happens to the open connections of a removed entrypoint.
 pub(super) fn fate(on_removed: OnRemoved, drain_timeout: Duration) -> String {
     match on_removed {
         OnRemoved::Keep => "its open connections go on".to_owned(),
@@ -55,7 +55,7 @@ pub(super) fn group(group: &Option<String>) -> String {
     group.map_or("the process's".to_owned(), printable)
 }
 
-/// An address to listen on. `[::]` is one for IPv6 alone, `*` one that takes IPv4 too.
+/// Formats an address to listen on: `[::]` takes IPv6 only, `*` takes IPv4 too.
 pub(super) fn listen(listen: &Listen) -> String {
     match listen {
         Listen::Tcp {
@@ -78,7 +78,7 @@ pub(super) fn duration_or_none(timeout: &Option<Duration>) -> String {
     timeout.as_ref().map_or("none".to_owned(), duration)
 }
 
-/// `A`, `A and B`, `A, B and C`; of a long list the first few and how many more there are.
+/// Formats a list as `A`, `A and B`, `A, B and C`, or its first few items and how many more.
 pub(super) fn list<T>(items: &[T], words: impl Fn(&T) -> String) -> String {
     const MOST: usize = 8;
     let mut named: Vec<_> = items.iter().take(MOST).map(words).collect();

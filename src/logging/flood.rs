@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_writes_a_bounded_number_of_lines_and_reports_the_rest() {
+    fn lines_per_cause_are_bounded_and_the_rest_is_reported() {
         let mut floods = Floods::default();
         let now = Instant::now();
         assert_eq!(written(&mut floods, &cause(1, ""), now), 10);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_noisy_server_does_not_hide_the_lines_of_another() {
+    fn noisy_server_does_not_hide_the_lines_of_another() {
         let mut floods = Floods::default();
         let now = Instant::now();
         assert_eq!(written(&mut floods, &cause(1, " server=a"), now), 10);

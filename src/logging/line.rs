@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_logfmt_and_escapes_its_values() {
+    fn line_is_logfmt_and_escapes_its_values() {
         let pairs = [
             ("entrypoint", "a b".into()),
             ("peer", "[::1]:80".into()),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_ending_in_an_angle_bracket_keeps_the_following_space() {
+    fn value_ending_in_an_angle_bracket_keeps_the_following_space() {
         let pairs = [("entrypoint", "<web>".into()), ("peer", "unix".into())];
         let line = line_of(Style::Journal, &pairs, 0);
         assert_eq!(line, "<6>msg=closed entrypoint=<web> peer=unix\n");

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smaller_limit_decides() {
+    fn smaller_limit_decides() {
         let both = capacity(65_536, Some(128 * MIB));
         assert_eq!((both.connections, both.by), (4_300, Limit::Memory));
         let files = capacity(2_048, Some(128 * MIB));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tiny_limit_leaves_some_room_or_is_an_error() {
+    fn tiny_limit_leaves_some_room_or_is_an_error() {
         assert_eq!(capacity(1_024, Some(4 * MIB)).connections, 71);
         let none = capacity(1_024, Some(32 * 1024));
         assert_eq!((none.connections, none.by), (0, Limit::Memory));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_allowances_of_all_connections_fit_in_the_limit() {
+    fn allowances_of_all_connections_fit_in_the_limit() {
         for mib in [1, 4, 16, 32, 64, 128, 256, 512, 1024, 4096] {
             for open_files in [128, 1_024, 8_192, 65_536, 1 << 20] {
                 let memory = mib * MIB;

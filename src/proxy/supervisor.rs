@@ -287,7 +287,7 @@ impl Tasks {
 }
 
 /// Returns whether a line of a report belongs in the log. The lines that show the place in the file
-/// or the number of mistakes do not, because each log line names its place.
+/// or the number of errors do not, because each log line names its place.
 fn is_for_the_log(line: &str) -> bool {
     let line = line.trim_start();
     let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_directories_of_all_links_are_watched() {
+    fn directories_of_all_links_are_watched() {
         let root = tempfile::tempdir().expect("a directory");
         let root = fs::canonicalize(root.path()).expect("it exists");
         for directory in ["mount", "mount/..1", "elsewhere"] {

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_belongs_to_the_most_specific_listener_of_its_family() {
+    fn socket_belongs_to_the_most_specific_listener_of_its_family() {
         let shared = Shared::default();
         let registry = &shared.registry;
         let on = ["0.0.0.0:80", "[::]:80", "10.0.0.9:80", "0.0.0.0:81"];

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wanted_name_is_looked_up_at_once_although_others_hang() {
+    fn wanted_name_is_looked_up_immediately_while_others_hang() {
         let start = Instant::now();
         let mut lookups = lookups(9, 4);
         assert_eq!(
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_answers_in_time_is_no_longer_slow() {
+    fn name_that_answers_in_time_is_no_longer_slow() {
         let mut now = Instant::now();
         let mut lookups = lookups(2, 2);
         assert_eq!(begun(&mut lookups, now), [1]);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_name_is_looked_up_repeatedly() {
+    fn single_name_is_looked_up_repeatedly() {
         let mut now = Instant::now();
         let mut lookups = lookups(1, 1);
         let mut pauses = Vec::new();
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_removed_only_while_it_is_not_being_looked_up() {
+    fn name_is_removed_only_while_it_is_not_being_looked_up() {
         let now = Instant::now();
         let mut lookups = lookups(3, 1);
         assert_eq!(begun(&mut lookups, now), [1]);

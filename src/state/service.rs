@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_turn_survives_servers_coming_and_going() {
+    fn turn_survives_added_and_removed_servers() {
         let service = Service::new("s");
         let many = [0; 5].map(|_| service.in_turn(&["a", "b", "c", "d"]).next());
         assert_eq!(many[4], Some(&"a"));

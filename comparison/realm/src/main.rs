@@ -1,4 +1,5 @@
-//! A relay of one port by realm's library (github.com/zhboner/realm), on one thread: `realm -l ADDRESS -r ADDRESS`.
+//! Relays one port with realm's library (github.com/zhboner/realm), on one thread:
+//! `realm -l ADDRESS -r ADDRESS`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use realm_core::tcp::run_tcp;
 
 const USAGE: &str = "A relay by realm's library: realm -l LISTEN -r REMOTE, for example realm -l 127.0.0.1:8080 -r 127.0.0.1:80";
 
-/// What realm itself takes where nothing is configured, in seconds (`tcp_timeout`, `tcp_keepalive`) and probes.
+/// The defaults of realm itself, in seconds (`tcp_timeout`, `tcp_keepalive`) and probes.
 const TIMEOUT: usize = 5;
 const KEEPALIVE: usize = 15;
 const PROBES: usize = 3;

@@ -21,7 +21,7 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// The sum of both.
+    /// Returns the sum of both.
     #[must_use]
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
@@ -31,7 +31,7 @@ impl Moment {
         }
     }
 
-    /// The later moment at which all open connections have left.
+    /// Returns the later moment at which all open connections have left.
     #[must_use]
     pub(super) fn ended(self) -> Self {
         Self {
@@ -42,8 +42,8 @@ impl Moment {
     }
 }
 
-/// How far `counted` lies outside the range of sizes that the set can have had between two moments:
-/// positive above it, negative below it.
+/// Returns how far `counted` lies outside the range of sizes that the set can have had between two
+/// moments: positive above it, negative below it.
 ///
 /// Between the moments, the set held at least the connections that were in it all the time, and at
 /// most those that were in it at any time. A count taken meanwhile, socket by socket, can be any
@@ -62,7 +62,7 @@ pub(super) fn mismatch(before: Moment, counted: u64, after: Moment) -> i64 {
     }
 }
 
-/// The part of a difference that two readings share: what persisted from one to the other.
+/// Returns the part of a difference that two readings share: what persisted from one to the other.
 #[must_use]
 pub(super) fn lasting(first: i64, second: i64) -> i64 {
     if first.signum() != second.signum() {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaked_entry_is_found_even_if_the_counters_match_it() {
+    fn leaked_entry_is_found_even_if_the_counters_match_it() {
         // The kernel has no connection, and the set keeps one forever.
         let leaked = moment(1, 10, 9);
         assert_eq!(mismatch(leaked, 0, leaked), -1);
@@ -123,7 +123,8 @@ mod tests {
         assert_eq!(shared, [0, 0, 0, 2, 2, -3]);
     }
 
-    /// The connections of an entrypoint over a span of events, in each of which one enters or leaves.
+    /// The connections of an entrypoint over a span of events, each of which is one connection that
+    /// enters or leaves.
     #[derive(Debug)]
     struct History {
         /// How many had entered and left before the first event.
@@ -141,14 +142,14 @@ mod tests {
             moment(open, opened, opened.wrapping_sub(open))
         }
 
-        /// The kernel's count, which looks for each connection at a time of its own.
+        /// Returns the kernel's count, which looks for each connection at a different time.
         fn counted(&self, looks: &[Index]) -> u64 {
             let looks = looks.iter().map(|look| look.index(self.events + 1));
             let seen = self.lives.iter().zip(looks);
             seen.filter(|(life, at)| life.contains(at)).count() as u64
         }
 
-        /// The mismatch if the set also holds `leaked` entries without a connection.
+        /// Returns the mismatch if the set also holds `leaked` entries without a connection.
         fn mismatch(&self, looks: &[Index], leaked: u64) -> i64 {
             let leaked = moment(leaked, leaked, 0);
             let [before, after] = [0, self.events].map(|at| self.moment(at).plus(leaked));

@@ -1,4 +1,4 @@
-//! Writes JSON piece by piece. A tree of values would need memory for all of it at once.
+//! Writes JSON piece by piece. A tree of values would need memory for the whole document.
 
 use std::fmt::{self, Display, Formatter};
 

@@ -90,8 +90,8 @@ impl Kernel {
         }
     }
 
-    /// One count per entrypoint, in the order of the entrypoints. `None` if the kernel does not
-    /// report them, or if the data loop does not answer.
+    /// Returns one count per entrypoint, in the order of the entrypoints. Returns `None` if the
+    /// kernel does not report them, or if the data loop does not answer.
     pub(crate) async fn counts(&self, moments: &Moments) -> Option<Rc<[Count]>> {
         if let Some(last) = &*self.last.borrow()
             && Instant::now() < last.until
@@ -165,7 +165,7 @@ impl Kernel {
     }
 }
 
-/// The entrypoint that accepted a socket of this name, or that listens with it.
+/// Returns the entrypoint that accepted a socket of this name, or that listens with it.
 #[must_use]
 pub(super) fn entrypoint_of(addresses: &Addresses, name: &Name) -> Option<EntrypointId> {
     addresses.entrypoint_of(&match name {
@@ -207,9 +207,9 @@ struct Group {
     connections: u64,
 }
 
-/// The kernel's count for each entrypoint that exists. Of a group, only the sum is known: every
-/// member but the youngest is given its number in the set, and the youngest gets the rest, with the
-/// mismatch.
+/// Returns the kernel's count for each entrypoint that exists. Of a group, only the sum is known:
+/// every member but the youngest is given its number in the set, and the youngest gets the rest,
+/// with the mismatch.
 fn compare(before: &Snapshot, table: &Table, after: &Snapshot) -> Vec<Count> {
     let addresses = &after.addresses;
     let mut groups: BTreeMap<EntrypointId, Group> = BTreeMap::new();

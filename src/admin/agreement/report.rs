@@ -27,13 +27,13 @@ pub(super) struct Differences {
 }
 
 impl Differences {
-    /// Whether both sides have the same.
+    /// Returns `true` if both sides have the same connections.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.set_only.is_empty() && self.kernel_only.is_empty()
     }
 
-    /// The differences that are in both.
+    /// Returns the differences that are in both.
     #[must_use]
     pub(super) fn shared_with(&self, earlier: &Self) -> Self {
         Self {
@@ -161,7 +161,7 @@ impl Report {
     /// Writes the report as JSON.
     ///
     /// # Errors
-    /// None: writing to a body cannot fail.
+    /// Never fails: writing to a body cannot fail.
     pub(super) async fn write(&self, body: &mut Body) -> fmt::Result {
         let Differences {
             set_only,
@@ -285,7 +285,7 @@ impl Unclaimed {
         None
     }
 
-    /// The sockets that no entry has claimed.
+    /// Returns the sockets that no entry has claimed.
     fn rest(self) -> Vec<Socket> {
         let (mut left, next) = (self.left.into_iter().peekable(), self.next);
         let sockets = self.sockets.into_iter().enumerate();

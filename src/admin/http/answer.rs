@@ -17,7 +17,7 @@ pub(crate) struct Answer {
     pub body: Rc<Body>,
 }
 
-/// A response that only states its status.
+/// Creates a response that only states its status.
 #[must_use]
 pub(super) fn refusal(status: StatusCode) -> Answer {
     if status == StatusCode::MethodNotAllowed {
@@ -26,7 +26,7 @@ pub(super) fn refusal(status: StatusCode) -> Answer {
     text(status, &format!("{status} {}\n", status.canonical_reason()))
 }
 
-/// The response to a method other than these.
+/// Creates the response to a method other than these.
 pub(super) fn not_allowed(methods: &str) -> Answer {
     let status = StatusCode::MethodNotAllowed;
     let mut answer = text(status, &format!("{status} {}\n", status.canonical_reason()));
@@ -34,7 +34,7 @@ pub(super) fn not_allowed(methods: &str) -> Answer {
     answer
 }
 
-/// The response if the data loop does not answer.
+/// Creates the response for when the data loop does not answer.
 pub(super) fn silence() -> Answer {
     text(
         StatusCode::ServiceUnavailable,

@@ -107,7 +107,7 @@ impl Clients {
             .await;
     }
 
-    /// Whether one of these clients uses the reserve descriptor.
+    /// Returns `true` if one of these clients uses the reserve descriptor.
     pub(crate) fn has_reserve(&self) -> bool {
         let list = self.list.borrow();
         list.iter().any(|(_, client)| client.has_reserve)
@@ -176,12 +176,14 @@ impl Clients {
         self.left.listen()
     }
 
-    /// True while a client waits for a seat. Clients that need theirs no longer should leave.
+    /// Returns `true` while a client waits for a seat. Clients that no longer need theirs should
+    /// leave.
     pub(crate) fn is_wanted(&self) -> bool {
         self.is_wanted.get()
     }
 
-    /// How often waiting tasks must check again by themselves. `None` while there is no client.
+    /// Returns how often waiting tasks must check again by themselves, or `None` while there is no
+    /// client.
     pub(crate) fn tick(&self) -> Option<Duration> {
         let list = self.list.borrow();
         let is_busy = list.iter().any(|(_, client)| client.phase != Phase::Idle);

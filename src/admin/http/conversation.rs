@@ -87,7 +87,7 @@ impl Conversation<'_> {
                 park.within(limits.linger, wire.finish()).await;
                 return;
             }
-            // A client that sends many requests at once must not keep the thread to itself.
+            // A client that pipelines many requests must not keep the thread to itself.
             yield_now().await;
             if wire.received.is_empty() && !wire.next_byte(limits, seat).await {
                 return;
@@ -259,7 +259,7 @@ async fn next_tick<T>(park: &Park) -> Option<T> {
     None
 }
 
-/// A response's status line and headers.
+/// Formats a response's status line and headers.
 fn head(answer: &Answer, sending: Sending) -> Vec<u8> {
     use std::io::Write;
 

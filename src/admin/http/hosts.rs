@@ -28,9 +28,9 @@ impl Hosts {
         Self(listed)
     }
 
-    /// Whether requests for `host`, with or without a port, are answered. These are: an IP address,
-    /// `localhost`, the machine's own name (in full, in short, or in a local network's domain), and
-    /// the configured hosts.
+    /// Returns `true` if requests for `host`, with or without a port, are answered. These hosts
+    /// are: an IP address, `localhost`, the machine's own name (in full, in short, or in a local
+    /// network's domain), and the configured hosts.
     #[must_use]
     pub(crate) fn answer_to(&self, host: &str) -> bool {
         let name = rustix::system::uname();
@@ -70,8 +70,8 @@ fn is_own(host: &str, own: &str) -> bool {
     name.eq_ignore_ascii_case(short) && is_local
 }
 
-/// The host of `host:port`, including the brackets of an IPv6 address. `None` if the port is
-/// invalid.
+/// Returns the host of `host:port`, including the brackets of an IPv6 address, or `None` if the
+/// port is invalid.
 fn without_port(host: &str) -> Option<&str> {
     let end = host.rfind(']').map_or(0, |end| end + 1);
     match host[end..].split_once(':') {
@@ -83,7 +83,7 @@ fn without_port(host: &str) -> Option<&str> {
     }
 }
 
-/// The response to a request for another host.
+/// Returns the text of the response to a request for another host.
 #[must_use]
 pub(super) fn advice(host: &str) -> String {
     // Echoed only if it is valid in the configuration.
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_qualified_own_name_is_allowed_in_full_and_in_short() {
+    fn qualified_own_name_is_allowed_in_full_and_in_short() {
         let answers = |host: &str| Hosts::default().answer_to_with(host, "pi.home.example.org");
         assert!(answers("pi.home.example.org"));
         assert!(answers("pi"));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_advice_names_the_key_and_does_not_echo_unsafe_text() {
+    fn advice_names_the_key_and_does_not_echo_unsafe_text() {
         assert!(advice("nas.example.org:80").contains("hosts = [\"nas.example.org\"]"));
         for strange in ["<script>", "a\"b", "", "a b"] {
             assert!(advice(strange).contains("`hosts` in [admin]"), "{strange}");

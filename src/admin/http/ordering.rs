@@ -44,7 +44,7 @@ impl Ordering {
         }
     }
 
-    /// The response to an order that arrives over TCP.
+    /// Creates the response to an order that arrives over TCP.
     pub(super) fn only_there(&self) -> Answer {
         let how = match &self.path {
             Some(path) => format!(
@@ -57,10 +57,10 @@ impl Ordering {
     }
 }
 
-/// What an order asks for. An unknown parameter is an error: `?dryrun` must not reload.
+/// Returns what an order asks for. An unknown parameter is an error: `?dryrun` must not reload.
 ///
 /// # Errors
-/// What is wrong with the request.
+/// Returns what is wrong with the request.
 fn ask(head: &Head) -> Result<Ask, String> {
     let (mut is_dry_run, mut name) = (false, None);
     for (key, value) in head.request.url().query_pairs() {
@@ -85,7 +85,7 @@ fn ask(head: &Head) -> Result<Ask, String> {
     }
 }
 
-/// The text, with a newline after its last line.
+/// Returns the text with a newline after its last line.
 fn lines(text: &str) -> String {
     match text.is_empty() {
         true => String::new(),

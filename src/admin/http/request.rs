@@ -130,7 +130,8 @@ impl<'a> Fields<'a> {
             .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// HTTP/1.1 requires one Host header, and two are always an error: RFC 9112, 3.2.
+    /// Checks the number of Host headers. HTTP/1.1 requires one, and two are always an error:
+    /// RFC 9112, 3.2.
     fn check_host(&self, is_http_1_0: bool) -> Result<(), StatusCode> {
         match self.named("host").count() {
             1 => Ok(()),
@@ -139,8 +140,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The length of the body, at most `most`. A request whose length two parsers could disagree on
-    /// is rejected: RFC 9112, 6.3.
+    /// Returns the length of the body, at most `most`. Rejects a request whose length two parsers
+    /// could disagree on: RFC 9112, 6.3.
     fn body_bytes(&self, is_http_1_0: bool, most: u64) -> Result<usize, StatusCode> {
         let mut lengths = self.named("content-length");
         let length = lengths.next();
@@ -170,8 +171,8 @@ fn has_line(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().contains(&b'\n')
 }
 
-/// True if the request line ends in a well-formed HTTP version. Then that version is the one not
-/// supported.
+/// Returns `true` if the request line ends in a well-formed HTTP version, which is then the one
+/// that is not supported.
 fn names_a_version(bytes: &[u8]) -> bool {
     let line = bytes.trim_ascii_start().split(|b| *b == b'\n').next();
     let line = line.unwrap_or_default().trim_ascii_end();
@@ -189,8 +190,8 @@ fn known_method(method: &str) -> Result<Method, StatusCode> {
         .ok_or(StatusCode::MethodNotAllowed)
 }
 
-/// The target, in origin form (`/metrics`) or absolute form. The other forms (`*`, `host:port`)
-/// belong to methods that are not allowed, whatever their target.
+/// Parses the target, in origin form (`/metrics`) or absolute form. The other forms (`*`,
+/// `host:port`) belong to methods that are not allowed, whatever their target.
 fn url(method: &str, target: &str) -> Result<Url, StatusCode> {
     let url = match target {
         _ if target.starts_with('/') => Url::parse(&format!("http://localhost{target}")),
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_target_overrides_the_host_header() {
+    fn absolute_target_overrides_the_host_header() {
         let host = |target: &str| {
             let request = format!("GET {target} HTTP/1.1\r\nHost:  a:1 \r\n\r\n");
             parse(request.as_bytes()).unwrap().unwrap().host
@@ -361,7 +362,7 @@ mod tests {
         })
     }
 
-    /// Everything that a head says, comparable.
+    /// Formats everything that a head says, for comparison.
     fn summary(head: Head) -> String {
         let mut headers: Vec<_> = head.request.iter().map(|it| format!("{it:?}")).collect();
         headers.sort();

@@ -28,7 +28,7 @@ impl ReserveFd {
         })
     }
 
-    /// Frees the descriptor for the caller to use at once, before anything else runs. Returns
+    /// Frees the descriptor for the caller to use immediately, before anything else runs. Returns
     /// `None` if it is not held.
     pub(crate) fn lend(self: &Rc<Self>) -> Option<LentFd> {
         drop(self.held.take()?);
@@ -36,7 +36,7 @@ impl ReserveFd {
         Some(LentFd(self.clone()))
     }
 
-    /// Whether a client has it now.
+    /// Returns `true` if a client has it now.
     pub(crate) fn is_lent(&self) -> bool {
         self.lent.get()
     }

@@ -70,8 +70,8 @@ pub(crate) struct Routes {
 pub(super) type Made = Result<Rc<Body>, StatusCode>;
 
 impl Routes {
-    /// The response to a request. It has its body even if the method is HEAD; the sender leaves it
-    /// out.
+    /// Returns the response to a request. It has its body even if the method is HEAD; the sender
+    /// leaves it out.
     pub(crate) async fn answer(&self, head: &Head, access: Access) -> Answer {
         if access == Access::Nothing {
             return text(StatusCode::Forbidden, STRANGER);
@@ -215,7 +215,7 @@ fn made(made: Option<Made>, content_type: &str) -> Answer {
     }
 }
 
-/// The values of a list header, joined into one list.
+/// Joins the values of a list header into one list.
 fn joined(request: &Request, name: &HeaderName) -> String {
     let mut list = String::new();
     for value in request.header(name).into_iter().flatten() {

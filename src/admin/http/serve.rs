@@ -45,7 +45,8 @@ impl Serving {
         or(tcp, self.serve_at(Door::Control, listeners, &executor)).await;
     }
 
-    /// How often waiting tasks must check again by themselves. `None` while there is no client.
+    /// Returns how often waiting tasks must check again by themselves, or `None` while there is no
+    /// client.
     pub(crate) fn tick(&self) -> Option<Duration> {
         let ticks = [self.tcp.tick(), self.control.tick()];
         ticks.into_iter().flatten().min()
@@ -114,8 +115,8 @@ impl Serving {
                 log::warn!(suppressed; "admin: accept: {error}");
             }
             if is_out_of_descriptors(&error) {
-                // Freed for the accept that follows at once. The data loop's thread could take the
-                // descriptor just then. In that case the reserve is held again as soon as a
+                // Freed for the accept that follows immediately. The data loop's thread could take
+                // the descriptor just then. In that case the reserve is held again as soon as a
                 // descriptor is free.
                 if let Some(lent) = reserve.lend() {
                     if let Ok(accepted) = listeners.accept(door) {
@@ -179,7 +180,8 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// True if the client caused the error by leaving early. The next one can be accepted at once.
+/// Returns `true` if the client caused the error by leaving early. The next one can be accepted
+/// immediately.
 fn is_of_the_client(error: &io::Error) -> bool {
     use ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
     matches!(error.kind(), ConnectionAborted | Interrupted | WouldBlock)

@@ -80,13 +80,14 @@ impl Family {
         (metric.read)(thing, &mut labelled);
     }
 
-    /// The number of samples.
+    /// Returns the number of samples.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.family.get_metric().len()
     }
 
-    /// The finished family. `None` if it has no sample, since the formats have no empty family.
+    /// Returns the finished family, or `None` if it has no sample, since the formats have no empty
+    /// family.
     #[must_use]
     pub(crate) fn finish(self) -> Option<MetricFamily> {
         (!self.family.get_metric().is_empty()).then_some(self.family)

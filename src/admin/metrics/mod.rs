@@ -1,4 +1,4 @@
-//! What is published, and in which formats.
+//! The published metrics, and their formats.
 
 mod metric_family;
 mod negotiate;

@@ -10,7 +10,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// Its Content-Type.
+    /// Returns the format's Content-Type.
     #[must_use]
     pub(crate) fn content_type(self) -> &'static str {
         match self {
@@ -19,8 +19,8 @@ impl Format {
         }
     }
 
-    /// The format for a request that accepts `accept`, the values of its Accept headers joined by
-    /// commas.
+    /// Chooses the format for a request that accepts `accept`, the values of its Accept headers
+    /// joined by commas.
     ///
     /// OpenMetrics must be requested by name, with at least the quality of text. A client that
     /// accepts neither gets text anyway: a scrape in the wrong format says more than an error.
@@ -60,7 +60,7 @@ struct Range {
 }
 
 impl Range {
-    /// `None` for an element that cannot be parsed.
+    /// Returns `None` for an element that cannot be parsed.
     fn parse(element: &str) -> Option<Self> {
         let mut parts = element.split(';').map(str::trim);
         let mut range = Self {

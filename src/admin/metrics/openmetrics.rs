@@ -74,7 +74,7 @@ pub(super) fn encode_samples(family: &MetricFamily, out: &mut impl Write) -> Res
         })
 }
 
-/// A counter's family is named without the suffix of its samples.
+/// Returns a family's name. A counter's family is named without the suffix of its samples.
 fn name(family: &MetricFamily) -> &str {
     let name = match family.get_field_type() {
         MetricType::COUNTER => family.name().strip_suffix("_total"),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_has_its_suffix_on_samples_only() {
+    fn counter_has_its_suffix_on_samples_only() {
         let mut family = Family::new("a_bytes_total", "Bytes.", Kind::Counter);
         family.sample(&[("l", "v")], 3.0);
         assert_eq!(
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_has_canonical_bounds_and_the_infinite_one() {
+    fn histogram_has_canonical_bounds_and_the_infinite_one() {
         const BOUNDS: &[Duration; 3] = &[
             Duration::from_micros(500),
             Duration::from_secs(1),
@@ -231,7 +231,7 @@ a_seconds_count{l="v"} 2
     }
 
     #[test]
-    fn a_unit_is_a_whole_word() {
+    fn unit_is_a_whole_word() {
         let mut family = Family::new("kilobytes", "", Kind::Gauge);
         family.sample(&[], 0.5);
         assert_eq!(text(family), "# TYPE kilobytes gauge\nkilobytes 0.5\n");

@@ -87,10 +87,10 @@ impl Output {
         let _ = self.body.write_str(piece);
     }
 
-    /// The finished text.
+    /// Returns the finished text.
     ///
     /// # Errors
-    /// Why it is incomplete. An incomplete scrape would look like series that have ended.
+    /// Returns why it is incomplete. An incomplete scrape would look like series that have ended.
     pub(crate) fn finish(mut self) -> Result<Body, String> {
         if self.format == Format::OpenMetrics {
             let _ = self.body.write_str(openmetrics::END);

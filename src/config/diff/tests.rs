@@ -1,4 +1,4 @@
-//! Each kind of change has its words, and there are no changes exactly if nothing differs.
+//! Tests that each kind of change has a line, and that only equal configurations have none.
 
 #![allow(clippy::unwrap_used)]
 
@@ -45,7 +45,7 @@ dial_timeout = "5s"
 servers = ["10.0.0.9:80"]
 "#;
 
-/// A text of `BASE`, what replaces it, what that changes, and what the way back changes.
+/// A piece of `BASE`, its replacement, the changes that result, and the changes back to `BASE`.
 type Case = (
     &'static str,
     &'static str,
@@ -158,7 +158,7 @@ const CASES: &[Case] = &[
             "entrypoint web: no longer listens on *:0",
         ],
     ),
-    // IPv4 of its port goes to another entrypoint.
+    // Another entrypoint takes the IPv4 clients of its port.
     (
         "[services.nas]\n",
         "[entrypoints.four]\nlisten = \"0.0.0.0:2222\"\nservice = \"nas\"\n[services.nas]\n",
@@ -232,7 +232,7 @@ const CASES: &[Case] = &[
         &["entrypoint web: on_removed close instead of keep"],
         &["entrypoint web: on_removed keep instead of close"],
     ),
-    // Where an entrypoint leads.
+    // Where an entrypoint forwards to.
     (
         "service = \"web\"\nsocket",
         "service = \"nas\"\nsocket",
@@ -263,7 +263,7 @@ const CASES: &[Case] = &[
         &["entrypoint ssh: forwards to service nas instead of nas.lan:22"],
         &["entrypoint ssh: forwards to nas.lan:22 instead of service nas"],
     ),
-    // The same server by another way of writing.
+    // The same server, written another way.
     (
         "to = \"nas.lan:22\"\nconnect_timeout = \"5s\"\n",
         "service = \"ssh\"\n[services.ssh]\nservers = [\"nas.lan:22\"]\n",
@@ -350,12 +350,12 @@ const CASES: &[Case] = &[
             "service nas added: server 10.0.0.9:80",
         ],
     ),
-    // What is warned of is no change of its own.
+    // A warning alone is not a change.
     ("[services.nas]", "\n# A comment.\n[services.nas]", &[], &[]),
 ];
 
 #[test]
-fn each_change_has_its_line() {
+fn each_change_has_a_line() {
     let base = Config::parse("old.toml", BASE, &[]).unwrap();
     for (from, to, forth, back) in CASES {
         assert_eq!(BASE.matches(from).count(), 1, "{from}");
@@ -385,7 +385,7 @@ fn display_has_one_change_per_line() {
 }
 
 #[test]
-fn a_server_that_is_listed_twice_counts_twice() {
+fn server_listed_twice_counts_twice() {
     let old = Config::parse("old.toml", BASE, &[]).unwrap();
     let mut new = old.clone();
     let again = new.services[0].servers[1].clone();
@@ -401,7 +401,7 @@ fn a_server_that_is_listed_twice_counts_twice() {
 }
 
 #[test]
-fn an_own_service_that_others_begin_to_share_is_reported_as_a_service() {
+fn own_service_that_becomes_shared_is_reported_as_a_service() {
     let old = Config::parse("old.toml", BASE, &[]).unwrap();
     let mut new = old.clone();
     let ssh = new.entrypoints[1].service;
@@ -418,7 +418,7 @@ fn an_own_service_that_others_begin_to_share_is_reported_as_a_service() {
 }
 
 #[test]
-fn a_long_list_is_cut() {
+fn long_list_is_cut() {
     let numbers: Vec<u32> = (1..=1024).collect();
     let list = |n: usize| words::list(&numbers[..n], u32::to_string);
     assert_eq!(list(1), "1");
@@ -427,9 +427,9 @@ fn a_long_list_is_cut() {
     assert_eq!(list(1024), "1, 2, 3, 4, 5, 6, 7, 8 and 1016 more");
 }
 
-/// Seeded configurations, each with one of its fields changed, perhaps to what it was.
+/// Mutates one field of each seeded configuration, possibly to the value it already has.
 #[test]
-fn changes_are_empty_exactly_if_nothing_differs() {
+fn changes_are_empty_if_and_only_if_nothing_differs() {
     const ROUNDS: usize = 20_000;
     let mut random = Random(fastrand::Rng::with_seed(0x2672));
     let mut equal = 0;
@@ -458,7 +458,7 @@ fn changes_are_empty_exactly_if_nothing_differs() {
     );
 }
 
-/// Names as no configuration can have them are among those of its parts.
+/// Includes names that no parsed configuration can have.
 const NAMES: [&str; 5] = ["web", "ssh", "nas", "a b", "\u{1b}[31m\n\u{9b}"];
 const HOSTS: [&str; 3] = ["a.lan", "b.lan", "c.lan"];
 const TIMES: [Duration; 3] = [
@@ -544,7 +544,7 @@ fn service(name: &str, random: &mut Random) -> Service {
     }
 }
 
-/// Changes one field, perhaps to what it was.
+/// Changes one field, possibly to the value it already has.
 fn mutate(config: &mut Config, random: &mut Random) {
     let time = random.pick(&TIMES);
     let time_or_none = random.pick(&[None, Some(time)]);
@@ -597,7 +597,7 @@ fn mutate(config: &mut Config, random: &mut Random) {
     }
 }
 
-/// The same with its parts in another order.
+/// Returns the same configuration with its parts in another order.
 fn shuffled(config: &Config, random: &mut Random) -> Config {
     let mut moved = config.clone();
     let mut order: Vec<usize> = (0..config.services.len()).collect();
@@ -614,7 +614,7 @@ fn shuffled(config: &Config, random: &mut Random) -> Config {
     moved
 }
 
-/// Choices from a fixed seed: each run makes the same ones.
+/// Makes random choices from a fixed seed, the same in every run.
 struct Random(fastrand::Rng);
 
 impl Random {
@@ -626,7 +626,7 @@ impl Random {
         all[self.below(all.len())].clone()
     }
 
-    /// One or more of them, each once.
+    /// Picks one or more items, each at most once.
     fn some<T: Clone>(&mut self, all: &[T]) -> Vec<T> {
         let mut some = all.to_vec();
         self.shuffle(&mut some);
@@ -634,7 +634,7 @@ impl Random {
         some
     }
 
-    /// Adds, takes away or replaces an item.
+    /// Adds, removes or replaces an item.
     fn mutate<T: Clone>(&mut self, items: &mut Vec<T>, all: &[T]) {
         let at = self.below(items.len());
         match self.below(3) {

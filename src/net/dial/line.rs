@@ -136,7 +136,7 @@ impl Turn<'_> {
 
     /// Records that there was room and leaves the line.
     ///
-    /// The next in line tries at once.
+    /// The next in line tries immediately.
     pub fn found_room(self) {
         self.line.go_on();
     }

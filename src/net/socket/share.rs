@@ -117,7 +117,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Returns how many of `bytes` may be read or sent at once.
+    /// Returns how many of `bytes` may be read or sent in one call.
     pub(super) fn piece(&self, bytes: usize) -> usize {
         let piece = self.reactor().piece();
         piece.map_or(bytes, |piece| piece.min(bytes))

@@ -2,7 +2,7 @@
 
 use super::{Query, Table, proc_net, sock_diag};
 
-/// What the rows of the seeds have.
+/// Returns a query that matches the rows of the seeds.
 fn query() -> Query {
     Query {
         ports: vec![8080],
