@@ -17,6 +17,7 @@ mod benchmarks;
 mod cli;
 mod compat;
 mod config;
+mod config_cases;
 mod control;
 mod demo;
 mod descriptors;
