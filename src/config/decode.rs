@@ -118,7 +118,11 @@ pub(super) fn decode(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -
             let span = admin.get(key).map(Spanned::span);
             span.map_or(Origin::Default, Origin::File)
         };
-        if let Some(AdminListen(listen)) = reader.parsed(admin, "listen", str::parse) {
+        let listen = admin.get("listen").and_then(|value| {
+            let text = reader.string(value, "admin.listen")?;
+            reader.ok(value, text.parse::<AdminListen>())
+        });
+        if let Some(AdminListen(listen)) = listen {
             draft.admin.listen = listen;
             draft.admin_at = origin("listen");
         }

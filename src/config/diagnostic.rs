@@ -305,6 +305,15 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
+/// A name as it stands in a table's header: in quotes if it needs them.
+pub(super) fn in_header(name: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    match !name.is_empty() && name.chars().all(is_bare) {
+        true => shown(name),
+        false => format!("\"{}\"", shown(name)),
+    }
+}
+
 /// Returns `; did you mean ...?` with the nearest of `known`, or an empty string if none is near.
 pub(super) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     match nearest(word, known) {

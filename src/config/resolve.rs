@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::address::Listen;
 use super::decode::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
-use super::diagnostic::{Collector, did_you_mean, shown};
+use super::diagnostic::{Collector, did_you_mean, in_header, shown};
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
 use super::model::{Config, Entrypoint, OnRemoved, Service, SocketAccess, defaults};
@@ -83,7 +83,8 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
                         out,
                         &draft.origin,
                         &format!(
-                            "`to` creates a service `{name}`, but there is a table [services.{name}] too; rename one, or write service = \"{name}\" instead"
+                            "`to` creates a service `{name}`, but there is a table [services.{}] too; rename one, or write service = \"{name}\" instead",
+                            in_header(&draft.service.name)
                         ),
                     );
                 }
@@ -94,7 +95,10 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
                 let known = services.iter().map(|draft| draft.service.name.as_str());
                 let mut advice = did_you_mean(&name, known.take(named.len()));
                 if advice.is_empty() {
-                    advice = format!("; add a table [services.{}] with `servers`", shown(&name));
+                    advice = format!(
+                        "; add a table [services.{}] with `servers`",
+                        in_header(&name)
+                    );
                 }
                 let why = format!("unknown service `{}`{advice}", shown(&name));
                 report(out, &Origin::File(span), &why);

@@ -50,7 +50,7 @@ fn mode(text: &str) -> Result<u32, Mistake> {
             "with mode `{says}` the socket's owner cannot connect; write one such as \"0660\""
         )),
         _ => wrong(format!(
-            "`{says}` is not a socket mode; write three octal digits, such as \"0660\""
+            "`{says}` is not a socket mode; write an octal one, such as \"0660\""
         )),
     }
 }

@@ -5,7 +5,11 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Collector, Mistake, did_you_mean, is_unprintable, nearest, shown};
+use super::diagnostic::{
+    Collector, Mistake, did_you_mean, in_header, is_unprintable, nearest, shown,
+};
+use super::model::defaults;
+use super::value::boolean_for;
 
 pub(super) type Key<'v> = &'v Spanned<Cow<'v, str>>;
 pub(super) type Value<'v> = Spanned<DeValue<'v>>;
@@ -64,34 +68,7 @@ impl Reader<'_, '_> {
         if let DeValue::String(text) = value.get_ref() {
             return Some(text);
         }
-        let advice = match value.get_ref() {
-            DeValue::Integer(n) if key.ends_with("_timeout") || key == "keepalive" => {
-                format!("; write \"{}s\" for seconds", shown(&n.to_string()))
-            }
-            DeValue::Boolean(false) if key == "socket" => "; write \"off\"".to_owned(),
-            DeValue::Integer(_) if key == "socket_mode" => "; write it in quotes".to_owned(),
-            DeValue::Boolean(false) if key.ends_with("_timeout") || key == "keepalive" => {
-                "; write \"off\"".to_owned()
-            }
-            DeValue::Boolean(true) if key == "keepalive" => {
-                "; write a duration such as \"60s\", or \"off\"".to_owned()
-            }
-            _ if key.ends_with("_timeout") || key == "keepalive" => {
-                "; write a duration such as \"10s\"".to_owned()
-            }
-            DeValue::Integer(n) if key == "listen" && n.to_string().parse::<u16>().is_ok() => {
-                format!("; write an address such as \"127.0.0.1:{n}\"")
-            }
-            DeValue::Array(_) if key == "to" => {
-                "; for several servers write `service = \"NAME\"` and a table [services.NAME]"
-                    .to_owned()
-            }
-            _ if key == "listen" => "; write an address such as \"127.0.0.1:8080\"".to_owned(),
-            _ if key == "to" || key == "servers" => {
-                "; write an address such as \"192.168.1.10:80\"".to_owned()
-            }
-            _ => String::new(),
-        };
+        let advice = instead(key, value.get_ref());
         self.wrong_type(value, "a string", &advice);
         None
     }
@@ -101,7 +78,13 @@ impl Reader<'_, '_> {
         if let DeValue::Boolean(value) = value.get_ref() {
             return Some(*value);
         }
-        self.wrong_type(value, "true or false", "");
+        let text = match value.get_ref() {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Integer(n) => n.to_string(),
+            _ => String::new(),
+        };
+        let advice = format!("; write {}", boolean_for(&text));
+        self.wrong_type(value, "a boolean", &advice);
         None
     }
 
@@ -153,9 +136,17 @@ impl Reader<'_, '_> {
                 self.out.report(Some(name.span()), why);
             }
             match value.get_ref() {
-                DeValue::Table(table) => named.push((name, table)),
+                DeValue::Table(table) => match dotted(table) {
+                    Some(rest) => {
+                        let whole = in_header(&format!("{}{rest}", name.get_ref()));
+                        let why =
+                            format!("names with dots must be in quotes; write [{key}.{whole}]");
+                        self.out.report(Some(name.span()), why);
+                    }
+                    None => named.push((name, table)),
+                },
                 _ => {
-                    let name = shown(name.get_ref());
+                    let name = in_header(name.get_ref());
                     let advice = format!("; write [{key}.{name}] on a line of its own");
                     self.wrong_type(value, "a table", &advice);
                 }
@@ -184,6 +175,61 @@ impl Reader<'_, '_> {
         let why = format!("expected {expected}, found {found}{advice}");
         self.out.report(Some(value.span()), why);
     }
+}
+
+/// What to write for a string under `key` instead of a value of another type.
+fn instead(key: &str, value: &DeValue<'_>) -> String {
+    const OFF: &str = "\"off\"";
+    let number = match value {
+        DeValue::Integer(n) => n.to_string().parse::<u64>().ok(),
+        _ => None,
+    };
+    let port = number.filter(|n| (1..=65535).contains(n));
+    let is_false = matches!(value, DeValue::Boolean(false));
+    let may_be_off = matches!(key, "idle_timeout" | "half_close_timeout" | "keepalive");
+    let write = match key {
+        _ if may_be_off && (is_false || number == Some(0)) => OFF.to_owned(),
+        "drain_timeout" if number == Some(0) => "\"0s\"".to_owned(),
+        _ if key.ends_with("_timeout") || key == "keepalive" => match number {
+            Some(n) if n > 0 => format!("\"{n}s\" for seconds"),
+            _ if may_be_off => "a duration such as \"60s\", or \"off\"".to_owned(),
+            _ => "a duration such as \"10s\"".to_owned(),
+        },
+        "admin.listen" | "socket" | "level" if is_false => OFF.to_owned(),
+        "admin.listen" => {
+            let port = port.unwrap_or(defaults::ADMIN.port().into());
+            format!("an address such as \"127.0.0.1:{port}\", or \"off\"")
+        }
+        "socket" => format!(
+            "a path such as \"{}\", or \"off\"",
+            defaults::CONTROL_SOCKET
+        ),
+        "socket_mode" | "socket_group" if number.is_some() => "it in quotes".to_owned(),
+        "socket_mode" => "a mode such as \"0660\"".to_owned(),
+        "socket_group" => "a name such as \"www-data\", or its number in quotes".to_owned(),
+        "listen" => format!("an address such as \"127.0.0.1:{}\"", port.unwrap_or(8080)),
+        "to" if matches!(value, DeValue::Array(_)) => {
+            return "; for several servers write `service = \"NAME\"` and a table [services.NAME]"
+                .to_owned();
+        }
+        "to" | "servers" => format!("an address such as \"192.168.1.10:{}\"", port.unwrap_or(80)),
+        "service" => "the name of one service, such as \"web\"".to_owned(),
+        "level" => "a level such as \"info\"".to_owned(),
+        "on_removed" => "\"keep\", \"drain\" or \"close\"".to_owned(),
+        "hosts" => "a name such as \"nas.lan\"".to_owned(),
+        "compat" => "\"traefik\"".to_owned(),
+        _ => "it in quotes".to_owned(),
+    };
+    format!("; write {write}")
+}
+
+/// What stands behind the first dot of a name, if the table is there only because of that dot.
+fn dotted(table: &DeTable<'_>) -> Option<String> {
+    let (name, first) = table.iter().next()?;
+    let is_dotted = table.values().all(|value| value.get_ref().is_table());
+    let rest = first.get_ref().as_table().filter(|_| is_dotted)?;
+    let behind = dotted(rest).unwrap_or_default();
+    Some(format!(".{}{behind}", name.get_ref()))
 }
 
 fn list(words: &[&str]) -> String {

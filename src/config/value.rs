@@ -51,6 +51,15 @@ pub(super) fn keepalive(text: &str) -> Result<Option<Duration>, Mistake> {
     at_most(value, MAX_KEEPALIVE, "32767s, the kernel's limit").map(Some)
 }
 
+/// What to write instead of a text that is not a boolean.
+pub(super) fn boolean_for(text: &str) -> &'static str {
+    match text.to_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => "true",
+        "false" | "no" | "off" | "0" => "false",
+        _ => "true or false",
+    }
+}
+
 pub(super) fn level(text: &str) -> Result<LevelFilter, Mistake> {
     const LEVELS: [(&str, LevelFilter); 6] = [
         ("error", LevelFilter::Error),
