@@ -162,7 +162,8 @@ impl<'t> Collector<'t> {
 
     /// Adds the errors of `other`, a collector of the same text, in lines that `keep` accepts.
     pub(super) fn append(&mut self, other: Self, keep: impl Fn(usize) -> bool) {
-        let place = |span: &Span| keep(self.line(span.start));
+        // At 0..0 are the values that the parser made up for missing ones.
+        let place = |span: &Span| *span != (0..0) && keep(self.line(span.start));
         let mut kept = other.mistakes;
         kept.retain(|(span, _)| span.as_ref().is_none_or(place));
         self.mistakes.append(&mut kept);

@@ -5,6 +5,10 @@ use std::collections::{BTreeSet, HashSet};
 use toml::de::Error;
 
 use super::diagnostic::{Collector, Span, shown};
+use super::value::boolean_for;
+
+/// The keys whose value is true or false.
+const BOOLEANS: [&str; 3] = ["watch", "access", "reuse_port"];
 
 /// The lines of a text that syntax errors make unreliable.
 #[derive(Default)]
@@ -22,6 +26,8 @@ enum Kind {
     OpenBasic,
     OpenLiteral,
     OpenMultiline(&'static str),
+    OpenHeader,
+    Control,
     Unquoted,
     /// A value that may be a string without quotes.
     Bare,
@@ -31,6 +37,7 @@ enum Kind {
     NoComma,
     NoValue,
     BadKey,
+    Behind,
     Escape,
     /// Any other error: its message is passed on, and the text after it is not trusted.
     Other,
@@ -45,8 +52,11 @@ const TEXTS: &[(&str, Kind)] = &[
     ("unclosed inline table", Kind::Open),
     ("invalid basic string, expected `\"`", Kind::OpenBasic),
     ("invalid literal string, expected `'`", Kind::OpenLiteral),
+    ("invalid basic string, expected non-", Kind::Control),
+    ("invalid literal string, expected non-", Kind::Control),
     ("invalid multi-line basic", Kind::OpenMultiline("\"\"\"")),
     ("invalid multi-line literal", Kind::OpenMultiline("'''")),
+    ("unclosed table, ", Kind::OpenHeader),
     ("string values must", Kind::Unquoted),
     ("invalid float", Kind::Bare),
     ("invalid integer", Kind::Bare),
@@ -59,6 +69,8 @@ const TEXTS: &[(&str, Kind)] = &[
     ("missing comma between array", Kind::NoComma),
     ("key with no value", Kind::NoValue),
     ("invalid unquoted key", Kind::BadKey),
+    ("invalid key-value pair", Kind::BadKey),
+    ("unexpected key or value", Kind::Behind),
     ("missing escaped value", Kind::Escape),
 ];
 
@@ -173,12 +185,18 @@ struct Told {
 
 impl Told {
     fn of(message: &str, span: Span, text: &str, line: Span) -> Self {
-        let is_comment = text[line.clone()].trim_start().starts_with([';', '/']);
+        let line = trimmed(line, text);
+        let is_comment = text[line.clone()].starts_with([';', '/']);
         if !is_comment && let Some(told) = Self::of_value(&span, text, &line) {
             return told;
         }
+        if Kind::of(message).is_bare()
+            && let Some(told) = Self::of_part(&span, text, &line)
+        {
+            return told;
+        }
         let says = shown(text.get(span.clone()).unwrap_or_default());
-        let whole_line = text[line.clone()].trim();
+        let whole_line = &text[line.clone()];
         let is_header = whole_line.starts_with('[') || whole_line.ends_with(']');
         let is_key_value = whole_line.contains('=') || is_header;
         let kept = |why: String| (why, span.clone(), false);
@@ -196,7 +214,12 @@ impl Told {
             Kind::LongKey => tears("this key has too many parts"),
             Kind::OpenBasic => kept("unterminated string; add `\"`".into()),
             Kind::OpenLiteral => kept("unterminated string; add `'`".into()),
-            Kind::Unquoted => kept(format!("strings must be quoted; write \"{says}\"")),
+            Kind::Control => kept("a control character is not allowed here; remove it".into()),
+            Kind::OpenHeader if span.start < line.end => {
+                tears("expected `]` before this; names with spaces must be in quotes")
+            }
+            Kind::OpenHeader => tears("the line has no closing bracket; add `]`"),
+            Kind::Escape => kept("unknown escape; write `\\\\` for a backslash".into()),
             Kind::OpenMultiline(_) => {
                 tears("unterminated string; add the same three quotes at its end")
             }
@@ -210,8 +233,10 @@ impl Told {
             Kind::NoValue | Kind::BadKey if !is_key_value => {
                 ("expected KEY = VALUE".into(), line, false)
             }
-            Kind::Bare | Kind::Escape => kept(message.to_owned()),
-            Kind::Open | Kind::NoValue | Kind::BadKey | Kind::Other => tears(message),
+            Kind::NoValue => tears("expected `=` before this; keys have no spaces"),
+            Kind::Behind => tears("expected the end of the line here; each key needs its own line"),
+            Kind::Bare | Kind::Unquoted => kept(message.to_owned()),
+            Kind::Open | Kind::BadKey | Kind::Other => tears(message),
         };
         Self { why, at, tears }
     }
@@ -229,6 +254,9 @@ impl Told {
         let (why, at) = if value.is_empty() {
             let why = format!("`{}` has no value", shown(key.trim()));
             (why, line.start..line.start + key.trim_end().len())
+        } else if BOOLEANS.contains(&last_part(key)) {
+            let why = format!("expected a boolean; write {}", boolean_for(value));
+            (why, start..start + value.len())
         } else if is_open || value.contains(['=', '"', '\'', ',']) {
             return None;
         } else {
@@ -240,6 +268,40 @@ impl Told {
         let tears = false;
         Some(Self { why, at, tears })
     }
+
+    /// A text without quotes in an array or an inline table.
+    fn of_part(span: &Span, text: &str, line: &Span) -> Option<Self> {
+        let is_end = |c: char| c.is_ascii_whitespace() || "[]{},=\"'".contains(c);
+        let before = text.get(line.start..span.start)?;
+        let start = before
+            .rfind(is_end)
+            .map_or(line.start, |at| line.start + at + 1);
+        let behind = text.get(span.start..line.end)?;
+        let end = behind.find(is_end).map_or(line.end, |at| span.start + at);
+        let part = text.get(start..end).filter(|part| !part.is_empty())?;
+        let key = text[line.start..start].trim_end().strip_suffix('=');
+        let key = key.map_or("", |before| {
+            before.trim_end().rsplit(is_end).next().unwrap_or("")
+        });
+        let why = match BOOLEANS.contains(&last_part(key)) {
+            true => format!("expected a boolean; write {}", boolean_for(part)),
+            false => format!("strings must be quoted; write \"{}\"", shown(part)),
+        };
+        let (at, tears) = (start..end, false);
+        Some(Self { why, at, tears })
+    }
+}
+
+/// `span` without white space at its ends.
+fn trimmed(span: Span, text: &str) -> Span {
+    let part = &text[span.clone()];
+    let start = span.end - part.trim_start().len();
+    start..start + part.trim().len()
+}
+
+/// The last part of a key with dots.
+fn last_part(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key).trim()
 }
 
 #[cfg(test)]
@@ -253,8 +315,11 @@ mod tests {
         "a = { b = 1\n",
         "a = \"b\n",
         "a = 'b\n",
+        "a = \"\u{1}\"\n",
+        "a = '\u{1}'\n",
         "a = \"\"\"b\n",
         "a = '''b\n",
+        "[a\n",
         "a = b\n",
         "a = 1.5x\n",
         "a = 0d1x\n",
@@ -267,6 +332,8 @@ mod tests {
         "a = [\"1\" \"2\"]\n",
         "a\n",
         "a&b = 1\n",
+        "{\n",
+        "a = \"1\",\n",
         "a = \"\\q\"\n",
     ];
     const LONG_KEY: &str = "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.\
