@@ -234,9 +234,12 @@ impl Collector<'_> {
         let skipped = column.saturating_sub(1 + AROUND);
         let mut excerpt = String::from(if skipped > 0 { "…" } else { "" });
         excerpt.extend(before.chars().skip(skipped).flat_map(visible));
-        let indent = excerpt.width();
         let marked = self.text[start..marked_end].chars().take(2 * AROUND);
-        let length = marked.flat_map(visible).collect::<String>().width().max(1);
+        let marked: String = marked.flat_map(visible).collect();
+        // A combining character is in the column of the one before it.
+        let combines = marked.chars().next().is_some_and(|c| c.width() == Some(0));
+        let indent = excerpt.width().saturating_sub(usize::from(combines));
+        let length = marked.width().max(1);
         let mut after = self.text[start..end].chars();
         excerpt.extend(after.by_ref().take(2 * AROUND).flat_map(visible));
         if after.next().is_some() {
@@ -293,12 +296,13 @@ pub(super) fn shown(text: &str) -> String {
     }
 }
 
-/// Escapes control characters, so that a terminal shows them instead of obeying them.
+/// Escapes control and invisible characters, so that a terminal shows the first instead of obeying
+/// them, and a reader sees the others.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match is_unprintable(c) {
+        match is_unprintable(c) || is_invisible(c) {
             true => shown.extend(c.escape_default()),
             false => shown.push(c),
         }
