@@ -1,10 +1,12 @@
 //! Finds the configuration file and reads it. Each failure is one line that says what to do.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use coracle::config::{Config, Overrides, count, printable};
+use coracle::proxy::{Fingerprint, Source as _};
 
 /// Far larger than any real configuration.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -49,22 +51,23 @@ pub(super) fn name(file: &Path) -> String {
 /// Returns the text to print.
 pub(super) fn for_run(
     named: Option<PathBuf>,
-    overrides: &Overrides,
-) -> Result<(Config, Option<PathBuf>), String> {
-    if named.is_none() && !overrides.forwards.is_empty() {
-        let config = Config::with_overrides(None, overrides);
-        return config
-            .map(|config| (config, None))
-            .map_err(|errors| errors.to_string());
-    }
-    let Some(found) = named.or_else(find_config) else {
-        return Err(format!(
-            "coracle: nothing to do: neither {} nor {} exists; name a file with -c FILE, or forward a port with -L 8080:192.168.1.10:80",
-            PLACES[0], PLACES[1]
-        ));
+    overrides: Overrides,
+) -> Result<(Config, Source), String> {
+    let file = match named {
+        None if !overrides.forwards.is_empty() => None,
+        named => Some(named.or_else(find_config).ok_or_else(|| {
+            format!(
+                "coracle: nothing to do: neither {} nor {} exists; name a file with -c FILE, or forward a port with -L 8080:192.168.1.10:80",
+                PLACES[0], PLACES[1]
+            )
+        })?),
     };
-    let config = file(&found, overrides)?;
-    Ok((config, Some(found)))
+    let source = Source {
+        file,
+        overrides,
+        seen: Cell::new(None),
+    };
+    Ok((source.load()?, source))
 }
 
 /// Returns the first of these places that exists.
@@ -85,13 +88,18 @@ pub(super) fn summary(config: &Config) -> String {
 /// adds.
 pub(super) struct Source {
     pub(super) file: Option<PathBuf>,
-    pub(super) overrides: Overrides,
+    overrides: Overrides,
+    seen: Cell<Option<Fingerprint>>,
 }
 
 impl coracle::proxy::Source for Source {
     fn load(&self) -> Result<Config, String> {
         match &self.file {
-            Some(path) => file(path, &self.overrides),
+            Some(path) => {
+                // Before it is read: a change meanwhile is one that was not seen.
+                self.seen.set(Fingerprint::of(path));
+                file(path, &self.overrides)
+            }
             None => Config::with_overrides(None, &self.overrides).map_err(|it| it.to_string()),
         }
     }
@@ -103,6 +111,10 @@ impl coracle::proxy::Source for Source {
 
     fn file(&self) -> Option<PathBuf> {
         self.file.clone()
+    }
+
+    fn seen(&self) -> Option<Fingerprint> {
+        self.seen.get()
     }
 }
 

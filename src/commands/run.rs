@@ -20,16 +20,15 @@ pub(crate) fn run(arguments: Run) -> Result<ExitCode, String> {
         admin: arguments.admin,
         access_log: arguments.access_log,
     };
-    let (config, file) = load::for_run(arguments.config, &overrides)?;
+    let (config, source) = load::for_run(arguments.config, overrides)?;
     let commander = Rc::<OnceCell<_>>::default();
     let hangup = Hangup::Reloads(commander.clone());
     let stops = start(config.log.level, config.log.access, hangup)?;
-    if let Some(file) = &file {
+    if let Some(file) = &source.file {
         log::info!(target: "setup", file:% = file.display(); "configuration read");
     }
     log_warnings(&config);
     let proxy = Proxy::bind_with(&config, inherited).map_err(told)?;
     let _ = commander.set(proxy.commander());
-    let source = load::Source { file, overrides };
     drive(proxy.reading_from(Box::new(source)), stops)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use smol::channel::{Receiver, Sender, unbounded};
 
+use super::fingerprint::Fingerprint;
 use crate::admin::{Ask, Order};
 use crate::config::{Config, printable};
 
@@ -25,6 +26,9 @@ pub trait Source {
 
     /// Returns the file, if there is one.
     fn file(&self) -> Option<PathBuf>;
+
+    /// Returns the state of the file just before it was last read.
+    fn seen(&self) -> Option<Fingerprint>;
 }
 
 /// The changes that a reload has made or would make, one per line, or why the configuration in

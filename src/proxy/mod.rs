@@ -12,6 +12,7 @@ mod capacity;
 mod commands;
 mod drain;
 mod endpoint;
+mod fingerprint;
 mod ground;
 mod hand_over;
 mod ipv6;
@@ -35,6 +36,7 @@ use smol::stream::Stream;
 pub use bind::BindError;
 pub use commands::{Commander, Reloaded, Source};
 pub use drain::Drained;
+pub use fingerprint::Fingerprint;
 pub use supervisor::log_warnings;
 
 use admin::Admin;

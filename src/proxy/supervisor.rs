@@ -227,13 +227,14 @@ impl Supervisor {
 
     /// Starts or stops watching the configuration's file.
     fn watch(&mut self) {
-        let file = self.source.as_ref().and_then(|source| source.file());
+        let source = self.source.as_ref();
+        let file = source.and_then(|source| Some((source.file()?, source.seen())));
         match file.filter(|_| self.running.config.watch) {
             None => self.tasks.watching = None,
             Some(_) if self.tasks.watching.is_some() => {}
-            Some(file) => {
+            Some((file, seen)) => {
                 let (reactor, commander) = (self.ground.reactor.clone(), self.commander.clone());
-                let watching = watch::watch(reactor, file, commander);
+                let watching = watch::watch(reactor, file, seen, commander);
                 self.tasks.watching = Some(self.ground.spawn(watching));
             }
         }

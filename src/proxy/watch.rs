@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use smol::future::FutureExt;
 
 use super::commands::Commander;
+use super::fingerprint::Fingerprint;
 use crate::net::{Directories, Reactor};
 
 /// How long the file must stay unchanged before it is read: a file being written changes more than
@@ -22,8 +22,14 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Reloads through `commander` whenever `file` changes, until cancelled. A change is a write in
 /// place, a replacement by rename, or a link that leads elsewhere.
-pub(super) async fn watch(reactor: Rc<Reactor>, file: PathBuf, commander: Commander) {
-    let mut last = Fingerprint::of(&file);
+///
+/// `last` is the state in which the file was last read: a change since then counts.
+pub(super) async fn watch(
+    reactor: Rc<Reactor>,
+    file: PathBuf,
+    mut last: Option<Fingerprint>,
+    commander: Commander,
+) {
     let mut has_failed = false;
     loop {
         let directories = match Directories::watch(&reactor, directories(&file)) {
@@ -66,25 +72,6 @@ fn reload_if_other(file: &Path, last: &mut Option<Fingerprint>, commander: &Comm
     if now != *last {
         *last = now;
         commander.reload("watch");
-    }
-}
-
-/// Distinguishes one state of a file from another.
-#[derive(Debug, PartialEq, Eq)]
-struct Fingerprint([i64; 7]);
-
-impl Fingerprint {
-    fn of(file: &Path) -> Option<Self> {
-        let meta = fs::metadata(file).ok()?;
-        Some(Self([
-            meta.dev() as i64,
-            meta.ino() as i64,
-            meta.size() as i64,
-            meta.mtime(),
-            meta.mtime_nsec(),
-            meta.ctime(),
-            meta.ctime_nsec(),
-        ]))
     }
 }
 

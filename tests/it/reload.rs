@@ -538,11 +538,16 @@ struct Process {
 
 impl Process {
     fn start(command: &mut Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let lines = follow(&mut child, Arc::default());
-        let process = Self { child, lines };
+        let process = Self::start_early(command);
         process.next("msg=ready");
         process
+    }
+
+    /// Starts it and does not wait for it.
+    fn start_early(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let lines = follow(&mut child, Arc::default());
+        Self { child, lines }
     }
 
     /// Waits for the next log line with this text.
@@ -595,6 +600,28 @@ fn command_line_applies_again_on_reload() {
     drop(echo(other));
     drop(held);
     process.stop();
+}
+
+#[test]
+fn file_that_changes_before_its_watch_begins_is_read_again() {
+    let mut world = World::new();
+    let listens = [(); 2].map(|()| world.address());
+    let config = |n: usize| format!("watch = true\n{}", world.config(&[("web", listens[n])]));
+    for _ in 0..10 {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, new) = (
+            directory.path().join("c.toml"),
+            directory.path().join("new"),
+        );
+        std::fs::write(&file, config(0)).unwrap();
+        std::fs::write(&new, config(1)).unwrap();
+        let mut command = Command::new(binary());
+        let process = Process::start_early(command.arg("run").arg("-c").arg(&file));
+        process.next("msg=\"configuration read\"");
+        std::fs::rename(&new, &file).unwrap();
+        process.next(&format!("listens on {} instead of", listens[1]));
+        process.stop();
+    }
 }
 
 #[test]
