@@ -412,7 +412,7 @@ fn settled(subject: &Subject) -> Result<Descriptors, String> {
         });
     }));
     match wait {
-        Ok(()) => Ok(subject.descriptors()),
+        Ok(()) => Ok(steady_descriptors(subject)),
         Err(_) => {
             let is_told = |line: &&str| {
                 line.starts_with("coracle_open") || line.starts_with("coracle_connection_mismatch")
@@ -487,4 +487,18 @@ fn can_attach() -> bool {
         eprintln!("skipped: strace may not attach to a process here");
     }
     !refused
+}
+
+/// Returns its descriptors once ten looks in a row have found the same: what a client has left behind
+/// may still be closing.
+fn steady_descriptors(subject: &Subject) -> Descriptors {
+    let mut seen = subject.descriptors();
+    let mut looks = 0;
+    until("its descriptors stay the same", || {
+        let now = subject.descriptors();
+        looks = if same(&now, &seen) { looks + 1 } else { 0 };
+        seen = now;
+        (looks >= 10).then_some(())
+    });
+    seen
 }
