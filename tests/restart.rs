@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::backend::{self, Script};
+use support::backend::{self, Script, hold};
 use support::manager::Manager;
 use support::process::Coracle;
 use support::rng;
@@ -38,13 +38,6 @@ fn tcp(address: SocketAddr) -> TcpStream {
 fn unix(path: &Path) -> UnixStream {
     let stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
-    stream
-}
-
-fn hold(address: SocketAddr) -> TcpStream {
-    let mut stream = tcp(address);
-    stream.write_all(&Script::Hold.request(0)).unwrap();
-    stream.read_exact(&mut [0]).unwrap();
     stream
 }
 

@@ -1,23 +1,13 @@
 //! The mismatch alert fires in a real Prometheus for a broken set, and only then.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-
 use crate::support;
-use crate::support::backend::Script;
+use crate::support::backend::hold;
 use crate::support::in_process::{InProcess, accepted_socket};
 use crate::support::prometheus::Prometheus;
 use crate::support::until;
 
 const ALERT: &str =
     "ALERTS%7Balertname%3D%22CoracleConnectionMismatch%22%2Calertstate%3D%22firing%22%7D";
-
-fn held(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(&Script::Hold.request(0)).unwrap();
-    stream.read_exact(&mut [0]).unwrap();
-    stream
-}
 
 /// The shipped rules, with seconds instead of minutes.
 fn rules() -> String {
@@ -49,7 +39,7 @@ fn mismatch_alert_fires_only_for_a_broken_set() {
     let [of_leaking, of_early, of_whole] = proxies
         .each_ref()
         .map(|proxy| Prometheus::start(proxy.admin, Some(&rules)));
-    let [_, early, _] = proxies.each_ref().map(|proxy| held(proxy.address));
+    let [_, early, _] = proxies.each_ref().map(|proxy| hold(proxy.address));
     let _kept = accepted_socket(&early);
     drop(early);
     for (what, prometheus) in [

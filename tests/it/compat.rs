@@ -1,13 +1,12 @@
 //! Traefik's metric names: present only on request, with the same values as coracle's own.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::support;
-use crate::support::backend::{self, Script};
+use crate::support::backend::{self, hold};
 use crate::support::http::{get, http};
 use crate::support::metrics::{Metrics, scrape};
 use crate::support::openmetrics;
@@ -24,14 +23,6 @@ fn start(metrics: &str) -> Coracle {
         "{metrics}\n[entrypoints.web]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n\
          [entrypoints.ssh]\nlisten = [\"127.0.0.1:0\", \"[::1]:0\"]\nto = \"{to}\"\n"
     ))
-}
-
-fn hold(coracle: &Coracle, entrypoint: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(coracle.address(entrypoint)).unwrap();
-    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
-    stream.write_all(&Script::Hold.request(0)).unwrap();
-    stream.read_exact(&mut [0]).unwrap();
-    stream
 }
 
 /// The names that begin with `traefik_`, without their labels.
@@ -69,14 +60,14 @@ fn traefik_gauge_equals_coracles_own_in_every_scrape() {
     same(0, 0);
     let mut held = Vec::new();
     for n in 1..=5 {
-        held.push(hold(&coracle, "web"));
+        held.push(hold(coracle.address("web")));
         same(n, n - 1);
-        held.push(hold(&coracle, "ssh"));
+        held.push(hold(coracle.address("ssh")));
         same(n, n);
     }
     // Under churn too: each scrape is one moment.
     std::thread::scope(|scope| {
-        let busy = scope.spawn(|| (0..200).for_each(|_| drop(hold(&coracle, "web"))));
+        let busy = scope.spawn(|| (0..200).for_each(|_| drop(hold(coracle.address("web")))));
         let mut scrapes = 0;
         while !busy.is_finished() || scrapes == 0 {
             let metrics = scrape(coracle.admin);
@@ -111,7 +102,7 @@ fn startup_counts_as_the_first_configuration_load() {
     assert_eq!(metrics["traefik_config_reloads_total"], 1.0);
     let loaded = metrics["traefik_config_last_reload_success"] as u64;
     assert!((before..=after).contains(&loaded), "{loaded}");
-    drop(hold(&coracle, "web"));
+    drop(hold(coracle.address("web")));
     let later = scrape(coracle.admin);
     assert_eq!(later["traefik_config_reloads_total"], 1.0);
     let loaded_later = later["traefik_config_last_reload_success"] as u64;
@@ -124,7 +115,7 @@ fn promtool_accepts_the_output() {
         return;
     }
     let coracle = start("[metrics]\ncompat = [\"traefik\"]");
-    let _held = hold(&coracle, "web");
+    let _held = hold(coracle.address("web"));
     let (_, _, body) = get(coracle.admin, "/metrics");
     assert!(body.contains("\n# TYPE traefik_config_reloads_total counter\n"));
     assert!(body.contains("\n# TYPE traefik_config_last_reload_success gauge\n"));

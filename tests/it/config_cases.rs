@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::process::binary;
+use crate::support::sources::root;
 
 const FOLDER: &str = "tests/config";
 
@@ -90,8 +91,4 @@ fn diff(expected: &str, printed: &str) -> String {
         }
     }
     lines
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -13,6 +13,7 @@ use crate::support;
 use crate::support::backend::{self, Script};
 use crate::support::http::get;
 use crate::support::process::{Coracle, binary};
+use crate::support::sources::root;
 
 const LABEL_OF_SOME_BUILDS: &str = "revision";
 
@@ -425,10 +426,6 @@ fn the_scans_find_what_they_look_for() {
     assert!(why_broken(Path::new("README.md"), "docs/install.md#openwrt").is_none());
     assert!(why_broken(Path::new("README.md"), "docs/install.md#nowhere").is_some());
     assert!(why_broken(Path::new("docs/install.md"), "docs/install.md").is_some());
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn read(file: &Path) -> String {

@@ -9,7 +9,7 @@ use coracle::proxy::{Drained, Proxy};
 use rustix::process::Signal;
 
 use crate::support;
-use crate::support::backend::{self, Script};
+use crate::support::backend::{self, Script, hold};
 use crate::support::process::Coracle;
 use crate::support::until;
 
@@ -19,14 +19,6 @@ fn start(drain_timeout: &str) -> Coracle {
         "drain_timeout = \"{drain_timeout}\"\n\
          [entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
     ))
-}
-
-fn hold(coracle: &Coracle) -> TcpStream {
-    let mut stream = TcpStream::connect(coracle.address("e")).unwrap();
-    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
-    stream.write_all(&Script::Hold.request(0)).unwrap();
-    stream.read_exact(&mut [0]).unwrap();
-    stream
 }
 
 fn status_of(coracle: &Coracle, path: &str) -> String {
@@ -43,7 +35,7 @@ fn drained_connections_end_by_themselves_and_exit_code_is_0() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let mut coracle = start("1h");
         assert_eq!(status_of(&coracle, "/readyz"), "200");
-        let held = hold(&coracle);
+        let held = hold(coracle.address("e"));
         coracle.signal(signal);
         coracle.logged("draining");
         until("new connections are refused", || {
@@ -63,7 +55,7 @@ fn drained_connections_end_by_themselves_and_exit_code_is_0() {
 #[test]
 fn connections_left_after_drain_timeout_are_cut() {
     let mut coracle = start("200ms");
-    let mut held = [hold(&coracle), hold(&coracle)];
+    let mut held = [hold(coracle.address("e")), hold(coracle.address("e"))];
     coracle.signal(Signal::TERM);
     for stream in &mut held {
         let error = stream.read(&mut [0]).unwrap_err();
@@ -80,7 +72,7 @@ fn connections_left_after_drain_timeout_are_cut() {
 #[test]
 fn second_signal_ends_immediately() {
     let mut coracle = start("1h");
-    let mut held = hold(&coracle);
+    let mut held = hold(coracle.address("e"));
     coracle.signal(Signal::TERM);
     coracle.logged("draining");
     coracle.signal(Signal::TERM);

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 
 use crate::support;
-use crate::support::backend::{self, LATE_BYTES, Script, Silent, pattern, reset_on_close};
+use crate::support::backend::{self, LATE_BYTES, Script, Silent, hold, pattern, reset_on_close};
 use crate::support::kernel::{TcpSocket, tcp_sockets};
 use crate::support::metrics::scrape;
 use crate::support::process::Coracle;
@@ -296,14 +296,6 @@ fn next_server_takes_over_from_one_that_refuses() {
     let metrics = scrape(coracle.admin);
     let refused = metrics.sum_where("coracle_connect_errors_total", "reason=\"refused\"");
     assert_eq!(refused, 2.0, "the servers take turns");
-}
-
-/// A connection whose server has answered its first byte.
-fn hold(address: SocketAddr) -> TcpStream {
-    let mut stream = connect(address);
-    stream.write_all(&Script::Hold.request(0)).unwrap();
-    stream.read_exact(&mut [0]).unwrap();
-    stream
 }
 
 #[test]

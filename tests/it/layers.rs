@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use crate::support::sources::{root, sources};
+
 /// Each layer with the layers it may import, as in ARCHITECTURE.md. Anything beside them (main,
 /// commands, ...) may import all.
 const LAYERS: &[(&str, &[&str])] = &[
@@ -210,28 +212,12 @@ fn import_is_traced_through_re_exports() {
     assert_eq!(own("sys/sockets/Table"), "sys/sockets/socket_table");
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn files() -> Vec<File> {
-    let mut files = Vec::new();
-    let mut folders = vec![root().join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(file(&path));
-            }
-        }
-    }
-    assert!(files.len() > 20, "only {} files found", files.len());
-    files
+    let sources = sources().into_iter();
+    sources.map(|(path, code)| file(&path, &code)).collect()
 }
 
-fn file(path: &Path) -> File {
+fn file(path: &Path, code: &str) -> File {
     let inside = path
         .strip_prefix(root().join("src"))
         .unwrap()
@@ -239,9 +225,7 @@ fn file(path: &Path) -> File {
     let module = inside.to_str().unwrap();
     let is_mod = module.ends_with("/mod");
     let module = module.strip_suffix("/mod").unwrap_or(module).to_owned();
-    let text = std::fs::read_to_string(path).unwrap();
-    // Unit tests come last in a file and may import anything.
-    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    // Unit tests may import anything, and are left out.
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
     File {
         layer: module.split('/').next().unwrap().to_owned(),

@@ -107,18 +107,9 @@ fn startup_logs_each_listener_once_with_its_target() {
 #[test]
 fn forward_is_logged_by_its_address_alone() {
     let listen = support::lasting_address(&mut rng::from_env());
-    let mut child = Command::new(binary())
-        .args(["run", "--admin", "off", "-L"])
-        .arg(format!("{listen}:10.0.0.1:80"))
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stderr.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let mut command = Command::new(binary());
+    command.args(["run", "--admin", "off", "-L"]);
+    let line = first_line(command.arg(format!("{listen}:10.0.0.1:80")));
     let expected = format!(" msg=listening address={listen} to=10.0.0.1:80\n");
     assert!(line.ends_with(&expected), "{line}");
 }
@@ -178,17 +169,20 @@ fn journald_lines_begin_with_their_priority() {
     let listen = support::lasting_address(&mut rng::from_env());
     // systemd identifies the stream by device and inode; the shell does the same for its pipe.
     let script = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$0\" \"$@\"";
-    let mut child = Command::new("sh")
-        .args(["-c", script, &binary(), "run", "--admin", "off", "-L"])
-        .arg(format!("{listen}:127.0.0.1:9"))
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", script, &binary(), "run", "--admin", "off", "-L"]);
+    let line = first_line(command.arg(format!("{listen}:127.0.0.1:9")));
+    assert!(line.starts_with("<6>msg="), "{line}");
+}
+
+/// The first line that the program logs, which ends it.
+fn first_line(command: &mut Command) -> String {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stderr.take().unwrap())
         .read_line(&mut line)
         .unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(line.starts_with("<6>msg="), "{line}");
+    line
 }

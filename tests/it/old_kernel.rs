@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 
 use crate::support;
-use crate::support::backend::{self, Script, pattern};
+use crate::support::backend::{self, Script, hold, pattern};
 use crate::support::kernel::has_closed_window;
 use crate::support::metrics::{Metrics, check, scrape};
 use crate::support::process::{Coracle, binary};
@@ -314,13 +314,6 @@ fn connect_unix(path: &Path) -> UnixStream {
     let stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
     stream.set_write_timeout(Some(support::DEADLINE)).unwrap();
-    stream
-}
-
-fn hold(address: SocketAddr) -> TcpStream {
-    let mut stream = connect(address);
-    stream.write_all(&Script::Hold.request(0)).unwrap();
-    stream.read_exact(&mut [0]).unwrap();
     stream
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support;
-use crate::support::backend::{self, Script};
+use crate::support::backend::{self, Script, hold};
 use crate::support::http::http;
 use crate::support::metrics::scrape;
 use crate::support::process::{Coracle, binary, follow};
@@ -52,15 +52,6 @@ impl World {
         let all = all.map(|(name, listen)| entrypoint(name, *listen, self.to));
         with_admin(self.admin, &all.collect::<String>())
     }
-}
-
-/// An established connection: the server's first byte has arrived.
-fn hold(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
-    stream.write_all(&Script::Hold.request(0)).unwrap();
-    stream.read_exact(&mut [0]).unwrap();
-    stream
 }
 
 /// A connection that echoes each byte.

@@ -1,12 +1,11 @@
 //! `reuse_port`: two processes listen on one address and share its clients; without it the second
 //! cannot start.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
 
 use crate::support;
-use crate::support::backend::{self, Script};
+use crate::support::backend::{self, hold};
 use crate::support::metrics::scrape;
 use crate::support::process::{Coracle, binary};
 use crate::support::rng;
@@ -17,14 +16,6 @@ const CLIENTS: usize = 64;
 
 fn config(address: SocketAddr, to: SocketAddr, reuse_port: bool) -> String {
     format!("[entrypoints.e]\nlisten = \"{address}\"\nto = \"{to}\"\nreuse_port = {reuse_port}\n")
-}
-
-fn hold(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
-    stream.write_all(&Script::Hold.request(0)).unwrap();
-    stream.read_exact(&mut [0]).unwrap();
-    stream
 }
 
 fn open(coracle: &Coracle) -> usize {

@@ -1,6 +1,6 @@
 //! docs/troubleshooting.md quotes messages as the sources have them, and has every warning and error that is logged.
 
-use std::path::{Path, PathBuf};
+use crate::support::sources::{root, sources};
 
 /// The words that stand for a format argument on the page.
 const PLACEHOLDERS: &[&str] = &[
@@ -216,27 +216,4 @@ fn string(text: &str) -> (String, usize) {
         }
     }
     panic!("a string has no end: {text:.80}")
-}
-
-/// The sources without their unit tests.
-fn sources() -> Vec<(PathBuf, String)> {
-    let mut sources = Vec::new();
-    let mut folders = vec![root().join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = std::fs::read_to_string(&path).unwrap();
-                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-                sources.push((path, code.to_owned()));
-            }
-        }
-    }
-    sources
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

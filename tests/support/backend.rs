@@ -55,6 +55,16 @@ impl Script {
     }
 }
 
+/// Connects to `address` and returns once the server's first byte has arrived: the server keeps the
+/// connection until EOF. A read ends with the deadline of all tests.
+pub fn hold(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(super::DEADLINE)).unwrap();
+    stream.write_all(&Script::Hold.request(0)).unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    stream
+}
+
 /// Starts a server on its own port.
 pub fn start() -> SocketAddr {
     let listener = bound_but_not_listening();

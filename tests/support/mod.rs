@@ -18,6 +18,7 @@ pub mod openmetrics;
 pub mod process;
 pub mod prometheus;
 pub mod rng;
+pub mod sources;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
