@@ -1,6 +1,7 @@
 //! Name resolution: on threads started once, fair, and at the cost of one waker per waiting
 //! connection.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
@@ -164,13 +165,13 @@ fn with_threads_below(nth: usize) -> Command {
     command
 }
 
-/// The names of its threads, once each has its own: a thread names itself, and until then it has that
-/// of the process.
-fn named_threads(coracle: &Coracle) -> Vec<String> {
+/// The names of its threads, sorted, once each has its own: a thread names itself, and until then it
+/// has that of the process.
+fn named_threads(coracle: &Coracle) -> BTreeSet<String> {
     until("every thread has its name", || {
         let threads = coracle.threads();
-        let unnamed = threads.iter().filter(|name| **name == threads[0]);
-        (unnamed.count() == 1).then_some(threads)
+        let names: BTreeSet<String> = threads.iter().cloned().collect();
+        (names.len() == threads.len()).then_some(names)
     })
 }
 
