@@ -26,7 +26,7 @@ impl FromStr for Forward {
     /// Without a bind address it listens on `127.0.0.1`, as ssh does; `*` or an empty bind address
     /// means all interfaces.
     fn from_str(text: &str) -> Result<Self, Mistake> {
-        let (listen, to) = sides(text).map_err(|mistake| in_form(text, mistake))?;
+        let (listen, to) = sides(text).map_err(in_form)?;
         Ok(Self {
             listen,
             to,
@@ -56,10 +56,10 @@ impl Forward {
     }
 }
 
-fn in_form(text: &str, Mistake(why): Mistake) -> Mistake {
+/// Adds the form to what is wrong. The text itself is named by the option that it stands behind.
+fn in_form(Mistake(why): Mistake) -> Mistake {
     Mistake(format!(
-        "`{}` is not a forward: {why} (the form is [BIND:]PORT:HOST:HOSTPORT, for example 8080:192.168.1.10:80)",
-        shown(text)
+        "{why} (the form is [BIND:]PORT:HOST:HOSTPORT, for example 8080:192.168.1.10:80)"
     ))
 }
 
