@@ -13,7 +13,7 @@ use coracle::sys::sockets::{Name, Query, SocketTables, TableSource};
 
 use crate::support;
 use crate::support::backend::{self, Script};
-use crate::support::in_process::{InProcess, accepted_socket};
+use crate::support::in_process::{InProcess, socket_without_entry};
 use crate::support::metrics::{Metrics, scrape};
 use crate::support::process::{Coracle, binary};
 use crate::support::until;
@@ -317,18 +317,14 @@ fn leaked_entry_is_detected() {
 #[test]
 fn entry_that_left_before_its_socket_is_detected() {
     let proxy = InProcess::start(false);
-    let client = held(proxy.address);
-    // A second descriptor of the accepted socket: the socket outlives the entry.
-    let kept = accepted_socket(&client);
-    let peer = client.local_addr().unwrap().to_string();
-    drop(client);
+    let (kept, peer) = socket_without_entry(&proxy);
     let metrics = until_mismatch(proxy.admin, 1.0);
     assert_eq!(of(&metrics, "coracle_open_connections", "e"), 0.0);
     let output = audit(proxy.admin, &["--json"]);
     assert_eq!(output.status.code(), Some(1));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["kernel_only"], 1);
-    assert_eq!(json["connections"][0]["peer"], peer.as_str());
+    assert_eq!(json["connections"][0]["peer"], peer.to_string());
     drop(kept);
     until_mismatch(proxy.admin, 0.0);
     assert!(audit(proxy.admin, &[]).status.success());

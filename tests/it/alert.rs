@@ -2,7 +2,7 @@
 
 use crate::support;
 use crate::support::backend::hold;
-use crate::support::in_process::{InProcess, accepted_socket};
+use crate::support::in_process::{InProcess, socket_without_entry};
 use crate::support::prometheus::Prometheus;
 use crate::support::until;
 
@@ -39,9 +39,11 @@ fn mismatch_alert_fires_only_for_a_broken_set() {
     let [of_leaking, of_early, of_whole] = proxies
         .each_ref()
         .map(|proxy| Prometheus::start(proxy.admin, Some(&rules)));
-    let [_, early, _] = proxies.each_ref().map(|proxy| hold(proxy.address));
-    let _kept = accepted_socket(&early);
-    drop(early);
+    let [leaking, early, whole] = &proxies;
+    for proxy in [leaking, whole] {
+        drop(hold(proxy.address));
+    }
+    let _kept = socket_without_entry(early);
     for (what, prometheus) in [
         ("a leaked entry", of_leaking),
         ("an entry gone early", of_early),

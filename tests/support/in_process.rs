@@ -14,7 +14,8 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use smol::channel::Sender;
 use smol::stream::StreamExt;
 
-use super::backend;
+use super::metrics::scrape;
+use super::{backend, kernel, until};
 
 /// A proxy in this process, whose state a test can break.
 pub struct InProcess {
@@ -77,8 +78,29 @@ impl Drop for InProcess {
     }
 }
 
+/// The socket of a connection whose entry has left, and the client's address: this process keeps
+/// another descriptor of it.
+///
+/// If coracle has passed the server's end on before it closed its own descriptor, the kernel has
+/// closed the socket as well. Then another connection is made.
+pub fn socket_without_entry(proxy: &InProcess) -> (TcpStream, SocketAddr) {
+    loop {
+        let client = backend::hold(proxy.address);
+        let kept = accepted_socket(&client);
+        let peer = client.local_addr().unwrap();
+        drop(client);
+        until("the entry has left", || {
+            let open = scrape(proxy.admin).sum("coracle_open_connections");
+            (open == 0.0).then_some(())
+        });
+        if kernel::end(proxy.address.port(), peer.port()).is_some() {
+            return (kept, peer);
+        }
+    }
+}
+
 /// A second descriptor, in this process, of the socket that is connected to `client`.
-pub fn accepted_socket(client: &TcpStream) -> TcpStream {
+fn accepted_socket(client: &TcpStream) -> TcpStream {
     let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
     let wanted = client.local_addr().unwrap();
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
