@@ -9,7 +9,7 @@ use super::address::{Address, Listen};
 use super::diagnostic::{Collector, Span, nearest, shown};
 use super::host::host_name;
 use super::model::{
-    Admin, ControlSocket, Log, Metrics, OnRemoved, Service, SocketAccess, defaults,
+    Admin, ControlSocket, Log, Metrics, OnRemoved, Server, Service, SocketAccess, defaults,
 };
 use super::origin::Origin;
 use super::toml_reader::{Key, Reader, Value};
@@ -60,7 +60,7 @@ pub(super) struct DraftService {
 
 pub(super) enum Target {
     /// A service of its own, created by `to`.
-    Own(DraftService),
+    Own(Box<DraftService>),
     /// The name of a service.
     Named(String, Span),
     /// Missing or unreadable; already reported.
@@ -254,16 +254,15 @@ impl Reader<'_, '_> {
             }
             (Some((at, value)), None) => to.map_or(Target::Unread, |to| {
                 let service = Service {
-                    name: key.get_ref().to_string(),
-                    servers: vec![to],
                     connect_timeout: connect_timeout.unwrap_or(defaults::CONNECT_TIMEOUT),
                     dial_timeout: dial_timeout.unwrap_or(defaults::DIAL_TIMEOUT),
+                    ..Service::new(key.get_ref().to_string(), vec![Server::at(to)])
                 };
-                Target::Own(DraftService {
+                Target::Own(Box::new(DraftService {
                     service,
                     origin: Origin::File(at.span()),
                     servers: vec![Origin::File(value.span())],
-                })
+                }))
             }),
             (None, Some(_)) => {
                 for key in ["connect_timeout", "dial_timeout"] {
@@ -359,10 +358,9 @@ impl Reader<'_, '_> {
         let dial_timeout = self.parsed(table, "dial_timeout", value::dialling_timeout);
         DraftService {
             service: Service {
-                name: key.get_ref().to_string(),
-                servers,
                 connect_timeout: connect_timeout.unwrap_or(defaults::CONNECT_TIMEOUT),
                 dial_timeout: dial_timeout.unwrap_or(defaults::DIAL_TIMEOUT),
+                ..Service::new(key.get_ref().to_string(), servers)
             },
             origin: Origin::File(key.span()),
             servers: origins,
@@ -370,7 +368,7 @@ impl Reader<'_, '_> {
     }
 
     /// Returns the servers and where each was written.
-    fn servers(&mut self, value: &Value<'_>) -> (Vec<Address>, Vec<Origin>) {
+    fn servers(&mut self, value: &Value<'_>) -> (Vec<Server>, Vec<Origin>) {
         let DeValue::Array(array) = value.get_ref() else {
             self.wrong_type(value, "an array of strings", "; write it in [ ]");
             return (Vec::new(), Vec::new());
@@ -389,9 +387,10 @@ impl Reader<'_, '_> {
             let Some(text) = self.string(value, "servers") else {
                 continue;
             };
-            let Some(server) = self.ok(value, text.parse::<Address>()) else {
+            let Some(address) = self.ok(value, text.parse::<Address>()) else {
                 continue;
             };
+            let server = Server::at(address);
             if servers.contains(&server) {
                 let why = format!("server `{}` is in the list twice; remove one", shown(text));
                 self.out.report(Some(value.span()), why);

@@ -5,10 +5,9 @@ use std::fmt::{self, Display};
 use std::hash::Hash;
 use std::net::SocketAddr;
 
-use super::address::Address;
 use super::by_name::ByName;
 use super::diagnostic::printable;
-use super::model::{Admin, Config, Entrypoint, Log, Metrics, Service, SocketAccess};
+use super::model::{Admin, Config, Entrypoint, Log, Metrics, Server, Service, SocketAccess};
 use super::words;
 
 /// What a reload changes: one line per change, in the order of the configuration.
@@ -36,6 +35,7 @@ impl Changes {
             metrics,
             entrypoints,
             services,
+            limits: _,
             warnings: _,
         } = old;
         let (drain, now) = (*drain_timeout, new.drain_timeout);
@@ -166,6 +166,8 @@ impl Changes {
             half_close_timeout,
             keepalive,
             on_removed,
+            max_connections: _,
+            at_limit: _,
         } = was;
         let who = format!("entrypoint {}", printable(name));
         self.listeners(&who, listen, &is.listen, words::listen);
@@ -252,9 +254,10 @@ impl Changes {
             servers,
             connect_timeout,
             dial_timeout,
+            ..
         } = old;
         if is_own {
-            let list = |servers: &Vec<Address>| words::list(servers, words::server);
+            let list = |servers: &Vec<Server>| words::list(servers, words::server);
             self.value(format!("{who}: forwards to"), servers, &new.servers, list);
         } else {
             self.servers(who, servers, &new.servers);
@@ -267,7 +270,7 @@ impl Changes {
         }
     }
 
-    fn servers(&mut self, who: &str, old: &[Address], new: &[Address]) {
+    fn servers(&mut self, who: &str, old: &[Server], new: &[Server]) {
         let (gone, come) = (missing(old, new), missing(new, old));
         if gone.is_empty() && come.is_empty() && old != new {
             self.add(format!("{who}: servers in another order"));

@@ -130,7 +130,7 @@ fn entrypoints_as_servers(config: &Config, origins: &Origins, out: &mut Collecto
         }
     }
     for ((service, index), (leads, step)) in worst {
-        let server = &config.services[service].servers[index];
+        let server = &config.services[service].servers[index].address;
         let origin = &origins.services[service].servers[index];
         let name = |index: usize| shown(&config.entrypoints[index].name);
         let (from, to) = (name(step.from), name(step.to));
@@ -160,7 +160,7 @@ fn entrypoints_as_servers(config: &Config, origins: &Origins, out: &mut Collecto
 fn for_each_server(config: &Config, mut visit: impl FnMut(usize, usize, &Address)) {
     for (service, configured) in config.services.iter().enumerate() {
         for (index, server) in configured.servers.iter().enumerate() {
-            visit(service, index, server);
+            visit(service, index, &server.address);
         }
     }
 }
@@ -215,7 +215,9 @@ fn steps(config: &Config) -> Vec<Step> {
     let mut steps = Vec::new();
     for (from, entrypoint) in config.entrypoints.iter().enumerate() {
         let service = entrypoint.service;
-        for (server, address) in config.services[service].servers.iter().enumerate() {
+        let addresses = config.services[service].servers.iter();
+        let addresses = addresses.map(|server| &server.address);
+        for (server, address) in addresses.enumerate() {
             let port = match address {
                 Address::Tcp { port, .. } => *port,
                 Address::Unix(_) => UNIX,

@@ -28,7 +28,7 @@ pub use endpoint::AdminEndpoint;
 pub use forward::Forward;
 pub use host::Host;
 pub use model::{
-    Admin, Config, ControlSocket, Entrypoint, Log, Metrics, OnRemoved, Service, SocketAccess,
-    defaults,
+    Admin, AtLimit, Balance, Config, ControlSocket, Entrypoint, Expect, Health, HealthKind, Limits,
+    Log, Metrics, OnDown, OnRemoved, Server, Service, SocketAccess, WhenDown, defaults,
 };
 pub use value::AdminListen;

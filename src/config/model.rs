@@ -1,5 +1,6 @@
 //! The configuration as types that hold only valid values.
 
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub struct Config {
     pub admin: Admin,
     /// The host names that the admin endpoint answers to, in addition to the machine's own.
     pub admin_hosts: Vec<String>,
+    /// How much the whole program may take.
+    pub limits: Limits,
     /// What is logged.
     pub log: Log,
     /// The metrics published in addition to coracle's own.
@@ -63,6 +66,15 @@ impl ControlSocket {
     }
 }
 
+/// How much the whole program may take. `None` leaves it to the limits of the system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The maximum number of open connections.
+    pub max_connections: Option<NonZeroU32>,
+    /// The memory ceiling in bytes.
+    pub memory: Option<u64>,
+}
+
 /// What is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -102,6 +114,20 @@ pub struct Entrypoint {
     pub keepalive: Option<Duration>,
     /// What happens to its open connections when a reload removes it.
     pub on_removed: OnRemoved,
+    /// The maximum number of its open connections; `None` for no limit of its own.
+    pub max_connections: Option<NonZeroU32>,
+    /// What happens to new connections once it has `max_connections`.
+    pub at_limit: AtLimit,
+}
+
+/// What happens to new connections of an entrypoint at its limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtLimit {
+    /// They wait in the kernel's backlog.
+    #[default]
+    Wait,
+    /// They are accepted and reset.
+    Refuse,
 }
 
 /// What happens to an entrypoint's open connections when a reload removes it.
@@ -130,18 +156,189 @@ pub struct SocketAccess {
 pub struct Service {
     /// Its name: the `service` label of the metrics.
     pub name: String,
-    /// Its servers; at least one and at most [`Service::MAX_SERVERS`].
-    pub servers: Vec<Address>,
+    /// Its servers, with unique labels; at least one and at most [`Service::MAX_SERVERS`].
+    pub servers: Vec<Server>,
+    /// How a server is chosen for a connection.
+    pub balance: Balance,
     /// How long connecting to one server may take.
     pub connect_timeout: Duration,
     /// How long it may take until one of the servers accepts a connection. A value below
     /// `connect_timeout` counts as `connect_timeout`.
     pub dial_timeout: Duration,
+    /// How many more attempts follow a failed one; `None` for one at each other server.
+    pub retries: Option<u32>,
+    /// How many failed attempts within `fail_window` take a server out; 0 for never.
+    pub max_fails: u32,
+    /// The time within which `max_fails` counts.
+    pub fail_window: Duration,
+    /// What happens to connections while every server is down.
+    pub when_down: WhenDown,
+    /// What happens to a server's open connections when it goes down.
+    pub on_down: OnDown,
+    /// How many connections may wait for a server with room; 0 for none.
+    pub queue: u32,
+    /// How long a connection may wait for a server with room.
+    pub queue_timeout: Duration,
+    /// How servers are checked; `None` if they are not.
+    pub health: Option<Health>,
+    /// The time over which a returning server's share grows to its full size; zero for at once.
+    pub slow_start: Duration,
+}
+
+/// One server of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// Its address.
+    pub address: Address,
+    /// The name that stands for the address in metrics, logs and commands.
+    pub name: Option<String>,
+    /// Its share of new connections in proportion to that of others, at most
+    /// [`Server::MAX_WEIGHT`]; 0 for none.
+    pub weight: u16,
+    /// Whether it is used only while no other server is up.
+    pub backup: bool,
+    /// The maximum number of its open connections; `None` for no limit.
+    pub max_connections: Option<NonZeroU32>,
+}
+
+impl Server {
+    /// The largest weight: that of HAProxy.
+    pub const MAX_WEIGHT: u16 = 256;
+
+    /// Creates a server with default settings.
+    #[must_use]
+    pub fn at(address: Address) -> Self {
+        Self {
+            address,
+            name: None,
+            weight: 1,
+            backup: false,
+            max_connections: None,
+        }
+    }
+
+    /// Returns the `server` label of the metrics: its name, or its address.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.name
+            .clone()
+            .unwrap_or_else(|| self.address.to_string())
+    }
+}
+
+/// How a server is chosen for a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in turn, in proportion to the weights.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest open connections in proportion to its weight.
+    LeastConnections,
+    /// The less loaded of two that are picked at random.
+    Random,
+    /// By the client's address: the same client gets the same server.
+    Source,
+}
+
+/// What happens to connections while every server is down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenDown {
+    /// Servers are tried although they are down.
+    #[default]
+    Try,
+    /// Connections are reset.
+    Refuse,
+}
+
+/// What happens to a server's open connections when it goes down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDown {
+    /// They continue.
+    #[default]
+    Keep,
+    /// They are reset.
+    Close,
+}
+
+/// How servers are checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// What a check does once it is connected.
+    pub kind: HealthKind,
+    /// The time from the start of one check to the start of the next.
+    pub interval: Duration,
+    /// How much earlier than `interval` a check may start at random, so that checks spread out. At
+    /// most `interval`.
+    pub jitter: Duration,
+    /// How long a check may take. At most half of `interval`.
+    pub timeout: Duration,
+    /// How many successful checks in a row bring a server up.
+    pub rise: NonZeroU32,
+    /// How many failed checks in a row take a server down.
+    pub fall: NonZeroU32,
+    /// The port to check; `None` for the server's own.
+    pub port: Option<NonZeroU16>,
+}
+
+/// What a check does once it is connected.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HealthKind {
+    /// Sends bytes, if any, and waits for an answer, if one is expected.
+    Tcp {
+        /// The bytes to send; empty for none.
+        send: Vec<u8>,
+        /// What the answer must contain; `None` if no answer is expected.
+        expect: Option<Expect>,
+    },
+    /// Sends an HTTP/1.1 request `GET` and checks the answer's status.
+    Http {
+        /// The request's path; it begins with `/`.
+        path: String,
+        /// The request's `Host`; `None` for the server's host.
+        host: Option<String>,
+        /// The lowest and the highest status that is good.
+        status: (u16, u16),
+    },
+}
+
+/// What an answer must contain within its first [`Expect::MAX_BYTES`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// A match of this regular expression, which is valid.
+    Regex(String),
+}
+
+impl Expect {
+    /// How many bytes of an answer are read.
+    pub const MAX_BYTES: usize = 4096;
 }
 
 impl Service {
     /// The maximum number of servers in a service.
     pub const MAX_SERVERS: usize = 1024;
+
+    /// Creates a service with default settings.
+    #[must_use]
+    pub fn new(name: String, servers: Vec<Server>) -> Self {
+        Self {
+            name,
+            servers,
+            balance: Balance::default(),
+            connect_timeout: defaults::CONNECT_TIMEOUT,
+            dial_timeout: defaults::DIAL_TIMEOUT,
+            retries: None,
+            max_fails: defaults::MAX_FAILS,
+            fail_window: defaults::FAIL_WINDOW,
+            when_down: WhenDown::default(),
+            on_down: OnDown::default(),
+            queue: defaults::QUEUE,
+            queue_timeout: defaults::QUEUE_TIMEOUT,
+            health: None,
+            slow_start: Duration::ZERO,
+        }
+    }
 }
 
 /// Default values, chosen for a Raspberry Pi.
@@ -162,6 +359,22 @@ pub mod defaults {
     /// `dial_timeout`: long enough to try two silent servers before the client, such as a browser,
     /// gives up.
     pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+    /// `max_fails`.
+    pub const MAX_FAILS: u32 = 3;
+    /// `fail_window`.
+    pub const FAIL_WINDOW: Duration = Duration::from_secs(10);
+    /// `queue`.
+    pub const QUEUE: u32 = 1024;
+    /// `queue_timeout`: as long as most clients are patient.
+    pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
+    /// `health.interval`.
+    pub const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+    /// `health.timeout`, or half of the interval if that is shorter.
+    pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
+    /// `health.rise`: a server that flaps is not trusted at its first answer.
+    pub const RISE: u32 = 2;
+    /// `health.fall`: one lost packet takes no server down.
+    pub const FALL: u32 = 3;
     /// `keepalive`: four probes follow, 15 s apart, so a peer that has vanished is detected within
     /// two minutes.
     pub const KEEPALIVE: Duration = Duration::from_secs(60);

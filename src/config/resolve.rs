@@ -10,7 +10,9 @@ use super::decode::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 use super::diagnostic::{Collector, did_you_mean, in_header, shown};
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
-use super::model::{Config, Entrypoint, OnRemoved, Service, SocketAccess, defaults};
+use super::model::{
+    AtLimit, Config, Entrypoint, Limits, OnRemoved, Server, Service, SocketAccess, defaults,
+};
 use super::origin::{Origin, report, told_place};
 
 /// Adds the entrypoints of the command line, each with a unique name.
@@ -28,12 +30,7 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
             .unwrap_or(first.clone());
         taken.insert(name.clone());
         let origin = Origin::Flag(format!("-L {}", forward.text));
-        let service = Service {
-            name: name.clone(),
-            servers: vec![forward.to.clone()],
-            connect_timeout: defaults::CONNECT_TIMEOUT,
-            dial_timeout: defaults::DIAL_TIMEOUT,
-        };
+        let service = Service::new(name.clone(), vec![Server::at(forward.to.clone())]);
         draft.entrypoints.push(DraftEntrypoint {
             name,
             listen: vec![DraftListen {
@@ -43,11 +40,11 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
             }],
             reuse_port: false,
             socket: SocketAccess::default(),
-            target: Target::Own(DraftService {
+            target: Target::Own(Box::new(DraftService {
                 service,
                 origin: origin.clone(),
                 servers: vec![origin],
-            }),
+            })),
             idle_timeout: None,
             half_close_timeout: None,
             keepalive: Some(defaults::KEEPALIVE),
@@ -88,7 +85,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
                         ),
                     );
                 }
-                services.push(draft);
+                services.push(*draft);
                 services.len() - 1
             }
             Target::Named(name, span) => *named.get(&name).unwrap_or_else(|| {
@@ -119,6 +116,8 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
             half_close_timeout: entry.half_close_timeout,
             keepalive: entry.keepalive,
             on_removed: entry.on_removed,
+            max_connections: None,
+            at_limit: AtLimit::default(),
         });
     }
     let origins = services.iter_mut().map(|draft| OfService {
@@ -134,6 +133,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
         watch: draft.watch,
         admin: draft.admin,
         admin_hosts: draft.admin_hosts,
+        limits: Limits::default(),
         log: draft.log,
         metrics: draft.metrics,
         entrypoints,

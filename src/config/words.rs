@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::address::{Address, Listen};
+use super::address::Listen;
 use super::diagnostic::printable;
-use super::model::{ControlSocket, OnRemoved};
+use super::model::{ControlSocket, OnRemoved, Server};
 
 /// Describes what happens to the open connections of a removed entrypoint.
 pub(super) fn fate(on_removed: OnRemoved, drain_timeout: Duration) -> String {
@@ -66,8 +66,8 @@ pub(super) fn listen(listen: &Listen) -> String {
     }
 }
 
-pub(super) fn server(server: &Address) -> String {
-    printable(&server.to_string())
+pub(super) fn server(server: &Server) -> String {
+    printable(&server.label())
 }
 
 pub(super) fn duration(duration: &Duration) -> String {

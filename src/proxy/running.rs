@@ -137,8 +137,9 @@ impl Running {
         for configured in &config.services {
             let service = registry.service(&configured.name);
             let mut targets: Vec<Rc<Target>> = Vec::new();
-            for address in &configured.servers {
-                let server = registry.server(&service, &address.to_string());
+            for server in &configured.servers {
+                let address = &server.address;
+                let server = registry.server(&service, &server.label());
                 let twice = targets.iter().find(|it| it.server.id() == server.id());
                 let known = twice.or_else(|| self.targets.get(&server.id())).cloned();
                 targets.push(match known {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coracle::config::{
     Admin, Config, ControlSocket, Diagnostic, Diagnostics, Forward, Listen, Location, OnRemoved,
-    Overrides,
+    Overrides, Server,
 };
 
 use crate::config_cases::configurations;
@@ -156,11 +156,11 @@ fn every_key_is_read() {
     let services: Vec<_> = config.services.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(services, ["web", "unused", "ssh to nas", "any"]);
     let service = |at: usize| &config.services[config.entrypoints[at].service];
-    assert_eq!(service(0).servers[0].to_string(), "nas.lan.:22");
+    assert_eq!(service(0).servers[0].label(), "nas.lan.:22");
     assert_eq!(service(0).connect_timeout, Duration::from_millis(1500));
     assert_eq!(service(0).dial_timeout, Duration::from_secs(4));
-    assert_eq!(service(1).servers[1].to_string(), "[fd00::10]:80");
-    assert_eq!(service(2).servers[0].to_string(), "unix:/run/app.sock");
+    assert_eq!(service(1).servers[1].label(), "[fd00::10]:80");
+    assert_eq!(service(2).servers[0].label(), "unix:/run/app.sock");
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn forwards_join_the_file() {
         .entrypoints
         .iter()
         .map(|it| &config.services[it.service].servers[0]);
-    let servers: Vec<_> = servers.map(ToString::to_string).collect();
+    let servers: Vec<_> = servers.map(Server::label).collect();
     assert_eq!(servers, ["h:1", "a:1", "b:1", "c:1", "h:1"]);
 
     let again = ["127.0.0.1:80:h:1".parse().unwrap()];

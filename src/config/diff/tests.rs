@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{ControlSocket, Host, Listen, OnRemoved};
+use crate::config::{Address, AtLimit, ControlSocket, Host, Limits, Listen, OnRemoved};
 
 const BASE: &str = r#"
 drain_timeout = "9s"
@@ -406,7 +406,7 @@ fn own_service_that_becomes_shared_is_reported_as_a_service() {
     let mut new = old.clone();
     let ssh = new.entrypoints[1].service;
     new.entrypoints[2].service = ssh;
-    new.services[ssh].servers = vec!["nas.lan:23".parse().unwrap()];
+    new.services[ssh].servers = vec![Server::at("nas.lan:23".parse().unwrap())];
     assert_eq!(
         Changes::between(&old, &new).lines(),
         [
@@ -482,7 +482,7 @@ fn listens() -> [Listen; 5] {
     ]
 }
 
-fn addresses() -> [Address; 4] {
+fn servers() -> [Server; 4] {
     let host = Host::Name("nas.lan".to_owned());
     [
         Address::Tcp { host, port: 80 },
@@ -493,6 +493,7 @@ fn addresses() -> [Address; 4] {
         "192.168.1.10:80".parse().unwrap(),
         Address::Unix("/run/\n".into()),
     ]
+    .map(Server::at)
 }
 
 fn config(random: &mut Random) -> Config {
@@ -511,6 +512,8 @@ fn config(random: &mut Random) -> Config {
         half_close_timeout: None,
         keepalive: Some(random.pick(&TIMES)),
         on_removed: OnRemoved::default(),
+        max_connections: None,
+        at_limit: AtLimit::default(),
     };
     let names = random.some(&NAMES).into_iter();
     let entrypoints = names.map(|name| entrypoint(name, random)).collect();
@@ -531,16 +534,16 @@ fn config(random: &mut Random) -> Config {
         },
         entrypoints,
         services,
+        limits: Limits::default(),
         warnings: None,
     }
 }
 
 fn service(name: &str, random: &mut Random) -> Service {
     Service {
-        name: name.to_owned(),
-        servers: random.some(&addresses()),
         connect_timeout: random.pick(&TIMES),
         dial_timeout: random.pick(&TIMES),
+        ..Service::new(name.to_owned(), random.some(&servers()))
     }
 }
 
@@ -583,7 +586,7 @@ fn mutate(config: &mut Config, random: &mut Random) {
             let all = [OnRemoved::Keep, OnRemoved::Drain, OnRemoved::Close];
             entrypoint.on_removed = random.pick(&all);
         }
-        17 => random.mutate(&mut service.servers, &addresses()),
+        17 => random.mutate(&mut service.servers, &servers()),
         18 => service.servers.reverse(),
         19 => service.connect_timeout = time,
         20 => service.dial_timeout = time,
