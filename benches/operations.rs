@@ -102,7 +102,8 @@ fn set_insert_and_drop(bencher: Bencher) {
     let server = shared.registry.server(&service, "10.0.0.1:80");
     let connect = || {
         let guard = Guard::insert(&shared.conns, &entrypoint, &service, Peer::Unix, now);
-        guard.conn().relaying(&server, now);
+        let place = server.place(guard.conn().id);
+        guard.conn().relaying(place, now);
         guard
     };
     let _open: Vec<_> = (0..OPEN).map(|_| connect()).collect();

@@ -10,7 +10,7 @@ pub fn log_access(conn: &Conn, reason: CloseReason) {
     log::info!(
         target: "access",
         entrypoint = conn.entrypoint.name(), peer:% = conn.peer(),
-        service = conn.service.name.as_str(), server = server.map_or("-", |server| server.name()),
+        service = &*conn.service.name, server = server.map_or("-", |server| server.name()),
         reason:% = reason,
         to_server_bytes = conn.bytes(Direction::ToServer), to_client_bytes = conn.bytes(Direction::ToClient),
         seconds:% = format_args!("{:.3}", conn.active_for().as_secs_f64()); "closed");

@@ -2,6 +2,7 @@
 //!
 //! Counts and logs each failure, then tries the next server.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,13 +13,16 @@ use std::time::{Duration, Instant};
 
 use smol::future::{FutureExt, poll_once};
 
+use super::queue::queue;
+use super::report::report;
 use super::route::Route;
 use super::target::{OwnListener, Target, Topology};
 use crate::config::{Address, Host};
 use crate::net::{self, Dial, EarlyData, Lack, Name, Stream, Turn};
-use crate::state::{CloseReason, Conn, ConnectError, Server};
+use crate::state::{Choice, CloseReason, Conn, ConnectError, Peer, Place, Server};
 
-/// Tries the service's servers in turn until one accepts the connection.
+/// Tries servers of the service until one accepts the connection. Each attempt chooses among those
+/// that are up at that moment and were not tried yet.
 ///
 /// Servers that have no room are skipped at first. Waits for room on them only once no other server
 /// is left.
@@ -26,24 +30,22 @@ pub(super) async fn dial<'a>(
     conn: &'a Rc<Conn>,
     route: &'a Rc<Route>,
     opening: &'a EarlyData<'_>,
-) -> Result<(&'a Rc<Server>, Stream), CloseReason> {
+) -> Result<(Place, Stream), CloseReason> {
     let dialling = Dialling {
         conn,
         route,
         opening,
-        deadline: route.reactor.now() + route.dial_timeout,
+        deadline: Cell::new(route.reactor.now() + route.dial_timeout),
     };
-    let dialled = dialling.dial().await;
-    let (target, stream) = dialled.ok_or(CloseReason::ConnectFailed)?;
-    Ok((&target.server, stream))
+    dialling.dial().await
 }
 
 struct Dialling<'a> {
     conn: &'a Conn,
     route: &'a Rc<Route>,
     opening: &'a EarlyData<'a>,
-    /// The moment `dial_timeout` expires.
-    deadline: Instant,
+    /// The moment `dial_timeout` expires. Time in the queue does not count.
+    deadline: Cell<Instant>,
 }
 
 struct Failure {
@@ -51,51 +53,104 @@ struct Failure {
     text: String,
     /// Set if a later retry may succeed.
     lack: Option<Lack>,
+    /// Whether it says nothing about the server: the attempt was cut short, or not made.
+    is_ours: bool,
 }
 
 impl Failure {
     fn new(reason: ConnectError, text: String) -> Self {
-        let lack = None;
-        Self { reason, text, lack }
+        Self {
+            reason,
+            text,
+            lack: None,
+            is_ours: false,
+        }
+    }
+
+    fn ours(self) -> Self {
+        Self {
+            is_ours: true,
+            ..self
+        }
     }
 }
 
-/// A server without room.
+/// A server without room, with the connection's place there.
 ///
 /// `failure` is `None` if it was not tried because other connections already wait for it.
 struct Lacking<'a> {
     target: &'a Target,
+    place: Place,
     failure: Option<Failure>,
 }
 
 impl<'a> Dialling<'a> {
-    async fn dial(&self) -> Option<(&'a Target, Stream)> {
+    async fn dial(&self) -> Result<(Place, Stream), CloseReason> {
+        let targets = &*self.route.targets;
+        let rules = self.route.service.rules();
         let mut lacking = Vec::new();
-        let mut candidates = self.route.service.in_turn(&self.route.targets);
-        while let Some(target) = candidates.next() {
+        // Positions of servers that need no second attempt, and how many attempts have failed.
+        let mut tried = Vec::new();
+        let mut failed = 0;
+        loop {
+            let (index, place) = match self.choose(&tried).await? {
+                Some(chosen) => chosen,
+                None if tried.is_empty() => {
+                    log::warn!(entrypoint = self.conn.entrypoint.name(), service = &*self.route.service.name;
+                        "no server available: {}", self.why_none());
+                    return Err(CloseReason::NoServer);
+                }
+                // Each has been tried. More retries begin with the first again.
+                None if lacking.is_empty() && rules.retries.is_some_and(|most| failed <= most) => {
+                    tried.clear();
+                    self.pause().await;
+                    if self.is_late() {
+                        break;
+                    }
+                    continue;
+                }
+                None => break,
+            };
+            let target = &targets[index];
+            tried.push(index);
             if !target.line.is_empty() {
                 let failure = None;
-                lacking.push(Lacking { target, failure });
+                lacking.push(Lacking {
+                    target,
+                    place,
+                    failure,
+                });
                 continue;
+            }
+            if failed > 0 {
+                self.route.service.counters.retries.increment();
             }
             match self.attempt(target).await {
                 Ok(stream) => {
                     self.passed_over(lacking);
-                    return Some((target, stream));
+                    return Ok((place, stream));
                 }
                 Err(failure) if failure.lack.is_some() => {
                     let failure = Some(failure);
-                    lacking.push(Lacking { target, failure });
+                    lacking.push(Lacking {
+                        target,
+                        place,
+                        failure,
+                    });
                 }
                 Err(failure) => self.tell(target, &failure),
             }
-            let untried = candidates.size_hint().0;
+            failed += 1;
+            if rules.retries.is_some_and(|most| failed > most) {
+                break;
+            }
+            let untried = targets.len().saturating_sub(tried.len());
             if untried > 0 && self.is_late() {
                 let limit = humantime::format_duration(self.route.dial_timeout);
                 log::warn!(
                     entrypoint = self.conn.entrypoint.name();
                     "dial: no server reached within {limit} (dial_timeout); {untried} of {} not tried",
-                    self.route.targets.len()
+                    targets.len()
                 );
                 break;
             }
@@ -103,11 +158,66 @@ impl<'a> Dialling<'a> {
         self.wait_for_room(lacking).await
     }
 
+    /// Chooses a server and takes a place there. Waits in the queue if all are at their limits.
+    /// Returns `None` if there is none to choose.
+    async fn choose(&self, tried: &[usize]) -> Result<Option<(usize, Place)>, CloseReason> {
+        let (service, targets) = (&self.route.service, &*self.route.targets);
+        let client = match self.conn.peer() {
+            Peer::Tcp(address) => Some(address.ip()),
+            Peer::Unix => None,
+        };
+        let now = || self.route.reactor.now();
+        let choose = || {
+            let random = &mut || fastrand::u64(..);
+            service.choose(targets, server, tried, client, random, now())
+        };
+        // Those that wait come first.
+        let choice = match service.queued() {
+            0 => choose(),
+            _ => Choice::Full,
+        };
+        match choice {
+            Choice::Server(index) => {
+                let place = targets[index].server.place(self.conn.id);
+                Ok(Some((index, place)))
+            }
+            Choice::None => Ok(None),
+            Choice::Full => {
+                let has_room = || service.has_room(targets, server, tried, now());
+                let queued = queue(self.conn, self.route, self.opening, choose, has_room);
+                // Boxed because few connections ever wait.
+                let (index, place, took) = Box::pin(queued).await?;
+                self.deadline.set(self.deadline.get() + took);
+                Ok(Some((index, place)))
+            }
+        }
+    }
+
+    /// Returns why no server can be chosen.
+    fn why_none(&self) -> &'static str {
+        let mut servers = self.route.targets.iter().map(|target| &target.server);
+        match servers.all(|it| it.is_up()) {
+            true => "each is drained or has a weight of 0",
+            false => "each is down, drained or has a weight of 0",
+        }
+    }
+
+    /// Waits before servers that have failed are tried again, as HAProxy does.
+    async fn pause(&self) {
+        const PAUSE: Duration = Duration::from_secs(1);
+        let reactor = &self.route.reactor;
+        let until = (reactor.now() + PAUSE).min(self.deadline.get());
+        reactor.sleep_until(until).await;
+    }
+
     /// Waits in line at all of these servers until one of them has room.
-    async fn wait_for_room(&self, mut lacking: Vec<Lacking<'a>>) -> Option<(&'a Target, Stream)> {
+    async fn wait_for_room(
+        &self,
+        mut lacking: Vec<Lacking<'a>>,
+    ) -> Result<(Place, Stream), CloseReason> {
         let (reactor, conns) = (&self.route.reactor, &*self.route.conns);
         let limit = reactor.now() + self.route.connect_timeout;
-        let mut late = reactor.sleep_until(limit.min(self.deadline));
+        let mut late = reactor.sleep_until(limit.min(self.deadline.get()));
         let mut turns: Vec<Turn<'a>> = lacking.iter().map(|it| self.join(it)).collect();
         let mut starving = None;
         while !turns.is_empty() {
@@ -155,7 +265,7 @@ impl<'a> Dialling<'a> {
             match outcome {
                 Ok(stream) => {
                     self.passed_over(lacking);
-                    return Some((target, stream));
+                    return Ok((tried.place, stream));
                 }
                 Err(failure) if failure.lack.is_some() => {
                     tried.failure = Some(failure);
@@ -166,12 +276,15 @@ impl<'a> Dialling<'a> {
             }
         }
         let (limit, key) = self.limit(limit);
-        for Lacking { target, failure } in lacking {
+        for Lacking {
+            target, failure, ..
+        } in lacking
+        {
             let why = failure.map_or("others are already waiting".to_owned(), |it| it.text);
             let text = format!("{why}; no room within {limit} ({key})");
-            self.tell(target, &Failure::new(ConnectError::Exhausted, text));
+            self.tell(target, &Failure::new(ConnectError::Exhausted, text).ours());
         }
-        None
+        Err(CloseReason::ConnectFailed)
     }
 
     fn join(&self, lacking: &Lacking<'a>) -> Turn<'a> {
@@ -181,7 +294,10 @@ impl<'a> Dialling<'a> {
 
     /// Reports the servers that failed before another one accepted the connection.
     fn passed_over(&self, lacking: Vec<Lacking<'_>>) {
-        for Lacking { target, failure } in lacking {
+        for Lacking {
+            target, failure, ..
+        } in lacking
+        {
             if let Some(failure) = failure {
                 self.tell(target, &failure);
             }
@@ -195,16 +311,22 @@ impl<'a> Dialling<'a> {
             entrypoint = self.conn.entrypoint.name(), server = target.server.name();
             "dial: {}", failure.text
         );
+        let is_servers = !failure.is_ours
+            && !matches!(failure.reason, ConnectError::Exhausted | ConnectError::Loop);
+        let now = self.route.reactor.now();
+        if is_servers && let Some(change) = target.server.failed(&failure.text, now) {
+            report(&self.route.conns, &target.server, change, now);
+        }
     }
 
     fn is_late(&self) -> bool {
-        self.route.reactor.now() >= self.deadline
+        self.route.reactor.now() >= self.deadline.get()
     }
 
     /// Returns the limit that expires first, either `until` or `dial_timeout`, and its
     /// configuration key.
     fn limit(&self, until: Instant) -> (humantime::FormattedDuration, &'static str) {
-        let (limit, key): (Duration, _) = match until <= self.deadline {
+        let (limit, key): (Duration, _) = match until <= self.deadline.get() {
             true => (self.route.connect_timeout, "connect_timeout"),
             false => (self.route.dial_timeout, "dial_timeout"),
         };
@@ -219,7 +341,7 @@ impl<'a> Dialling<'a> {
         let begun = route.reactor.now();
         let limit = begun + route.connect_timeout;
         let dial = Dial {
-            deadline: limit.min(self.deadline),
+            deadline: limit.min(self.deadline.get()),
             keepalive: route.keepalive,
         };
         let connected = match &target.address {
@@ -261,8 +383,11 @@ impl<'a> Dialling<'a> {
                 }
                 _ => error.to_string(),
             };
-            let lack = Lack::of(&error);
-            Failure { reason, text, lack }
+            Failure {
+                lack: Lack::of(&error),
+                is_ours: reason == ConnectError::Timeout && limit > self.deadline.get(),
+                ..Failure::new(reason, text)
+            }
         })?;
         let took = route.reactor.now().saturating_duration_since(begun);
         target.server.counters.connect_duration.observe(took);
@@ -311,6 +436,10 @@ impl<'a> Dialling<'a> {
         let text = format!("this is coracle's own listener {own}, {how}; use another server");
         Err(Failure::new(ConnectError::Loop, text))
     }
+}
+
+fn server(target: &Rc<Target>) -> &Server {
+    &target.server
 }
 
 async fn resolve(route: &Route, name: Option<&Name>, dial: Dial) -> Result<Rc<[IpAddr]>, Failure> {

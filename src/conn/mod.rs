@@ -5,11 +5,14 @@
 
 mod access;
 mod dial;
+mod queue;
+mod report;
 mod route;
 mod serve;
 mod target;
 
 pub use access::log_access;
+pub use report::report;
 pub use route::{CurrentRoute, Route};
 pub use serve::serve;
 pub use target::{At, CurrentTopology, OwnListener, Target, Topology};

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use smol::future::FutureExt;
 
 use super::dial;
+use super::report::report;
 use super::route::Route;
 use crate::net::{self, Broken, EarlyData, Meter, Side, Stream};
 use crate::state::{CloseReason, Direction, Guard, Phase};
@@ -69,8 +70,11 @@ async fn connect(served: &Served) -> Result<(Stream, net::Read), CloseReason> {
     let opening = EarlyData::of(&served.client);
     let dialled = dial::dial(conn, route, &opening);
     let gone = async { Err(gone_while_dialling(&opening).await) };
-    let (server, stream) = dialled.or(gone).await?;
-    conn.relaying(server, route.reactor.now());
+    let (place, stream) = dialled.or(gone).await?;
+    let (server, now) = (place.server().clone(), route.reactor.now());
+    if let Some(change) = conn.relaying(place, now) {
+        report(&route.conns, &server, change, now);
+    }
     Ok((stream, opening.into_read()))
 }
 

@@ -14,7 +14,9 @@ use smol::future::FutureExt;
 use super::capacity::Capacity;
 use crate::conn::{self, CurrentRoute};
 use crate::net::{Listener, Reactor, Stream};
-use crate::state::{AcceptError, Backoff, CloseReason, Conn, Conns, Guard, Peer, Phase, Throttle};
+use crate::state::{
+    AcceptError, Backoff, CloseReason, Conn, Conns, Guard, Peer, Phase, RefuseReason, Throttle,
+};
 
 /// The first pause after the kernel had no room; it doubles while that lasts.
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
@@ -75,8 +77,8 @@ pub(super) async fn accept(
     }
 }
 
-/// Accepts the next client once the set has a place for it; until then the client waits in the
-/// kernel's backlog.
+/// Accepts the next client once the set and the entrypoint have a place for it; until then the
+/// client waits in the kernel's backlog, or is refused.
 ///
 /// No other task runs between finding the place and taking it, so all listeners together admit no
 /// more than `capacity`.
@@ -89,22 +91,62 @@ async fn next_client(
 ) -> io::Result<(Stream, Option<SocketAddr>)> {
     loop {
         door.listener.ready().await?;
-        let limit = capacity.get();
-        let is_full = !conns.has_place(limit.connections);
-        if is_full {
+        let (mut has_waited, mut waited_at) = (false, None);
+        loop {
+            let entrypoint = door.route.get().entrypoint.clone();
+            let limit = entrypoint.limit();
+            if !entrypoint.has_room() && !limit.refuses {
+                if let Some(suppressed) = full.admit(reactor.now()) {
+                    log::warn!(entrypoint = entrypoint.name(), open = entrypoint.open.len(), suppressed;
+                        "the entrypoint is at its max_connections; new ones wait");
+                }
+                let _muted = Muted::of(door);
+                // A reload can give the listener to another entrypoint.
+                let has_room = || {
+                    let entrypoint = door.route.get().entrypoint.clone();
+                    entrypoint.has_room() || entrypoint.limit().refuses
+                };
+                entrypoint.open.until(has_room).await;
+                waited_at = Some(entrypoint);
+                continue;
+            }
+            let limit = capacity.get();
+            if conns.has_place(limit.connections) {
+                break;
+            }
             if let Some(suppressed) = full.admit(reactor.now()) {
-                log::warn!(entrypoint = door.route.get().entrypoint.name(), open = conns.len(), suppressed;
+                log::warn!(entrypoint = entrypoint.name(), open = conns.len(), suppressed;
                     "no room for more connections: {}; new ones wait", limit.by.remedy());
             }
             let _muted = Muted::of(door);
             place(reactor, conns, capacity).await;
+            has_waited = true;
         }
         let accepted = door.listener.try_accept();
-        if is_full && !matches!(accepted, Ok(Some(_))) {
-            conns.offer_place();
+        if !matches!(accepted, Ok(Some(_))) {
+            if has_waited {
+                conns.offer_place();
+            }
+            if let Some(entrypoint) = waited_at {
+                entrypoint.open.offer();
+            }
         }
-        if let Some(accepted) = accepted? {
-            return Ok(accepted);
+        let Some((stream, address)) = accepted? else {
+            continue;
+        };
+        let entrypoint = door.route.get().entrypoint.clone();
+        if entrypoint.has_room() {
+            return Ok((stream, address));
+        }
+        // Dropping the stream resets it.
+        entrypoint
+            .counters
+            .refused
+            .of(RefuseReason::Limit)
+            .increment();
+        if let Some(suppressed) = full.admit(reactor.now()) {
+            log::warn!(entrypoint = entrypoint.name(), open = entrypoint.open.len(), suppressed;
+                "the entrypoint is at its max_connections; new ones are refused");
         }
     }
 }

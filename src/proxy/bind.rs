@@ -171,7 +171,7 @@ pub(super) fn log_listening(listen: &Listen, route: &Route, listener: &Listener,
     const SERVERS: usize = 8;
     let address = listener.local_addr();
     let at = address.map_or_else(|| listen.to_string(), |address| address.to_string());
-    let (name, service) = (route.entrypoint.name(), route.service.name.as_str());
+    let (name, service) = (route.entrypoint.name(), &*route.service.name);
     let entrypoint = (name != at).then_some(name);
     let service_name = (name != service).then_some(service);
     let servers = route.targets.iter().take(SERVERS);

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::bind::BindError;
+use crate::config::Limits;
 use crate::net::{MemoryLimits, Reactor};
 use crate::sys;
 
@@ -38,6 +39,8 @@ pub(super) enum Limit {
     #[default]
     OpenFiles,
     Memory,
+    /// `limits.max_connections`.
+    Configured,
 }
 
 impl Limit {
@@ -45,6 +48,7 @@ impl Limit {
         match self {
             Self::OpenFiles => "open_files",
             Self::Memory => "memory",
+            Self::Configured => "max_connections",
         }
     }
 
@@ -54,6 +58,9 @@ impl Limit {
             Self::OpenFiles => "the limit of open files is reached; raise it (ulimit -n)",
             Self::Memory => {
                 "the control group's memory limit is reached; raise it (MemoryMax= in the unit)"
+            }
+            Self::Configured => {
+                "the configured limit is reached; raise it (limits.max_connections)"
             }
         }
     }
@@ -68,6 +75,8 @@ struct Machine {
     memory: Option<u64>,
     /// The machine's memory, if known.
     memory_total: Option<u64>,
+    /// `limits.max_connections`.
+    configured: Option<usize>,
 }
 
 impl Capacity {
@@ -75,13 +84,14 @@ impl Capacity {
     ///
     /// # Errors
     /// Returns an error if there is no room for a single connection.
-    pub(super) fn of_this_process() -> Result<Self, BindError> {
+    pub(super) fn of_this_process(limits: Limits) -> Result<Self, BindError> {
         let open_files = sys::descriptors::raise_limit();
         let capacity = Self::of(Machine {
             open_files: usize::try_from(open_files).unwrap_or(usize::MAX),
             open_now: sys::descriptors::open_now().unwrap_or(16),
             memory: sys::cgroup::memory_limit(),
             memory_total: sys::memory::total(),
+            configured: configured(limits),
         });
         match (capacity.connections, capacity.by) {
             (0, Limit::OpenFiles) => Err(BindError::no_descriptors(capacity.open_files)),
@@ -99,6 +109,15 @@ impl Capacity {
         })
     }
 
+    /// Returns the capacity under other configured limits.
+    #[must_use]
+    pub(super) fn within(&self, limits: Limits) -> Self {
+        Self::of(Machine {
+            configured: configured(limits),
+            ..self.machine
+        })
+    }
+
     fn of(machine: Machine) -> Self {
         /// For name look-ups and whatever a library opens briefly.
         const SPARE_FILES: usize = 4;
@@ -109,13 +128,16 @@ impl Capacity {
         let taken = machine.open_now + admin + 2 * pipes + SPARE_FILES;
         let by_files = open_files.saturating_sub(taken) / 2;
         let by_memory = machine.memory.map(by_memory);
-        let connections = by_memory.map_or(by_files, |most| most.min(by_files));
+        let all = [
+            (Some(by_files), Limit::OpenFiles),
+            (by_memory, Limit::Memory),
+            (machine.configured, Limit::Configured),
+        ];
+        let all = all.into_iter().filter_map(|(most, by)| Some((most?, by)));
+        let (connections, by) = all.min_by_key(|(most, _)| *most).unwrap_or_default();
         Self {
             connections,
-            by: match connections < by_files {
-                true => Limit::Memory,
-                false => Limit::OpenFiles,
-            },
+            by,
             open_files,
             memory: machine.memory,
             pipes,
@@ -138,6 +160,10 @@ impl Capacity {
         self.memory
             .map_or("none".to_owned(), |bytes| Bytes(bytes).to_string())
     }
+}
+
+fn configured(limits: Limits) -> Option<usize> {
+    limits.max_connections.map(|most| most.get() as usize)
 }
 
 /// Returns the part of a memory limit that is left for connections. The program takes at most half
@@ -194,6 +220,7 @@ mod tests {
             open_now: 16,
             memory,
             memory_total: Some(512 * MIB),
+            configured: None,
         })
     }
 

@@ -19,6 +19,7 @@ mod ipv6;
 mod listeners;
 mod notify;
 mod running;
+mod services;
 mod supervisor;
 mod sweep;
 mod watch;

@@ -10,10 +10,11 @@ use super::bind::{self, BindError};
 use super::ground::Ground;
 use super::hand_over::HandOver;
 use super::listeners::{Listeners, Wanted};
-use crate::config::{self, Address, Config, Host};
+use super::services::{self, Targets};
+use crate::config::{self, Address, AtLimit, Config, Host};
 use crate::conn::{Route, Target, Topology};
 use crate::net::{Keepalive, Line, Name};
-use crate::state::{Entrypoint, Protocol, ServerId, Timeouts};
+use crate::state::{ConnectionLimit, Entrypoint, Protocol, ServerId, Timeouts};
 
 /// The running configuration and its objects.
 #[derive(Debug)]
@@ -31,9 +32,6 @@ pub(super) struct Removed {
     pub(super) entrypoint: Rc<Entrypoint>,
     pub(super) configured: config::Entrypoint,
 }
-
-/// The servers of each service, by its name.
-type Targets = BTreeMap<String, Rc<[Rc<Target>]>>;
 
 impl Running {
     /// Creates an empty state for a `config` that is about to come into force.
@@ -68,6 +66,7 @@ impl Running {
         let slots = slots.inspect_err(|_| self.listeners.adapt_back(&adapted))?;
 
         // From here on nothing fails.
+        services::adopt(&ground.shared.registry, &config, &targets);
         let routes = routes(ground, &config, &targets);
         let mut stays = BTreeSet::new();
         let mut own = Vec::new();
@@ -104,6 +103,8 @@ impl Running {
         let entrypoints = routes.into_iter();
         let entrypoints = entrypoints.map(|(name, route)| (name, route.entrypoint.clone()));
         let before = std::mem::replace(&mut self.entrypoints, entrypoints.collect());
+        // A listener may have changed its entrypoint while it waited at the former one's limit.
+        before.values().for_each(|it| it.open.offer_all());
         let old = std::mem::replace(&mut self.config, config);
         Ok(self.removed(ground, before, old))
     }
@@ -168,6 +169,10 @@ fn routes(ground: &Ground, config: &Config, targets: &Targets) -> BTreeMap<Strin
         entrypoint.timeouts.set(Timeouts {
             idle: configured.idle_timeout,
             half_close: configured.half_close_timeout,
+        });
+        entrypoint.set_limit(ConnectionLimit {
+            most: configured.max_connections.map(|most| most.get() as usize),
+            refuses: configured.at_limit == AtLimit::Refuse,
         });
         Rc::new(Route {
             reactor: ground.reactor.clone(),

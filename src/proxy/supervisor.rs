@@ -84,7 +84,7 @@ impl Supervisor {
     /// Starts everything that depends on the capacity.
     fn start(&mut self) -> Result<(), BindError> {
         let ground = self.ground.clone();
-        let capacity = Capacity::of_this_process()?;
+        let capacity = Capacity::of_this_process(self.running.config.limits)?;
         ground.reactor.limit_pipes(capacity.pipes);
         ground.reactor.limit_memory(capacity.limits);
         // Only now, so that it takes no descriptor before we know that there are enough.
@@ -201,7 +201,10 @@ impl Supervisor {
             self.end_removed(it, drain_timeout);
         }
         let now = self.running.listeners.numbers();
-        if now != before {
+        let capacity = self.ground.capacity.get();
+        let limited = capacity.within(self.running.config.limits);
+        self.ground.capacity.set(limited);
+        if now != before || limited != capacity {
             self.listeners_have_changed(now.len() as isize - before.len() as isize);
         }
         let config = &self.running.config;

@@ -26,7 +26,7 @@ fn reason(conn: &Conn, now: Instant, pauses: &Pauses) -> Option<CloseReason> {
     let silent = pauses.awake(conn.last_activity(), now);
     let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| silent >= limit);
     match conn.phase() {
-        Phase::Dialling => None,
+        Phase::Dialling | Phase::Queued => None,
         Phase::HalfClosed if is_over(timeouts.half_close) => Some(CloseReason::HalfCloseTimeout),
         _ if is_over(timeouts.idle) => Some(CloseReason::IdleTimeout),
         _ => None,

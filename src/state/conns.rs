@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use smol::Task;
 
 use super::entrypoint::{Direction, Entrypoint};
+use super::health::Change;
 use super::identity::{ConnId, Identities};
 use super::peer::{PackedPeer, Peer};
 use super::reason::CloseReason;
-use super::service::{Server, Service};
+use super::server::{Place, Server};
+use super::service::Service;
 use super::waiters::{Until, Waiters};
 
 /// How far a connection has progressed.
@@ -23,6 +25,8 @@ use super::waiters::{Until, Waiters};
 pub enum Phase {
     /// A server is being chosen and dialled.
     Dialling,
+    /// Every server is at its limit, and one with room is awaited.
+    Queued,
     /// Bytes pass in both directions.
     Relaying,
     /// One side has finished sending and the other has not.
@@ -112,14 +116,25 @@ impl Conn {
         self.active_at(now);
     }
 
-    /// Records that the connection is connected to `server` and relays from now on, and adds it to
-    /// the server's open connections.
-    pub fn relaying(&self, server: &Rc<Server>, now: Instant) {
-        // A connection connects once. A second time would add it to a set that it never leaves.
-        if self.server.set(server.clone()).is_ok() {
-            server.open.insert(self.id);
-        }
+    /// Records that the connection is connected to the server of `place` and relays from now on,
+    /// and adds it to the server's open connections. Returns the change if that brings the server
+    /// up.
+    pub fn relaying(&self, place: Place, now: Instant) -> Option<Change> {
         self.phase.set(Phase::Relaying);
+        self.active_at(now);
+        // A connection connects once. A second time would add it to a set that it never leaves.
+        self.server.set(place.server().clone()).ok()?;
+        place.connected(now)
+    }
+
+    /// Records that the connection waits for a server with room, or no longer does.
+    pub fn queued(&self, is_queued: bool, now: Instant) {
+        let phase = if is_queued {
+            Phase::Queued
+        } else {
+            Phase::Dialling
+        };
+        self.phase.set(phase);
         self.active_at(now);
     }
 
@@ -370,7 +385,7 @@ impl Drop for Guard {
         }
         let entrypoint = &self.conn.entrypoint;
         if let Some(server) = self.conn.server() {
-            server.open.remove(self.conn.id);
+            server.leaves(self.conn.id);
         }
         entrypoint.open.remove(self.conn.id);
         // Without a reason the end was unexpected, and the time of the last activity stands in for

@@ -46,6 +46,23 @@ label! {
     }
 }
 
+label! {
+    /// Why an entrypoint refuses connections.
+    RefuseReason {
+        /// It has as many as it may have.
+        Limit = "limit",
+    }
+}
+
+/// How many connections an entrypoint may have, by the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionLimit {
+    /// The maximum number of open connections.
+    pub most: Option<usize>,
+    /// Whether more are accepted and reset instead of waiting.
+    pub refuses: bool,
+}
+
 /// Upper bounds of the connection duration's buckets: 10 ms to 1 day, about a factor of 6 apart.
 /// They place both a web request and a day-long SSH session well, with few series.
 const DURATION_BOUNDS: &[Duration; 9] = &[
@@ -83,6 +100,7 @@ pub struct Entrypoint {
     pub counters: EntrypointCounters,
     /// How long connections may be silent.
     pub timeouts: Cell<Timeouts>,
+    limit: Cell<ConnectionLimit>,
     began: Instant,
     listening: RefCell<Vec<Local>>,
     former: RefCell<Vec<Local>>,
@@ -111,6 +129,8 @@ pub struct EntrypointCounters {
     pub duration: Histogram<9>,
     /// Failed attempts to accept a connection.
     pub accept_errors: CounterBy<AcceptError>,
+    /// Connections that were accepted and reset at once.
+    pub refused: CounterBy<RefuseReason>,
 }
 
 /// What an entrypoint actually listens on.
@@ -134,8 +154,10 @@ impl Entrypoint {
                 bytes: CounterBy::default(),
                 duration: Histogram::new(DURATION_BOUNDS),
                 accept_errors: CounterBy::default(),
+                refused: CounterBy::default(),
             },
             timeouts: Cell::default(),
+            limit: Cell::default(),
             began: now,
             listening: RefCell::default(),
             former: RefCell::default(),
@@ -158,6 +180,27 @@ impl Entrypoint {
     #[must_use]
     pub fn began(&self) -> Instant {
         self.began
+    }
+
+    /// Returns how many connections it may have.
+    #[must_use]
+    pub fn limit(&self) -> ConnectionLimit {
+        self.limit.get()
+    }
+
+    /// Sets how many connections it may have. Open ones stay.
+    pub fn set_limit(&self, limit: ConnectionLimit) {
+        self.limit.set(limit);
+        self.open.offer_all();
+    }
+
+    /// Returns whether another connection may enter.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.limit
+            .get()
+            .most
+            .is_none_or(|most| self.open.len() < most)
     }
 
     /// Returns what the entrypoint listens on.
@@ -242,6 +285,11 @@ impl Publish for EntrypointNumbers {
             "coracle_accept_errors_total",
             "Failed attempts to accept a connection. The listener continues after each.",
             |it, out| out.by("reason", &it.counters.accept_errors),
+        ),
+        Metric::counter(
+            "coracle_connections_refused_total",
+            "Connections that were accepted and reset at once, without entering the set.",
+            |it, out| out.by("reason", &it.counters.refused),
         ),
     ];
 

@@ -38,6 +38,21 @@ impl Members {
         Until::new(&self.fewer, move || self.len() < limit)
     }
 
+    /// Waits until `holds`. Leaving connections wake it, one task each.
+    pub fn until<F: Fn() -> bool + Unpin>(&self, holds: F) -> Until<'_, F> {
+        Until::new(&self.fewer, holds)
+    }
+
+    /// Wakes the next task that waits, because one that was woken had no use for it.
+    pub fn offer(&self) {
+        self.fewer.wake_one();
+    }
+
+    /// Wakes every task that waits, because what it waits for may have changed.
+    pub fn offer_all(&self) {
+        self.fewer.wake_all();
+    }
+
     pub(super) fn insert(&self, id: ConnId) {
         let is_new = self.ids.borrow_mut().insert(id);
         debug_assert!(is_new, "a connection enters once");

@@ -11,10 +11,13 @@
 
 mod addresses;
 mod backoff;
+mod balance;
+mod choice;
 mod config_loads;
 mod conns;
 mod counters;
 mod entrypoint;
+mod health;
 mod held;
 mod identity;
 mod lookups;
@@ -24,6 +27,7 @@ mod pauses;
 mod peer;
 mod reason;
 mod registry;
+mod server;
 mod service;
 mod snapshot;
 mod throttle;
@@ -34,13 +38,16 @@ use std::rc::Rc;
 
 pub use addresses::Addresses;
 pub use backoff::Backoff;
+pub use balance::Balance;
+pub use choice::Choice;
 pub use config_loads::ConfigLoads;
 pub use conns::{Conn, Conns, Guard, Hook, Left, Phase, Starving};
 pub use counters::{Counter, CounterBy, Histogram, Label};
 pub use entrypoint::{
-    AcceptError, Direction, Entrypoint, EntrypointCounters, EntrypointIdentity, EntrypointNumbers,
-    Local, Protocol, Timeouts,
+    AcceptError, ConnectionLimit, Direction, Entrypoint, EntrypointCounters, EntrypointIdentity,
+    EntrypointNumbers, Local, Protocol, RefuseReason, Timeouts,
 };
+pub use health::{Change, HealthRules};
 pub use held::{Held, HeldBytes, HeldIn, Reservation};
 pub use identity::{ConnId, EntrypointId, ServerId};
 pub use lookups::Lookups;
@@ -50,7 +57,10 @@ pub use pauses::Pauses;
 pub use peer::Peer;
 pub use reason::{CloseReason, ConnectError};
 pub use registry::Registry;
-pub use service::{Server, ServerCounters, ServerIdentity, ServerNumbers, Service};
+pub use server::{
+    AdminState, Place, Server, ServerCounters, ServerIdentity, ServerNumbers, Share, StateChange,
+};
+pub use service::{Service, ServiceCounters, ServiceNumbers, ServiceRules};
 pub use snapshot::{Entries, Entry, Snapshot};
 pub use throttle::Throttle;
 pub use waiters::{Until, Waiters, Waiting};

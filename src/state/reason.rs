@@ -19,6 +19,17 @@ label! {
         ServerLost = "server_lost",
         /// No server could be reached; the client's side was reset.
         ConnectFailed = "connect_failed",
+        /// Every server was down, drained, or had a weight of 0; the client's side was reset.
+        NoServer = "no_server",
+        /// The server went down, and the configuration says that this ends its connections.
+        ServerDown = "server_down",
+        /// Every server was at its limit, and so many connections waited already that the queue was
+        /// full.
+        QueueFull = "queue_full",
+        /// No server had room within the service's `queue_timeout`.
+        QueueTimeout = "queue_timeout",
+        /// The client left while it waited for a server with room.
+        LeftQueue = "left_queue",
         /// Nothing passed in either direction for the entrypoint's `idle_timeout`.
         IdleTimeout = "idle_timeout",
         /// One side had finished, the other had not, and nothing passed for the entrypoint's

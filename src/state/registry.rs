@@ -10,7 +10,8 @@ use std::time::Instant;
 use super::addresses::Addresses;
 use super::entrypoint::{Entrypoint, EntrypointNumbers, Local, Protocol};
 use super::identity::{EntrypointId, Identities};
-use super::service::{Server, ServerNumbers, Service};
+use super::server::{Server, ServerNumbers};
+use super::service::{Service, ServiceNumbers};
 
 /// Finds live objects. The registry keeps nothing alive: the routes and the connections do.
 #[derive(Debug, Default)]
@@ -52,12 +53,12 @@ impl Registry {
     }
 
     /// Returns the server called `name` in `service`, or creates it.
-    pub fn server(&self, service: &Service, name: &str) -> Rc<Server> {
+    pub fn server(&self, service: &Rc<Service>, name: &str) -> Rc<Server> {
         let mut servers = self.servers.borrow_mut();
-        let key = (service.name.clone(), name.to_owned());
+        let key = (service.name.to_string(), name.to_owned());
         let found = servers.get(&key).and_then(Weak::upgrade);
         found.unwrap_or_else(|| {
-            let new = Rc::new(Server::new(self.identities.next(), &service.name, name));
+            let new = Rc::new(Server::new(self.identities.next(), service, name));
             servers.insert(key, Rc::downgrade(&new));
             new
         })
@@ -80,14 +81,23 @@ impl Registry {
         living
     }
 
-    /// Copies the numbers of all live entrypoints and servers.
+    /// Copies the numbers of all live entrypoints, oldest first.
     #[must_use]
-    pub fn numbers(&self) -> (Vec<EntrypointNumbers>, Vec<ServerNumbers>) {
-        let entrypoints = self.entrypoints();
-        let entrypoints = entrypoints.iter().map(|it| it.numbers()).collect();
-        let servers = living(&self.servers);
-        let servers = servers.iter().map(|it| it.numbers()).collect();
-        (entrypoints, servers)
+    pub fn entrypoint_numbers(&self) -> Vec<EntrypointNumbers> {
+        self.entrypoints().iter().map(|it| it.numbers()).collect()
+    }
+
+    /// Copies the numbers of all live services, sorted by name.
+    #[must_use]
+    pub fn service_numbers(&self) -> Vec<ServiceNumbers> {
+        let services = living(&self.services);
+        services.iter().map(Service::numbers).collect()
+    }
+
+    /// Copies the numbers of all live servers, sorted by name.
+    #[must_use]
+    pub fn server_numbers(&self) -> Vec<ServerNumbers> {
+        self.servers().iter().map(|it| it.numbers()).collect()
     }
 
     /// Returns the live servers, sorted by name.
@@ -134,7 +144,11 @@ mod tests {
         assert!(Rc::ptr_eq(&server, &registry.server(&service, "x")));
         let other = registry.service("t");
         assert_ne!(server.id(), registry.server(&other, "x").id());
-        assert_eq!(registry.numbers().1.len(), 1, "the other one is not held");
+        assert_eq!(
+            registry.server_numbers().len(),
+            1,
+            "the other one is not held"
+        );
         drop((first, again));
         assert!(registry.entrypoints().is_empty());
         let new = registry.entrypoint("a", Protocol::Tcp, now);

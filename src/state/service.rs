@@ -1,182 +1,187 @@
-//! Servers with their counters and metrics, and services, which choose among their servers.
+//! Services: their rules, their counters, and the queue of connections that wait for a server.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::counters::{CounterBy, Histogram};
-use super::identity::ServerId;
-use super::members::Members;
+use super::balance::Balance;
+use super::counters::{Counter, Histogram};
+use super::health::HealthRules;
 use super::metric::{Metric, Publish};
-use super::reason::ConnectError;
+use super::waiters::{Waiters, Waiting};
 
-/// Upper bounds of the connect time's buckets: from 0.5 ms (the same machine) over LAN and Wi-Fi to
-/// 5 s, the default timeout.
-const CONNECT_BOUNDS: &[Duration; 8] = &[
-    Duration::from_micros(500),
-    Duration::from_millis(1),
-    Duration::from_millis(5),
-    Duration::from_millis(25),
-    Duration::from_millis(100),
-    Duration::from_millis(500),
+/// Upper bounds of the buckets of the time in the queue: from what nobody notices to the default
+/// timeout and a multiple of it.
+const QUEUE_BOUNDS: &[Duration; 8] = &[
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(250),
     Duration::from_secs(1),
     Duration::from_secs(5),
+    Duration::from_secs(15),
+    Duration::from_secs(30),
+    Duration::from_secs(120),
 ];
 
-/// What identifies a server.
-#[derive(Debug)]
-pub struct ServerIdentity {
-    /// The server's identity.
-    pub id: ServerId,
-    /// The name of its service.
-    pub service: String,
-    /// Its address as written in the configuration.
-    pub name: String,
+/// How a service treats its servers and connections, by the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceRules {
+    /// How a server is chosen for a connection.
+    pub balance: Balance,
+    /// What takes a server down and brings it up.
+    pub health: HealthRules,
+    /// How many more attempts follow a failed one; `None` for one at each other server.
+    pub retries: Option<u32>,
+    /// Whether connections are refused while every server is down. If not, servers are tried
+    /// although they are down.
+    pub refuses_when_down: bool,
+    /// Whether a server's open connections are closed when it goes down.
+    pub closes_on_down: bool,
+    /// How many connections may wait for a server with room.
+    pub queue: usize,
+    /// How long a connection may wait for a server with room.
+    pub queue_timeout: Duration,
+    /// The time over which a returning server's share grows.
+    pub slow_start: Duration,
 }
 
-/// One server of a service. It lives until the configuration no longer has it and its last
-/// connection is gone.
-#[derive(Debug)]
-pub struct Server {
-    /// What identifies the server.
-    pub identity: Arc<ServerIdentity>,
-    /// The open connections that are connected to it.
-    pub open: Members,
-    /// The counters.
-    pub counters: ServerCounters,
-}
-
-/// The counters of one server.
-#[derive(Clone, Debug)]
-pub struct ServerCounters {
-    /// How long each successful connect took.
-    pub connect_duration: Histogram<8>,
-    /// Failed attempts to connect.
-    pub connect_errors: CounterBy<ConnectError>,
-}
-
-impl Server {
-    pub(super) fn new(id: ServerId, service: &str, name: &str) -> Self {
+impl Default for ServiceRules {
+    /// Rules under which servers take turns and never go down.
+    fn default() -> Self {
         Self {
-            identity: Arc::new(ServerIdentity {
-                id,
-                service: service.to_owned(),
-                name: name.to_owned(),
-            }),
-            open: Members::default(),
-            counters: ServerCounters {
-                connect_duration: Histogram::new(CONNECT_BOUNDS),
-                connect_errors: CounterBy::default(),
+            balance: Balance::default(),
+            health: HealthRules {
+                max_fails: 0,
+                fail_window: Duration::from_secs(10),
+                rise: 1,
+                fall: 1,
             },
-        }
-    }
-
-    /// Returns the server's identity.
-    #[must_use]
-    pub fn id(&self) -> ServerId {
-        self.identity.id
-    }
-
-    /// Returns the server's address as written in the configuration.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.identity.name
-    }
-
-    /// Returns a copy of the server's numbers.
-    #[must_use]
-    pub fn numbers(&self) -> ServerNumbers {
-        ServerNumbers {
-            identity: self.identity.clone(),
-            open: self.open.len() as u64,
-            counters: self.counters.clone(),
+            retries: None,
+            refuses_when_down: false,
+            closes_on_down: false,
+            queue: 0,
+            queue_timeout: Duration::ZERO,
+            slow_start: Duration::ZERO,
         }
     }
 }
 
-/// The numbers of one server at one moment.
-#[derive(Debug)]
-pub struct ServerNumbers {
-    /// What identifies the server.
-    pub identity: Arc<ServerIdentity>,
-    /// The length of the set of open connections that are connected to it.
-    pub open: u64,
-    /// The counters.
-    pub counters: ServerCounters,
-}
-
-impl Publish for ServerNumbers {
-    const METRICS: &'static [Metric<Self>] = &[
-        Metric::gauge(
-            "coracle_service_open_connections",
-            "Open connections connected to this server; connections still dialling belong to no server.",
-            |it, out| out.value(it.open),
-        ),
-        Metric::histogram(
-            "coracle_connect_duration_seconds",
-            "How long each successful connect to the server took, in seconds.",
-            |it, out| out.observed(&it.counters.connect_duration),
-        ),
-        Metric::counter(
-            "coracle_connect_errors_total",
-            "Failed attempts to connect to the server.",
-            |it, out| out.by("reason", &it.counters.connect_errors),
-        ),
-    ];
-
-    fn labels<'a>(&'a self, add: &mut dyn FnMut(&'static str, &'a str)) {
-        add("service", &self.identity.service);
-        add("server", &self.identity.name);
-    }
-}
-
-/// A group of interchangeable servers, used in turn. Its routes hold the list of servers.
+/// A group of interchangeable servers. Its routes hold the list of servers.
 #[derive(Debug)]
 pub struct Service {
     /// The service's name in the configuration.
-    pub name: String,
-    turn: Cell<usize>,
+    pub name: Arc<str>,
+    /// The counters.
+    pub counters: ServiceCounters,
+    rules: Cell<ServiceRules>,
+    /// The connections that wait for a server with room.
+    queue: Waiters,
+}
+
+/// The counters of one service.
+#[derive(Clone, Debug)]
+pub struct ServiceCounters {
+    /// Attempts to connect that followed a failed one of the same connection.
+    pub retries: Counter,
+    /// How long each connection that was queued waited.
+    pub queue_duration: Histogram<8>,
 }
 
 impl Service {
     pub(super) fn new(name: &str) -> Self {
         Self {
-            name: name.to_owned(),
-            turn: Cell::new(0),
+            name: name.into(),
+            counters: ServiceCounters {
+                retries: Counter::default(),
+                queue_duration: Histogram::new(QUEUE_BOUNDS),
+            },
+            rules: Cell::default(),
+            queue: Waiters::default(),
         }
     }
 
-    /// Iterates over each of `servers` once, in the order in which a connection should try them.
-    /// Each call starts one further on (round robin).
-    pub fn in_turn<'a, T>(&self, servers: &'a [T]) -> impl Iterator<Item = &'a T> + use<'a, T> {
-        let n = servers.len().max(1);
-        let first = self.turn.get() % n;
-        self.turn.set((first + 1) % n);
-        servers[first.min(servers.len())..]
-            .iter()
-            .chain(&servers[..first])
+    /// Returns the rules in force.
+    #[must_use]
+    pub fn rules(&self) -> ServiceRules {
+        self.rules.get()
+    }
+
+    /// Sets the rules of a configuration that comes into force.
+    pub fn set_rules(&self, rules: ServiceRules) {
+        if self.rules.replace(rules) != rules {
+            self.offer_all();
+        }
+    }
+
+    /// Returns how many connections wait for a server with room.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Creates a handle for a connection that is about to wait for a server with room.
+    #[must_use]
+    pub fn queue(&self) -> Waiting<'_> {
+        self.queue.waiting()
+    }
+
+    /// Wakes the connection that has waited the longest, because a server may have room.
+    pub fn offer(&self) {
+        if !self.queue.is_empty() {
+            self.queue.wake_one();
+        }
+    }
+
+    /// Wakes every connection that waits, because what servers there are may have changed.
+    pub fn offer_all(&self) {
+        if !self.queue.is_empty() {
+            self.queue.wake_all();
+        }
+    }
+
+    /// Returns a copy of the service's numbers.
+    #[must_use]
+    pub fn numbers(self: &Rc<Self>) -> ServiceNumbers {
+        ServiceNumbers {
+            name: self.name.clone(),
+            queued: self.queue.len() as u64,
+            counters: self.counters.clone(),
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The numbers of one service at one moment.
+#[derive(Debug)]
+pub struct ServiceNumbers {
+    /// The service's name.
+    pub name: Arc<str>,
+    /// The number of connections that wait for a server with room.
+    pub queued: u64,
+    /// The counters.
+    pub counters: ServiceCounters,
+}
 
-    #[test]
-    fn servers_take_turns_and_a_connection_may_try_all() {
-        let service = Service::new("s");
-        let names = |_| -> String { service.in_turn(&["a", "b", "c"]).copied().collect() };
-        let tries: Vec<String> = (0..4).map(names).collect();
-        assert_eq!(tries, ["abc", "bca", "cab", "abc"]);
-    }
+impl Publish for ServiceNumbers {
+    const METRICS: &'static [Metric<Self>] = &[
+        Metric::gauge(
+            "coracle_queue_length",
+            "Connections that wait for a server with room.",
+            |it, out| out.value(it.queued),
+        ),
+        Metric::histogram(
+            "coracle_queue_duration_seconds",
+            "How long each connection that was queued waited for a server with room, in seconds.",
+            |it, out| out.observed(&it.counters.queue_duration),
+        ),
+        Metric::counter(
+            "coracle_retries_total",
+            "Attempts to connect to a server that followed a failed one of the same connection.",
+            |it, out| out.value(it.counters.retries.value()),
+        ),
+    ];
 
-    #[test]
-    fn turn_survives_added_and_removed_servers() {
-        let service = Service::new("s");
-        let many = [0; 5].map(|_| service.in_turn(&["a", "b", "c", "d"]).next());
-        assert_eq!(many[4], Some(&"a"));
-        assert_eq!(service.in_turn(&["a"]).next(), Some(&"a"));
-        assert_eq!(service.in_turn(&["a", "b"]).next(), Some(&"a"));
-        assert_eq!(service.in_turn(&[] as &[u8]).next(), None);
+    fn labels<'a>(&'a self, add: &mut dyn FnMut(&'static str, &'a str)) {
+        add("service", &self.name);
     }
 }

@@ -12,13 +12,16 @@ use super::entrypoint::{Direction, EntrypointIdentity, EntrypointNumbers};
 use super::held::HeldBytes;
 use super::identity::{ConnId, EntrypointId, ServerId};
 use super::peer::Peer;
-use super::service::{ServerIdentity, ServerNumbers};
+use super::server::{ServerIdentity, ServerNumbers};
+use super::service::ServiceNumbers;
 
 /// All numbers at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
     /// One entry per entrypoint, oldest first.
     pub entrypoints: Vec<EntrypointNumbers>,
+    /// One entry per service, sorted by name.
+    pub services: Vec<ServiceNumbers>,
     /// One entry per server, sorted by name.
     pub servers: Vec<ServerNumbers>,
     /// The addresses on which the entrypoints listen.
@@ -88,11 +91,12 @@ impl Shared {
     /// walk the set of connections, because each entrypoint and server has its own set.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let (entrypoints, servers) = self.registry.numbers();
+        let registry = &self.registry;
         Snapshot {
-            entrypoints,
-            servers,
-            addresses: self.registry.addresses(),
+            entrypoints: registry.entrypoint_numbers(),
+            services: registry.service_numbers(),
+            servers: registry.server_numbers(),
+            addresses: registry.addresses(),
             config_loads: self.config_loads.clone(),
             held: self.held.copy(),
             traefik_names: self.traefik_names.get(),

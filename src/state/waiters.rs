@@ -129,6 +129,17 @@ impl Waiting<'_> {
         self.ticket.is_some() && self.ticket.as_ref() == wakers.keys().next()
     }
 
+    /// Returns `true` if it is this task's turn: it has waited the longest, or it was notified.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        let Some(ticket) = &self.ticket else {
+            return false;
+        };
+        let wakers = self.waiters.wakers.borrow();
+        let is_told = wakers.get(ticket).is_some_and(|it| it.is_told);
+        is_told || wakers.keys().next() == Some(ticket)
+    }
+
     /// Gives up the place. A pending notification goes to the next task.
     pub fn leave(&mut self) {
         if let Some(ticket) = self.ticket

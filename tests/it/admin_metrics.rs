@@ -89,7 +89,7 @@ fn gauge_equals_the_set_and_opened_minus_closed() {
             let conn = world.insert(n % 2).conn().clone();
             // The first two are still dialling.
             if n >= 2 {
-                conn.relaying(&server, Instant::now());
+                conn.relaying(server.place(conn.id), Instant::now());
                 conn.moved(Direction::ToServer, 1000, Instant::now());
             }
         }

@@ -214,7 +214,13 @@ fn finished_connection_with_bytes_in_flight_raises_no_mismatch() {
                 received += STEP;
                 assert!(received < sent, "everything passed before the FIN");
             }
-            let metrics = scrape(coracle.admin);
+            // What the kernel counts may be a second old, from before this connection.
+            let metrics = until("the kernel's count of this connection", || {
+                let metrics = scrape(coracle.admin);
+                assert_eq!(of(&metrics, "coracle_connection_mismatch", "e"), 0.0);
+                let open = of(&metrics, "coracle_open_connections", "e");
+                (of(&metrics, "coracle_kernel_connections", "e") == open).then_some(metrics)
+            });
             let output = audit(coracle.admin, &["--json"]);
             let is_open = of(&scrape(coracle.admin), "coracle_open_connections", "e") == 1.0;
             if !is_open {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use coracle::state::{
-    CloseReason, ConnId, Entrypoint, Guard, Members, Peer, Protocol, Server, Service, Shared,
+    CloseReason, ConnId, Entrypoint, Guard, Members, Peer, Place, Protocol, Server, Service, Shared,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -20,6 +20,12 @@ use crate::support::rng;
 enum Step {
     Enter {
         entrypoint: Index,
+    },
+    /// The connection dials a server: its task takes a place there, which it holds until it
+    /// connects, tries another server, or ends.
+    Dial {
+        conn: Index,
+        server: Index,
     },
     /// A second server for the same connection changes nothing.
     Relay {
@@ -65,6 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
     let any = any::<Index>;
     prop_oneof![
         4 => any().prop_map(|entrypoint| Step::Enter { entrypoint }),
+        2 => (any(), any()).prop_map(|(conn, server)| Step::Dial { conn, server }),
         2 => (any(), any()).prop_map(|(conn, server)| Step::Relay { conn, server }),
         1 => any().prop_map(|conn| Step::Drop { conn }),
         1 => any().prop_map(|conn| Step::Close { conn }),
@@ -108,17 +115,28 @@ proptest! {
         let shared = Shared::default();
         let mut in_force = InForce::new(&shared, &first);
         let mut guards = Vec::new();
+        let mut places = BTreeMap::new();
         for step in steps {
-            take(step, &shared, &mut in_force, &mut guards);
-            check(&shared);
+            take(step, &shared, &mut in_force, &mut guards, &mut places);
+            check(&shared, &places);
         }
+        places.clear();
         guards.clear();
-        check(&shared);
+        check(&shared, &places);
         prop_assert!(shared.conns.is_empty());
     }
 }
 
-fn take(step: Step, shared: &Shared, in_force: &mut InForce, guards: &mut Vec<Guard>) {
+/// The places of the connections that dial. A connection's task drops its place before its guard.
+type Places = BTreeMap<ConnId, Place>;
+
+fn take(
+    step: Step,
+    shared: &Shared,
+    in_force: &mut InForce,
+    guards: &mut Vec<Guard>,
+    places: &mut Places,
+) {
     let now = Instant::now();
     let conns = &shared.conns;
     match step {
@@ -132,19 +150,31 @@ fn take(step: Step, shared: &Shared, in_force: &mut InForce, guards: &mut Vec<Gu
         _ if guards.is_empty() => {}
         Step::Relay { conn, server } => {
             let server = server.get(&in_force.servers);
-            conn.get(guards).conn().relaying(server, now);
+            let conn = conn.get(guards).conn();
+            let place = places.remove(&conn.id);
+            conn.relaying(place.unwrap_or_else(|| server.place(conn.id)), now);
         }
-        Step::Drop { conn } => drop(guards.swap_remove(conn.index(guards.len()))),
+        Step::Dial { conn, server } => {
+            let (server, id) = (server.get(&in_force.servers), conn.get(guards).conn().id);
+            places.remove(&id);
+            places.insert(id, server.place(id));
+        }
+        Step::Drop { conn } => {
+            let guard = guards.swap_remove(conn.index(guards.len()));
+            places.remove(&guard.conn().id);
+        }
         Step::Close { conn } => {
             let guard = guards.swap_remove(conn.index(guards.len()));
+            places.remove(&guard.conn().id);
             guard.close(CloseReason::Done, now);
         }
         Step::Kill { conn } => {
             let executor = LocalExecutor::new();
             let guard = guards.swap_remove(conn.index(guards.len()));
             let conn = guard.conn().clone();
+            let place = places.remove(&conn.id);
             conn.owned_by(executor.spawn(async move {
-                let _guard = guard;
+                let (_place, _guard) = (place, guard);
                 std::future::pending::<()>().await;
             }));
             assert!(conns.kill(conn.id, CloseReason::Drain, now));
@@ -154,7 +184,7 @@ fn take(step: Step, shared: &Shared, in_force: &mut InForce, guards: &mut Vec<Gu
 }
 
 /// Compares the sets with what the connections say of themselves.
-fn check(shared: &Shared) {
+fn check(shared: &Shared, places: &Places) {
     let mut all = BTreeSet::new();
     let mut of_entrypoints: BTreeMap<_, BTreeSet<ConnId>> = BTreeMap::new();
     let mut of_servers: BTreeMap<_, BTreeSet<ConnId>> = BTreeMap::new();
@@ -178,6 +208,14 @@ fn check(shared: &Shared) {
     for server in shared.registry.servers() {
         let expected = of_servers.remove(&server.id()).unwrap_or_default();
         assert_eq!(ids(&server.open), expected, "{}", server.name());
+        let places = places.values().map(Place::server);
+        let dialling = places.filter(|it| it.id() == server.id()).count();
+        assert_eq!(
+            server.load(),
+            expected.len() + dialling,
+            "{}",
+            server.name()
+        );
     }
     assert!(
         of_entrypoints.is_empty() && of_servers.is_empty(),

@@ -240,6 +240,7 @@ fn write_entry(
     let server = entry.server.map(|id| Json(entries.server_name(id)));
     let phase = match entry.phase {
         Phase::Dialling => "dialling",
+        Phase::Queued => "queued",
         Phase::Relaying => "relaying",
         Phase::HalfClosed => "half-closed",
     };

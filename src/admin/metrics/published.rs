@@ -30,6 +30,7 @@ pub(crate) async fn write(
     };
     let counts = counts.unwrap_or_default().iter().filter(lives);
     out.publish(&counts.cloned().collect::<Vec<_>>()).await;
+    out.publish(&snapshot.services).await;
     out.publish(&snapshot.servers).await;
     out.publish(&[snapshot.held]).await;
     out.publish(std::slice::from_ref(&snapshot.config_loads))

@@ -113,6 +113,18 @@ impl<'a> EarlyData<'a> {
         self.read.borrow().error.is_some()
     }
 
+    /// Returns true if the client has finished sending without a single byte, which it does when it
+    /// closes the connection.
+    ///
+    /// A client that has sent something may wait for the answer. Knows only what the last event
+    /// reported, for which the caller must wait by [`EarlyData::poll_broken`].
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        let read = self.read.borrow();
+        let has_sent = read.taken > 0 || !read.held.is_empty();
+        !has_sent && (read.ended || self.client.is_some_and(Stream::is_at_end))
+    }
+
     /// Waits until the client's connection fails.
     ///
     /// A client that has finished sending has not failed.

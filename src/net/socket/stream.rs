@@ -164,6 +164,16 @@ impl Stream {
         Ok(Some(n))
     }
 
+    /// Returns true if the peer has finished and nothing is left to read. Reads nothing.
+    pub(super) fn is_at_end(&self) -> bool {
+        let ready = self.source.ready();
+        if !ready.contains(Ready::READ_CLOSED) {
+            return ready.contains(Ready::END);
+        }
+        let peeked = retrying(|| net::recv(&self.source, &mut [0; 1], RecvFlags::PEEK));
+        matches!(peeked, Ok(Some((0, _))))
+    }
+
     /// Writes as much of `bytes` as the kernel accepts.
     pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {

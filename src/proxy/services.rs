@@ -1,0 +1,57 @@
+//! Gives the services and servers of a configuration their rules and shares.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::config::{self, Config, OnDown, WhenDown};
+use crate::conn::Target;
+use crate::state::{Balance, HealthRules, Registry, ServiceRules, Share};
+
+/// The servers of each service, by its name.
+pub(super) type Targets = BTreeMap<String, Rc<[Rc<Target>]>>;
+
+/// Brings the rules of `config` into force.
+pub(super) fn adopt(registry: &Registry, config: &Config, targets: &Targets) {
+    for configured in &config.services {
+        registry
+            .service(&configured.name)
+            .set_rules(rules(configured));
+        let targets = targets.get(&configured.name).into_iter();
+        let targets = targets.flat_map(|it| it.iter());
+        for (server, target) in configured.servers.iter().zip(targets) {
+            target.server.set_share(share(server));
+        }
+    }
+}
+
+fn rules(configured: &config::Service) -> ServiceRules {
+    let health = configured.health.as_ref();
+    ServiceRules {
+        balance: match configured.balance {
+            config::Balance::RoundRobin => Balance::RoundRobin,
+            config::Balance::LeastConnections => Balance::LeastConnections,
+            config::Balance::Random => Balance::Random,
+            config::Balance::Source => Balance::Source,
+        },
+        health: HealthRules {
+            max_fails: configured.max_fails,
+            fail_window: configured.fail_window,
+            rise: health.map_or(1, |health| health.rise.get()),
+            fall: health.map_or(1, |health| health.fall.get()),
+        },
+        retries: configured.retries,
+        refuses_when_down: configured.when_down == WhenDown::Refuse,
+        closes_on_down: configured.on_down == OnDown::Close,
+        queue: configured.queue as usize,
+        queue_timeout: configured.queue_timeout,
+        slow_start: configured.slow_start,
+    }
+}
+
+fn share(configured: &config::Server) -> Share {
+    Share {
+        weight: configured.weight,
+        is_backup: configured.backup,
+        max_connections: configured.max_connections.map(|most| most.get() as usize),
+    }
+}
