@@ -11,6 +11,7 @@ pub mod http;
 pub mod in_process;
 pub mod kernel;
 pub mod manager;
+pub mod markdown;
 pub mod memory_group;
 pub mod metrics;
 pub mod namespace;
