@@ -78,7 +78,7 @@ pub fn links(text: &str) -> Vec<String> {
 }
 
 /// The lines outside of fenced blocks.
-fn prose(text: &str) -> Vec<&str> {
+pub fn prose(text: &str) -> Vec<&str> {
     let mut fenced = false;
     let is_prose = |line: &&str| {
         let is_fence = line.trim_start().starts_with("```");

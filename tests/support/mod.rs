@@ -19,6 +19,7 @@ pub mod openmetrics;
 pub mod process;
 pub mod prometheus;
 pub mod rng;
+pub mod shell;
 pub mod sources;
 
 use std::collections::BTreeSet;
