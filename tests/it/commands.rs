@@ -1,18 +1,16 @@
 //! The commands in the documents: each is run as it stands, or the reason why not is given here.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
+use crate::support::machine::{self, Lasting};
 use crate::support::markdown::{blocks, codes, manual, prose, read};
 use crate::support::metrics::scrape;
-use crate::support::process::{binary, follow};
+use crate::support::process::binary;
 use crate::support::shell::{Pipeline, pipelines};
 use crate::support::sources::root;
 use crate::support::{has_tool, namespace, until};
@@ -200,16 +198,6 @@ fn options_in_the_text_exist() {
     assert!(found > 80, "only {found} found");
 }
 
-/// A machine as the documents have it: a Raspberry Pi with two web servers, all of them this one.
-/// Nothing outside of the namespace changes.
-const MACHINE: &str = "hostname raspberrypi; mount -t tmpfs tmpfs /run; cp -a /etc /run/etc; \
-    mount --bind /run/etc /etc; mount -t tmpfs tmpfs /usr/local/bin; \
-    for n in 2 5 10 11; do ip addr add 192.168.1.$n/32 dev lo; done; \
-    rm -f /etc/hosts /etc/nsswitch.conf; echo 'hosts: files' >/etc/nsswitch.conf; \
-    printf '127.0.0.1 localhost raspberrypi raspberrypi.lan\\n192.168.1.10 nas.lan\\n' >/etc/hosts; \
-    mkdir -p /run/coracle /run/other /run/bin /run/work /etc/systemd/system; \
-    ln -s ../coracle/control.sock /run/other/control.sock";
-
 #[test]
 fn commands_do_what_the_documents_say() {
     let mut tools = RUN.into_iter().filter(|tool| *tool != "coracle");
@@ -217,10 +205,10 @@ fn commands_do_what_the_documents_say() {
         return;
     }
     let name = "commands::commands_do_what_the_documents_say";
-    if !namespace::enter(name, MACHINE) {
+    if !namespace::enter(name, machine::SETUP) {
         return;
     }
-    furnish();
+    machine::furnish();
     let is_run = |it: &Pipeline| it.programs().all(|program| RUN.contains(&program));
     let all = documented().into_iter().filter(|(_, it)| is_run(it));
     let (first, second): (Vec<_>, Vec<_>) = all.partition(|(_, it)| needs_free_ports(it));
@@ -228,7 +216,7 @@ fn commands_do_what_the_documents_say() {
     let mut failed = Vec::new();
     let mut run = |pipelines: Vec<(PathBuf, Pipeline)>| {
         for (page, pipeline) in pipelines {
-            write_configuration();
+            machine::write_configuration();
             if let Err(why) = does(&pipeline) {
                 failed.push(format!("{}: {}\n{why}", page.display(), pipeline.text));
             }
@@ -252,30 +240,6 @@ fn commands_do_what_the_documents_say() {
     assert!(total >= 35, "only {total} are run");
 }
 
-/// Puts the files there that the documents presuppose, which are those of a package.
-fn furnish() {
-    let work = Path::new("/run/work");
-    symlink(root().join("packaging"), work.join("packaging")).unwrap();
-    for file in ["coracle.service", "coracle.toml"] {
-        symlink(root().join("packaging").join(file), work.join(file)).unwrap();
-    }
-    let built = fs::canonicalize(binary()).unwrap();
-    for link in ["/run/work/coracle", "/run/bin/coracle"] {
-        symlink(&built, link).unwrap();
-    }
-    fs::copy(&built, "/usr/local/bin/coracle").unwrap();
-    fs::write("/run/bin/sudo", "#!/bin/sh\nexec \"$@\"\n").unwrap();
-    fs::set_permissions("/run/bin/sudo", fs::Permissions::from_mode(0o755)).unwrap();
-    write_configuration();
-}
-
-/// Writes the README's configuration, which it runs as /etc/coracle.toml.
-fn write_configuration() {
-    let text = blocks(&read(Path::new("README.md")), "toml").remove(0);
-    fs::write("/etc/coracle.toml", &text).unwrap();
-    fs::write("/run/work/new.toml", text.replace("1h", "2h")).unwrap();
-}
-
 /// Runs a pipeline, to its end or until it does what it was started for. Returns an error if it
 /// fails or prints nothing that it should.
 fn does(pipeline: &Pipeline) -> Result<(), String> {
@@ -283,7 +247,7 @@ fn does(pipeline: &Pipeline) -> Result<(), String> {
     if let Some((ready, signal)) = lasts(pipeline) {
         return Lasting::start(text, ready)?.stop(signal);
     }
-    let output = shell(text).output().unwrap();
+    let output = machine::shell(text).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(format!("{}: {said}", output.status));
@@ -313,65 +277,6 @@ fn needs_free_ports(pipeline: &Pipeline) -> bool {
         pipeline.commands[0].get(1).map(String::as_str),
         Some("run" | "demo")
     )
-}
-
-/// A shell that runs a command where it finds what the documents presuppose.
-fn shell(command: &str) -> Command {
-    let mut shell = Command::new("sh");
-    let path = std::env::var("PATH").unwrap();
-    shell.args(["-c", command]).current_dir("/run/work");
-    shell
-        .env("PATH", format!("/run/bin:{path}"))
-        .env("no_proxy", "*");
-    shell
-}
-
-/// A program that runs until it is stopped.
-struct Lasting {
-    child: Child,
-    log: Arc<Mutex<Vec<String>>>,
-}
-
-impl Lasting {
-    /// Starts it and waits until it has printed a line with `ready`.
-    fn start(command: &str, ready: &str) -> Result<Self, String> {
-        let mut shell = shell(&format!("exec {command} >&2"));
-        let child = shell.stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
-        let mut it = Self {
-            child: child.unwrap(),
-            log: Arc::default(),
-        };
-        let _lines = follow(&mut it.child, it.log.clone());
-        until(&format!("{command} prints {ready}"), || {
-            let is_ready = it.printed().contains(ready);
-            if let Some(status) = it.child.try_wait().unwrap() {
-                return Some(Err(format!("{status}: {}", it.printed())));
-            }
-            is_ready.then_some(Ok(()))
-        })?;
-        Ok(it)
-    }
-
-    fn printed(&self) -> String {
-        self.log.lock().unwrap().join("\n")
-    }
-
-    /// Stops it by a signal, after which it must exit with 0.
-    fn stop(mut self, signal: Signal) -> Result<(), String> {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-        let status = until("it ends", || self.child.try_wait().unwrap());
-        match status.success() {
-            true => Ok(()),
-            false => Err(format!("{status}: {}", self.printed())),
-        }
-    }
-}
-
-impl Drop for Lasting {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// The pipelines of all blocks of shell in the documents for users, and their pages.

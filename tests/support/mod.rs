@@ -10,6 +10,7 @@ pub mod backend;
 pub mod http;
 pub mod in_process;
 pub mod kernel;
+pub mod machine;
 pub mod manager;
 pub mod markdown;
 pub mod memory_group;
