@@ -19,7 +19,7 @@ use crate::support::{has_tool, namespace, until};
 const RUN: [&str; 6] = ["coracle", "curl", "grep", "install", "setcap", "ss"];
 
 /// Programs that it does not, and why.
-const FOREIGN: [(&str, &str); 18] = [
+const FOREIGN: [(&str, &str); 20] = [
     (
         "/etc/init.d/coracle",
         "OpenWrt's; tests/it/openwrt.rs runs it with stubs",
@@ -46,6 +46,14 @@ const FOREIGN: [(&str, &str); 18] = [
     ("socat", "another proxy, beside which ours is shown"),
     ("ssh", "needs another machine"),
     ("systemctl", "needs systemd as process 1"),
+    (
+        "useradd",
+        "changes the machine; scripts/package-test makes the user by the package",
+    ),
+    (
+        "usermod",
+        "changes the machine; scripts/package-test runs it",
+    ),
     ("vi", "is interactive"),
 ];
 
