@@ -58,10 +58,11 @@ const FOREIGN: [(&str, &str); 20] = [
 ];
 
 /// Options in the text that are not coracle's, and whose they are.
-const FOREIGN_OPTIONS: [(&str, &str); 11] = [
+const FOREIGN_OPTIONS: [(&str, &str); 12] = [
     ("--memory", "docker"),
     ("--stop-timeout", "docker"),
     ("--ulimit", "docker"),
+    ("--user", "docker"),
     ("-D", "ssh"),
     ("-R", "ssh"),
     ("-T", "socat"),
