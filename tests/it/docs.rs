@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 
 use coracle::config::{Config, defaults};
 
 use crate::support;
 use crate::support::backend::{self, Script};
 use crate::support::http::get;
+use crate::support::markdown::{
+    anchors, blocks, codes, headings, links, manual, markdown_files, pages, read, rows,
+    rows_headed, section, why_broken,
+};
 use crate::support::process::{Coracle, binary};
 use crate::support::sources::root;
 
@@ -312,52 +316,6 @@ fn options(help: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_command_line_of_coracle_parses() {
-    let mut found = 0;
-    for file in manual() {
-        let text = read(&file);
-        let plain = blocks(&text, "sh").into_iter();
-        let prompted = blocks(&text, "console").into_iter();
-        let prompted = prompted.map(|block| block.replace("$ ", ""));
-        for command in plain.chain(prompted).flat_map(|block| commands(&block)) {
-            let output = parsed(&command);
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(
-                output.status.success(),
-                "{}: {command}\n{said}",
-                file.display()
-            );
-            found += 1;
-        }
-    }
-    assert!(found >= 15, "only {found} command lines found");
-    assert!(!parsed("coracle run --nonsense").status.success());
-}
-
-/// The commands of coracle in a block of shell.
-fn commands(block: &str) -> Vec<String> {
-    let lines = block.replace("\\\n", " ");
-    let parts = lines
-        .lines()
-        .map(|line| line.split_once(" # ").map_or(line, |(code, _)| code))
-        .flat_map(|line| line.split(['|', ';']))
-        .flat_map(|part| part.split("&&"))
-        .map(|part| part.trim().trim_start_matches("sudo "));
-    let commands = parts.filter(|part| part.starts_with("coracle "));
-    commands.map(str::to_owned).collect()
-}
-
-/// Has the program parse a command line and then, instead of doing it, print its help.
-fn parsed(command: &str) -> Output {
-    let script = format!("coracle() {{ \"$PROGRAM\" \"$@\" --help; }}; {command}");
-    Command::new("sh")
-        .args(["-c", &script])
-        .env("PROGRAM", binary())
-        .output()
-        .unwrap()
-}
-
-#[test]
 fn the_output_of_check_is_what_the_page_shows() {
     let page = read(Path::new("docs/command-line.md"));
     let shown = blocks(&section(&page, "`coracle check`"), "text");
@@ -421,15 +379,13 @@ fn the_scans_find_what_they_look_for() {
     assert_eq!(links(text), ["b.md#c", "../p.png"]);
     assert_eq!(rows(text), [["`1`", "`a | b`, `c`"]]);
     assert_eq!(codes("`a | b`, `c`"), ["a | b", "c"]);
-    let block = &blocks(text, "sh")[0];
-    assert_eq!(commands(block), ["coracle run -L a    -c b"]);
+    assert_eq!(
+        blocks(text, "sh"),
+        ["# no heading\ncoracle run -L a \\\n  -c b # why\n"]
+    );
     assert!(why_broken(Path::new("README.md"), "docs/install.md#openwrt").is_none());
     assert!(why_broken(Path::new("README.md"), "docs/install.md#nowhere").is_some());
     assert!(why_broken(Path::new("docs/install.md"), "docs/install.md").is_some());
-}
-
-fn read(file: &Path) -> String {
-    fs::read_to_string(root().join(file)).unwrap()
 }
 
 /// What the program prints on stdout.
@@ -437,205 +393,4 @@ fn output(arguments: &[&str]) -> String {
     let output = Command::new(binary()).args(arguments).output().unwrap();
     assert!(output.status.success());
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// README.md and the pages: what is written for users.
-fn manual() -> Vec<PathBuf> {
-    let mut files = pages();
-    files.push("README.md".into());
-    files
-}
-
-fn pages() -> Vec<PathBuf> {
-    let files = markdown_files().into_iter();
-    files.filter(|file| file.starts_with("docs")).collect()
-}
-
-/// All Markdown files of the repository, relative to its root.
-fn markdown_files() -> Vec<PathBuf> {
-    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap();
-            // Those that are made, and git's own; of the hidden ones, only the forge's are documents.
-            let is_foreign = matches!(name, "target" | "dist" | ".git");
-            if path.is_dir() && !path.is_symlink() && !is_foreign {
-                walk(&path, files);
-            } else if path.extension().is_some_and(|it| it == "md") {
-                files.push(path.strip_prefix(root()).unwrap().to_owned());
-            }
-        }
-    }
-    let mut files = Vec::new();
-    walk(root(), &mut files);
-    files.sort();
-    assert!(files.len() > 10, "{files:?}");
-    files
-}
-
-/// Why a relative link of a file leads nowhere.
-fn why_broken(file: &Path, link: &str) -> Option<String> {
-    let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-    let target = match path {
-        "" => file.to_owned(),
-        _ => file.parent().unwrap().join(path),
-    };
-    let target = root().join(target);
-    if !target.exists() {
-        return Some("there is no such file".to_owned());
-    }
-    if anchor.is_empty() || target.extension().is_none_or(|it| it != "md") {
-        return None;
-    }
-    let anchors = anchors(&fs::read_to_string(target).unwrap());
-    (!anchors.contains(anchor)).then(|| format!("no such heading; there are {anchors:?}"))
-}
-
-/// The targets of all links and pictures outside of code.
-fn links(text: &str) -> Vec<String> {
-    let mut links = Vec::new();
-    let prose = prose(text).join("\n");
-    // The odd ones are code.
-    let plain: Vec<_> = prose.split('`').step_by(2).collect();
-    // Code is a word like any other here: `](` may stand right behind it.
-    let plain = plain.join("x");
-    for rest in plain.split("](").skip(1) {
-        let target = rest.split(')').next().unwrap();
-        links.push(target.trim_matches(['<', '>']).to_owned());
-    }
-    links
-}
-
-/// The lines outside of fenced blocks.
-fn prose(text: &str) -> Vec<&str> {
-    let mut fenced = false;
-    let is_prose = |line: &&str| {
-        let is_fence = line.trim_start().starts_with("```");
-        fenced ^= is_fence;
-        !fenced && !is_fence
-    };
-    text.lines().filter(is_prose).collect()
-}
-
-/// The fenced blocks of one language, each line with its end.
-fn blocks(text: &str, language: &str) -> Vec<String> {
-    let mut blocks = Vec::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let Some(found) = line.trim_start().strip_prefix("```") else {
-            continue;
-        };
-        let body = lines
-            .by_ref()
-            .take_while(|line| line.trim() != "```")
-            .fold(String::new(), |body, line| body + line + "\n");
-        if found == language {
-            blocks.push(body);
-        }
-    }
-    blocks
-}
-
-fn headings(text: &str) -> Vec<String> {
-    let lines = prose(text).into_iter();
-    let headings = lines.filter_map(|line| {
-        let title = line.trim_start_matches('#');
-        let is_heading = title.len() < line.len() && title.starts_with(' ');
-        is_heading.then(|| title.trim().to_owned())
-    });
-    headings.collect()
-}
-
-/// The anchors that a forge makes of the headings: in lower case, without punctuation, with `-` for
-/// each space; a further one of the same text gets a number.
-fn anchors(text: &str) -> BTreeSet<String> {
-    let mut anchors = BTreeSet::new();
-    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    for heading in headings(text) {
-        // Of a link, the text shows.
-        let shown: String = heading
-            .split("](")
-            .enumerate()
-            .map(|(n, part)| match part.split_once(')') {
-                Some((_, rest)) if n > 0 => rest,
-                _ => part,
-            })
-            .collect();
-        let slug: String = shown
-            .to_lowercase()
-            .chars()
-            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
-            .map(|c| if c == ' ' { '-' } else { c })
-            .collect();
-        let n = seen.entry(slug.clone()).or_default();
-        anchors.insert(match *n {
-            0 => slug,
-            n => format!("{slug}-{n}"),
-        });
-        *n += 1;
-    }
-    anchors
-}
-
-/// What stands below a heading, to the next one.
-fn section(text: &str, heading: &str) -> String {
-    let mut fenced = false;
-    let mut inside = false;
-    let mut found = false;
-    let mut body = String::new();
-    for line in text.lines() {
-        fenced ^= line.starts_with("```");
-        if !fenced && line.starts_with('#') {
-            inside = line.trim_start_matches('#').trim() == heading;
-            found |= inside;
-        } else if inside {
-            body += line;
-            body.push('\n');
-        }
-    }
-    assert!(found, "there is no heading {heading}");
-    body
-}
-
-/// The rows of all tables, without their heads.
-fn rows(text: &str) -> Vec<Vec<String>> {
-    tables(text)
-        .into_iter()
-        .flat_map(|(_, rows)| rows)
-        .collect()
-}
-
-/// The rows of the tables whose first column has this head.
-fn rows_headed(text: &str, head: &str) -> Vec<Vec<String>> {
-    let tables = tables(text).into_iter();
-    tables
-        .filter(|(heads, _)| heads[0] == head)
-        .flat_map(|(_, rows)| rows)
-        .collect()
-}
-
-/// The tables: their heads and their rows.
-fn tables(text: &str) -> Vec<(Vec<String>, Vec<Vec<String>>)> {
-    let cells = |line: &str| -> Vec<String> {
-        let line = line.trim().replace("\\|", "\0");
-        let inner = line.trim_start_matches('|').trim_end_matches('|');
-        let cells = inner.split('|');
-        cells.map(|cell| cell.trim().replace('\0', "|")).collect()
-    };
-    let mut tables = Vec::new();
-    let mut lines = prose(text).into_iter().peekable();
-    while let Some(head) = lines.next() {
-        let is_head = head.starts_with('|') && lines.peek().is_some_and(|it| it.starts_with("|--"));
-        if is_head {
-            let rows = std::iter::from_fn(|| lines.next_if(|line| line.starts_with('|')));
-            tables.push((cells(head), rows.skip(1).map(cells).collect()));
-        }
-    }
-    tables
-}
-
-/// The code spans of a line.
-fn codes(text: &str) -> Vec<String> {
-    let odd = text.split('`').skip(1).step_by(2);
-    odd.map(str::to_owned).collect()
 }

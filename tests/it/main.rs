@@ -15,6 +15,7 @@ mod alert;
 mod audit_address;
 mod benchmarks;
 mod cli;
+mod commands;
 mod compat;
 mod config;
 mod config_cases;

@@ -10,7 +10,9 @@ pub mod backend;
 pub mod http;
 pub mod in_process;
 pub mod kernel;
+pub mod machine;
 pub mod manager;
+pub mod markdown;
 pub mod memory_group;
 pub mod metrics;
 pub mod namespace;
@@ -18,6 +20,7 @@ pub mod openmetrics;
 pub mod process;
 pub mod prometheus;
 pub mod rng;
+pub mod shell;
 pub mod sources;
 
 use std::collections::BTreeSet;

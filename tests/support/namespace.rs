@@ -1,4 +1,5 @@
-//! Runs a test in its own network namespace, with private loopback, sysctls and ports.
+//! Runs a test in its own network namespace, with private loopback, sysctls, ports, mounts and host
+//! name.
 
 use std::process::Command;
 
@@ -18,7 +19,7 @@ pub fn enter(test: &str, setup: &str) -> bool {
     let script =
         format!("set -e; ip link set lo up; {setup}; exec \"$0\" --exact \"$1\" --nocapture");
     let output = Command::new("unshare")
-        .args(["--net", "--mount", "sh", "-c", &script])
+        .args(["--net", "--mount", "--uts", "sh", "-c", &script])
         .arg(std::env::current_exe().unwrap())
         .arg(test)
         .env(INSIDE, "1")
@@ -33,7 +34,7 @@ pub fn enter(test: &str, setup: &str) -> bool {
 
 fn may_unshare() -> bool {
     let tried = Command::new("unshare")
-        .args(["--net", "--mount", "true"])
+        .args(["--net", "--mount", "--uts", "true"])
         .output();
     let may = tried.is_ok_and(|output| output.status.success());
     if !may {
