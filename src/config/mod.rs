@@ -7,6 +7,7 @@ mod by_name;
 mod decode;
 mod diagnostic;
 mod diff;
+mod draft;
 mod endpoint;
 mod forward;
 mod host;

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::address::Listen;
-use super::decode::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 use super::diagnostic::{Collector, did_you_mean, in_header, shown};
+use super::draft::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
 use super::model::{
