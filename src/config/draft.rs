@@ -1,11 +1,12 @@
 //! The configuration as written, before names are resolved and addresses compared.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::address::Listen;
 use super::diagnostic::Span;
 use super::model::{
-    Admin, ControlSocket, Log, Metrics, OnRemoved, Service, SocketAccess, defaults,
+    Admin, AtLimit, ControlSocket, Limits, Log, Metrics, OnRemoved, Service, SocketAccess, defaults,
 };
 use super::origin::Origin;
 
@@ -17,6 +18,7 @@ pub(super) struct Draft {
     pub(super) admin_at: Origin,
     pub(super) admin_socket_at: Origin,
     pub(super) admin_hosts: Vec<String>,
+    pub(super) limits: Limits,
     pub(super) log: Log,
     pub(super) metrics: Metrics,
     pub(super) entrypoints: Vec<DraftEntrypoint>,
@@ -35,6 +37,8 @@ pub(super) struct DraftEntrypoint {
     pub(super) half_close_timeout: Option<Duration>,
     pub(super) keepalive: Option<Duration>,
     pub(super) on_removed: OnRemoved,
+    pub(super) max_connections: Option<NonZeroU32>,
+    pub(super) at_limit: AtLimit,
 }
 
 pub(super) struct DraftListen {
@@ -73,6 +77,7 @@ impl Default for Draft {
             admin_at: Origin::Default,
             admin_socket_at: Origin::Default,
             admin_hosts: Vec::new(),
+            limits: Limits::default(),
             log: Log {
                 level: defaults::LOG_LEVEL,
                 access: false,

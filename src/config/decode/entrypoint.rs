@@ -2,33 +2,37 @@
 
 use toml::de::{DeTable, DeValue};
 
+use super::service;
 use crate::config::address::{Address, Listen};
 use crate::config::diagnostic::shown;
 use crate::config::draft::{DraftEntrypoint, DraftListen, DraftService, Target};
+use crate::config::keyword::keyword;
 use crate::config::model::{Server, Service, defaults};
 use crate::config::origin::Origin;
 use crate::config::toml_reader::{Key, Reader, Value};
 use crate::config::value;
 
+const KEYS: &[&str] = &[
+    "listen",
+    "to",
+    "service",
+    "connect_timeout",
+    "dial_timeout",
+    "idle_timeout",
+    "half_close_timeout",
+    "keepalive",
+    "on_removed",
+    "max_connections",
+    "at_limit",
+    "reuse_port",
+    "socket_mode",
+    "socket_group",
+];
+
 impl Reader<'_, '_> {
     pub(super) fn entrypoint(&mut self, key: Key<'_>, table: &DeTable<'_>) -> DraftEntrypoint {
-        self.known(
-            table,
-            &[
-                "listen",
-                "to",
-                "service",
-                "connect_timeout",
-                "dial_timeout",
-                "idle_timeout",
-                "half_close_timeout",
-                "keepalive",
-                "on_removed",
-                "reuse_port",
-                "socket_mode",
-                "socket_group",
-            ],
-        );
+        let elsewhere = "belongs to a service; write it in a table [services.NAME], and here service = \"NAME\"";
+        self.known_here(table, KEYS, (service::KEYS, elsewhere));
         let name = shown(key.get_ref());
         let listen = match table.get("listen") {
             Some(value) => self.listen(value),
@@ -108,6 +112,14 @@ impl Reader<'_, '_> {
             );
             self.out.report(Some(at.span()), why);
         }
+        let max_connections = self.max_connections(table);
+        if let (Some((at, _)), None) = (
+            table.get_key_value("at_limit"),
+            table.get("max_connections"),
+        ) {
+            let why = "`at_limit` has no effect without `max_connections`; add that, or remove it";
+            self.out.warn(Some(at.span()), why);
+        }
         DraftEntrypoint {
             name: key.get_ref().to_string(),
             listen,
@@ -124,8 +136,10 @@ impl Reader<'_, '_> {
                 .parsed(table, "keepalive", value::keepalive)
                 .unwrap_or(Some(defaults::KEEPALIVE)),
             on_removed: self
-                .parsed(table, "on_removed", value::on_removed)
+                .parsed(table, "on_removed", keyword)
                 .unwrap_or_default(),
+            max_connections,
+            at_limit: self.parsed(table, "at_limit", keyword).unwrap_or_default(),
         }
     }
 

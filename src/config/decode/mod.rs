@@ -1,6 +1,9 @@
 //! Reads every known value from the parsed TOML and reports anything else as an error.
 
 mod entrypoint;
+mod health;
+mod limits;
+mod server;
 mod service;
 
 use toml::Spanned;
@@ -26,6 +29,7 @@ pub(super) fn decode(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -
             "admin",
             "log",
             "metrics",
+            "limits",
             "entrypoints",
             "services",
         ],
@@ -64,10 +68,11 @@ pub(super) fn decode(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -
     if let Some(metrics) = reader.table(root, "metrics") {
         draft.metrics = reader.metrics(metrics);
     }
-    for (name, table) in reader.named_tables(root, "services") {
+    draft.limits = reader.limits(root);
+    for (name, table) in reader.named_tables(root, "services", &["health", "servers"]) {
         draft.services.push(reader.service(name, table));
     }
-    for (name, table) in reader.named_tables(root, "entrypoints") {
+    for (name, table) in reader.named_tables(root, "entrypoints", &[]) {
         draft.entrypoints.push(reader.entrypoint(name, table));
     }
     draft.meant_entrypoints = root.iter().any(|(key, value)| {

@@ -1,18 +1,40 @@
 //! Reads a service: a table [services.NAME].
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
-use crate::config::address::Address;
 use crate::config::diagnostic::shown;
 use crate::config::draft::DraftService;
-use crate::config::model::{Server, Service, defaults};
+use crate::config::keyword::keyword;
+use crate::config::model::{Service, defaults};
 use crate::config::origin::Origin;
-use crate::config::toml_reader::{Key, Reader, Value};
+use crate::config::toml_reader::{Key, Reader};
 use crate::config::value;
+
+/// The keys of a service, in the order in which errors list them.
+pub(super) const KEYS: &[&str] = &[
+    "servers",
+    "balance",
+    "connect_timeout",
+    "dial_timeout",
+    "retries",
+    "max_fails",
+    "fail_window",
+    "when_down",
+    "on_down",
+    "queue",
+    "queue_timeout",
+    "slow_start",
+    "health",
+];
+
+/// More failures than this would only delay what they are counted for.
+const MOST_FAILS: u32 = 1000;
+/// More clients than this would never all be served in time.
+const MOST_WAITING: u32 = 1_000_000;
 
 impl Reader<'_, '_> {
     pub(super) fn service(&mut self, key: Key<'_>, table: &DeTable<'_>) -> DraftService {
-        self.known(table, &["servers", "connect_timeout", "dial_timeout"]);
+        self.known(table, KEYS);
         let name = shown(key.get_ref());
         let (servers, origins) = match table.get("servers") {
             Some(value) => self.servers(value),
@@ -27,50 +49,65 @@ impl Reader<'_, '_> {
                 (Vec::new(), Vec::new())
             }
         };
-        let connect_timeout = self.parsed(table, "connect_timeout", value::dialling_timeout);
-        let dial_timeout = self.parsed(table, "dial_timeout", value::dialling_timeout);
+        let health = self.health(table, &servers);
+        let most_retries = u32::try_from(Service::MAX_SERVERS).unwrap_or(u32::MAX);
+        let retries = self.integer(
+            table,
+            "retries",
+            0..=most_retries,
+            "leave it out to try each other server once",
+        );
+        let max_fails = self.integer(
+            table,
+            "max_fails",
+            0..=MOST_FAILS,
+            "write 0 to count no failures",
+        );
+        let queue = self.integer(
+            table,
+            "queue",
+            0..=MOST_WAITING,
+            "write 0 to let no connection wait",
+        );
+        self.without_effect(table, "fail_window", "max_fails", max_fails);
+        self.without_effect(table, "queue_timeout", "queue", queue);
+        let service = Service {
+            balance: self.parsed(table, "balance", keyword).unwrap_or_default(),
+            connect_timeout: self
+                .parsed(table, "connect_timeout", value::dialling_timeout)
+                .unwrap_or(defaults::CONNECT_TIMEOUT),
+            dial_timeout: self
+                .parsed(table, "dial_timeout", value::dialling_timeout)
+                .unwrap_or(defaults::DIAL_TIMEOUT),
+            retries,
+            max_fails: max_fails.unwrap_or(defaults::MAX_FAILS),
+            fail_window: self
+                .parsed(table, "fail_window", value::fail_window)
+                .unwrap_or(defaults::FAIL_WINDOW),
+            when_down: self.parsed(table, "when_down", keyword).unwrap_or_default(),
+            on_down: self.parsed(table, "on_down", keyword).unwrap_or_default(),
+            queue: queue.unwrap_or(defaults::QUEUE),
+            queue_timeout: self
+                .parsed(table, "queue_timeout", value::queue_timeout)
+                .unwrap_or(defaults::QUEUE_TIMEOUT),
+            health,
+            slow_start: self
+                .parsed(table, "slow_start", value::duration_or_zero)
+                .unwrap_or_default(),
+            ..Service::new(key.get_ref().to_string(), servers)
+        };
         DraftService {
-            service: Service {
-                connect_timeout: connect_timeout.unwrap_or(defaults::CONNECT_TIMEOUT),
-                dial_timeout: dial_timeout.unwrap_or(defaults::DIAL_TIMEOUT),
-                ..Service::new(key.get_ref().to_string(), servers)
-            },
+            service,
             origin: Origin::File(key.span()),
             servers: origins,
         }
     }
 
-    /// Returns the servers and where each was written.
-    fn servers(&mut self, value: &Value<'_>) -> (Vec<Server>, Vec<Origin>) {
-        let DeValue::Array(array) = value.get_ref() else {
-            self.wrong_type(value, "an array of strings", "; write it in [ ]");
-            return (Vec::new(), Vec::new());
-        };
-        let most = Service::MAX_SERVERS;
-        if array.is_empty() {
-            let why = "the list is empty; write at least one server";
-            self.out.report(Some(value.span()), why);
-        } else if array.len() > most {
-            let n = array.len();
-            let why = format!("the list has {n} servers; the limit is {most}");
-            self.out.report(Some(value.span()), why);
+    /// Warns that `key` has no effect if it is written and `switch`, whose value is given, is 0.
+    fn without_effect(&mut self, table: &DeTable<'_>, key: &str, switch: &str, value: Option<u32>) {
+        if let (Some((at, _)), Some(0)) = (table.get_key_value(key), value) {
+            let why = format!("`{key}` has no effect with {switch} = 0; remove one of them");
+            self.out.warn(Some(at.span()), why);
         }
-        let (mut servers, mut origins) = (Vec::new(), Vec::new());
-        for value in array.iter().take(most) {
-            let Some(text) = self.string(value, "servers") else {
-                continue;
-            };
-            let Some(address) = self.ok(value, text.parse::<Address>()) else {
-                continue;
-            };
-            let server = Server::at(address);
-            if servers.contains(&server) {
-                let why = format!("server `{}` is in the list twice; remove one", shown(text));
-                self.out.report(Some(value.span()), why);
-            }
-            servers.push(server);
-            origins.push(Origin::File(value.span()));
-        }
-        (servers, origins)
     }
 }
