@@ -2,8 +2,8 @@
 
 use toml::de::DeTable;
 
-use super::decode::Draft;
 use super::diagnostic::{Collector, Diagnostics};
+use super::draft::Draft;
 use super::forward::Forward;
 use super::model::Config;
 use super::origin::Origin;

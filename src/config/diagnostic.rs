@@ -160,13 +160,16 @@ impl<'t> Collector<'t> {
         self.mistakes.is_empty()
     }
 
-    /// Adds the errors of `other`, a collector of the same text, in lines that `keep` accepts.
-    pub(super) fn append(&mut self, other: Self, keep: impl Fn(usize) -> bool) {
+    /// Adds the errors and warnings of `other`, a collector of the same text, in lines that `keep`
+    /// accepts.
+    pub(super) fn append(&mut self, mut other: Self, keep: impl Fn(usize) -> bool) {
         // At 0..0 are the values that the parser made up for missing ones.
         let place = |span: &Span| *span != (0..0) && keep(self.line(span.start));
-        let mut kept = other.mistakes;
-        kept.retain(|(span, _)| span.as_ref().is_none_or(place));
-        self.mistakes.append(&mut kept);
+        let is_kept = |(span, _): &Found| span.as_ref().is_none_or(place);
+        other.mistakes.retain(is_kept);
+        other.warnings.retain(is_kept);
+        self.mistakes.append(&mut other.mistakes);
+        self.warnings.append(&mut other.warnings);
     }
 
     /// Returns the number of the line that contains `at`, from 1.

@@ -7,12 +7,15 @@ use std::net::SocketAddr;
 
 use super::by_name::ByName;
 use super::diagnostic::printable;
-use super::model::{Admin, Config, Entrypoint, Log, Metrics, Server, Service, SocketAccess};
+use super::keyword::word;
+use super::model::{Admin, Config, Entrypoint, Limits, Log, Metrics, Service, SocketAccess};
 use super::words;
+
+mod service;
 
 /// What a reload changes: one line per change, in the order of the configuration.
 ///
-/// Entrypoints and services are matched by name, servers by address. A different order is not a
+/// Entrypoints and services are matched by name, servers by their label. A different order is not a
 /// change, except for a service's servers, which take turns in that order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -35,7 +38,7 @@ impl Changes {
             metrics,
             entrypoints,
             services,
-            limits: _,
+            limits,
             warnings: _,
         } = old;
         let (drain, now) = (*drain_timeout, new.drain_timeout);
@@ -43,6 +46,7 @@ impl Changes {
         changes.switch("watch:", *watch, new.watch);
         changes.admin(admin, &new.admin);
         changes.admin_hosts(admin_hosts, &new.admin_hosts);
+        changes.limits(*limits, new.limits);
         changes.log(*log, new.log);
         changes.metrics(*metrics, new.metrics);
         let (old, new) = (ByName::of(old), ByName::of(new));
@@ -114,6 +118,15 @@ impl Changes {
         }
     }
 
+    fn limits(&mut self, old: Limits, new: Limits) {
+        let Limits {
+            max_connections,
+            memory,
+        } = old;
+        self.max_connections("limits", max_connections, new.max_connections);
+        self.value("limits: memory", &memory, &new.memory, words::size_or_none);
+    }
+
     fn log(&mut self, old: Log, new: Log) {
         let Log { level, access } = old;
         self.value("log: level", &level, &new.level, words::level);
@@ -166,8 +179,8 @@ impl Changes {
             half_close_timeout,
             keepalive,
             on_removed,
-            max_connections: _,
-            at_limit: _,
+            max_connections,
+            at_limit,
         } = was;
         let who = format!("entrypoint {}", printable(name));
         self.listeners(&who, listen, &is.listen, words::listen);
@@ -189,7 +202,9 @@ impl Changes {
             self.value(key(name), old, new, words::duration_or_none);
         }
         let now = &is.on_removed;
-        self.value(key("on_removed"), on_removed, now, words::on_removed);
+        self.value(key("on_removed"), on_removed, now, word);
+        self.max_connections(&who, *max_connections, is.max_connections);
+        self.value(key("at_limit"), at_limit, &is.at_limit, word);
     }
 
     /// Compares where an entrypoint forwards to. Changes inside a service that is not its own are
@@ -243,43 +258,6 @@ impl Changes {
                     self.add(format!("{who} added: {kind} {servers}"));
                 }
             }
-        }
-    }
-
-    /// Compares two services of the same name. `who` is the service, or the entrypoint that owns
-    /// it.
-    fn service(&mut self, who: &str, old: &Service, new: &Service, is_own: bool) {
-        let Service {
-            name: _,
-            servers,
-            connect_timeout,
-            dial_timeout,
-            ..
-        } = old;
-        if is_own {
-            let list = |servers: &Vec<Server>| words::list(servers, words::server);
-            self.value(format!("{who}: forwards to"), servers, &new.servers, list);
-        } else {
-            self.servers(who, servers, &new.servers);
-        }
-        for (name, old, new) in [
-            ("connect_timeout", connect_timeout, &new.connect_timeout),
-            ("dial_timeout", dial_timeout, &new.dial_timeout),
-        ] {
-            self.value(format!("{who}: {name}"), old, new, words::duration);
-        }
-    }
-
-    fn servers(&mut self, who: &str, old: &[Server], new: &[Server]) {
-        let (gone, come) = (missing(old, new), missing(new, old));
-        if gone.is_empty() && come.is_empty() && old != new {
-            self.add(format!("{who}: servers in another order"));
-        }
-        for address in gone {
-            self.add(format!("{who}: server {} removed", words::server(address)));
-        }
-        for address in come {
-            self.add(format!("{who}: server {} added", words::server(address)));
         }
     }
 

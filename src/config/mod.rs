@@ -2,18 +2,23 @@
 //! Does no I/O.
 
 mod address;
+mod advice;
 mod build;
 mod by_name;
+mod check;
 mod decode;
 mod diagnostic;
 mod diff;
+mod draft;
 mod endpoint;
 mod forward;
 mod host;
+mod keyword;
 mod lint;
 mod model;
 mod origin;
 mod resolve;
+mod size;
 mod socket;
 mod toml_errors;
 mod toml_reader;

@@ -344,6 +344,7 @@ impl Service {
 /// Default values, chosen for a Raspberry Pi.
 pub mod defaults {
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::num::NonZeroU32;
     use std::time::Duration;
 
     /// The admin endpoint, which only this machine can reach.
@@ -372,9 +373,11 @@ pub mod defaults {
     /// `health.timeout`, or half of the interval if that is shorter.
     pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
     /// `health.rise`: a server that flaps is not trusted at its first answer.
-    pub const RISE: u32 = 2;
+    pub const RISE: NonZeroU32 = NonZeroU32::new(2).unwrap();
     /// `health.fall`: one lost packet takes no server down.
-    pub const FALL: u32 = 3;
+    pub const FALL: NonZeroU32 = NonZeroU32::new(3).unwrap();
+    /// `health.status`: an answer that is not an error, as most browsers see it.
+    pub const STATUS: (u16, u16) = (200, 399);
     /// `keepalive`: four probes follow, 15 s apart, so a peer that has vanished is detected within
     /// two minutes.
     pub const KEEPALIVE: Duration = Duration::from_secs(60);

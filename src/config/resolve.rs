@@ -6,12 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::address::Listen;
-use super::decode::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 use super::diagnostic::{Collector, did_you_mean, in_header, shown};
+use super::draft::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
 use super::model::{
-    AtLimit, Config, Entrypoint, Limits, OnRemoved, Server, Service, SocketAccess, defaults,
+    AtLimit, Config, Entrypoint, OnRemoved, Server, Service, SocketAccess, defaults,
 };
 use super::origin::{Origin, report, told_place};
 
@@ -49,6 +49,8 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
             half_close_timeout: None,
             keepalive: Some(defaults::KEEPALIVE),
             on_removed: OnRemoved::default(),
+            max_connections: None,
+            at_limit: AtLimit::default(),
         });
     }
 }
@@ -116,8 +118,8 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
             half_close_timeout: entry.half_close_timeout,
             keepalive: entry.keepalive,
             on_removed: entry.on_removed,
-            max_connections: None,
-            at_limit: AtLimit::default(),
+            max_connections: entry.max_connections,
+            at_limit: entry.at_limit,
         });
     }
     let origins = services.iter_mut().map(|draft| OfService {
@@ -133,7 +135,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
         watch: draft.watch,
         admin: draft.admin,
         admin_hosts: draft.admin_hosts,
-        limits: Limits::default(),
+        limits: draft.limits,
         log: draft.log,
         metrics: draft.metrics,
         entrypoints,

@@ -1,14 +1,15 @@
 //! Reads typed values from TOML tables and reports values of the wrong type.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::advice::advice;
 use super::diagnostic::{
-    Collector, Mistake, did_you_mean, in_header, is_unprintable, nearest, shown,
+    Collector, Mistake, Span, did_you_mean, in_header, is_unprintable, nearest, shown,
 };
-use super::model::defaults;
 use super::value::boolean_for;
 
 pub(super) type Key<'v> = &'v Spanned<Cow<'v, str>>;
@@ -30,17 +31,43 @@ impl Reader<'_, '_> {
         wanted: &[&str],
         message: String,
     ) {
+        self.missing_in(name.span(), table, wanted, message);
+    }
+
+    /// Does the same for the table at `span`.
+    pub(super) fn missing_in(
+        &mut self,
+        span: Span,
+        table: &DeTable<'_>,
+        wanted: &[&str],
+        message: String,
+    ) {
         let is_near = |key: Key<'_>| nearest(key.get_ref(), wanted.iter().copied()).is_some();
         if self.whole && !table.keys().any(is_near) {
-            self.out.report(Some(name.span()), message);
+            self.out.report(Some(span), message);
         }
     }
 
     /// Reports keys that are not in `known`.
     pub(super) fn known(&mut self, table: &DeTable<'_>, known: &[&str]) {
+        self.known_here(table, known, (&[], ""));
+    }
+
+    /// Reports keys that are not in `known`, and where those go that belong elsewhere.
+    pub(super) fn known_here(
+        &mut self,
+        table: &DeTable<'_>,
+        known: &[&str],
+        (elsewhere, place): (&[&str], &str),
+    ) {
         for key in table.keys() {
             let word: &str = key.get_ref();
             if known.contains(&word) {
+                continue;
+            }
+            if elsewhere.contains(&word) {
+                self.out
+                    .report(Some(key.span()), format!("`{word}` {place}"));
                 continue;
             }
             let mut advice = did_you_mean(word, known.iter().copied());
@@ -68,7 +95,7 @@ impl Reader<'_, '_> {
         if let DeValue::String(text) = value.get_ref() {
             return Some(text);
         }
-        let advice = instead(key, value.get_ref());
+        let advice = advice(key, value.get_ref());
         self.wrong_type(value, "a string", &advice);
         None
     }
@@ -88,6 +115,48 @@ impl Reader<'_, '_> {
         None
     }
 
+    /// Reads an integer within `range`. `hint` says what to write instead
+    /// of less, or to switch it off.
+    pub(super) fn integer(
+        &mut self,
+        table: &DeTable<'_>,
+        key: &str,
+        range: RangeInclusive<u32>,
+        hint: &str,
+    ) -> Option<u32> {
+        let value = table.get(key)?;
+        let bounds = match (*range.start(), *range.end()) {
+            (least, u32::MAX) => format!("at least {least}"),
+            (least, most) => format!("from {least} to {most}"),
+        };
+        let DeValue::Integer(integer) = value.get_ref() else {
+            let text = value.get_ref().as_str().unwrap_or_default();
+            let is_off = text == "off" || value.get_ref().as_bool() == Some(false);
+            let advice = match text.parse::<u32>() {
+                Ok(number) => format!("; write {number} without quotes"),
+                Err(_) if is_off => format!("; {hint}"),
+                Err(_) => format!("; write a number, {bounds}"),
+            };
+            self.wrong_type(value, "an integer", &advice);
+            return None;
+        };
+        let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let small = number.and_then(|it| u32::try_from(it).ok());
+        let good = small.filter(|it| range.contains(it));
+        if good.is_none() {
+            let is_low = number.is_some_and(|it| it < (*range.start()).into());
+            let hint = if is_low {
+                format!("; {hint}")
+            } else {
+                String::new()
+            };
+            let says = shown(&integer.to_string());
+            let why = format!("{says} is out of range; `{key}` is {bounds}{hint}");
+            self.out.report(Some(value.span()), why);
+        }
+        good
+    }
+
     pub(super) fn table<'v>(
         &mut self,
         table: &'v DeTable<'v>,
@@ -102,13 +171,14 @@ impl Reader<'_, '_> {
         None
     }
 
-    /// Returns the tables under `key` with their names, in the order of the text.
+    /// Returns the tables under `key` with their names, in the order of the text. `parts` are keys
+    /// of such a table that may be tables themselves.
     pub(super) fn named_tables<'v>(
         &mut self,
         table: &'v DeTable<'v>,
         key: &str,
+        parts: &[&str],
     ) -> Vec<(Key<'v>, &'v DeTable<'v>)> {
-        const MAX_NAME_CHARS: usize = 64;
         let tables = match table.get(key).map(|value| (value, value.get_ref())) {
             None => return Vec::new(),
             Some((_, DeValue::Table(tables))) => tables,
@@ -120,23 +190,11 @@ impl Reader<'_, '_> {
         };
         let mut named = Vec::new();
         for (name, value) in tables {
-            let why = match name.get_ref() {
-                text if text.is_empty() => Some("the name is empty".to_owned()),
-                text if text.chars().count() > MAX_NAME_CHARS => Some(format!(
-                    "the name has {} characters; the limit is {MAX_NAME_CHARS}",
-                    text.chars().count()
-                )),
-                text if text.contains(is_unprintable) => Some(format!(
-                    "name `{}` contains a control character",
-                    shown(text)
-                )),
-                _ => None,
-            };
-            if let Some(why) = why {
+            if let Some(why) = name_mistake(name.get_ref()) {
                 self.out.report(Some(name.span()), why);
             }
             match value.get_ref() {
-                DeValue::Table(table) => match dotted(table) {
+                DeValue::Table(table) => match dotted(table, parts) {
                     Some(rest) => {
                         let whole = in_header(&format!("{}{rest}", name.get_ref()));
                         let why =
@@ -177,58 +235,31 @@ impl Reader<'_, '_> {
     }
 }
 
-/// What to write for a string under `key` instead of a value of another type.
-fn instead(key: &str, value: &DeValue<'_>) -> String {
-    const OFF: &str = "\"off\"";
-    let number = match value {
-        DeValue::Integer(n) => n.to_string().parse::<u64>().ok(),
+/// Says what is wrong with the name of an entrypoint, a service or a server.
+pub(super) fn name_mistake(name: &str) -> Option<String> {
+    const MAX_CHARS: usize = 64;
+    let n = name.chars().count();
+    match name {
+        "" => Some("the name is empty".to_owned()),
+        _ if n > MAX_CHARS => Some(format!(
+            "the name has {n} characters; the limit is {MAX_CHARS}"
+        )),
+        _ if name.contains(is_unprintable) => Some(format!(
+            "name `{}` contains a control character",
+            shown(name)
+        )),
         _ => None,
-    };
-    let port = number.filter(|n| (1..=65535).contains(n));
-    let is_false = matches!(value, DeValue::Boolean(false));
-    let may_be_off = matches!(key, "idle_timeout" | "half_close_timeout" | "keepalive");
-    let write = match key {
-        _ if may_be_off && (is_false || number == Some(0)) => OFF.to_owned(),
-        "drain_timeout" if number == Some(0) => "\"0s\"".to_owned(),
-        _ if key.ends_with("_timeout") || key == "keepalive" => match number {
-            Some(n) if n > 0 => format!("\"{n}s\" for seconds"),
-            _ if may_be_off => "a duration such as \"60s\", or \"off\"".to_owned(),
-            _ => "a duration such as \"10s\"".to_owned(),
-        },
-        "admin.listen" | "socket" | "level" if is_false => OFF.to_owned(),
-        "admin.listen" => {
-            let port = port.unwrap_or(defaults::ADMIN.port().into());
-            format!("an address such as \"127.0.0.1:{port}\", or \"off\"")
-        }
-        "socket" => format!(
-            "a path such as \"{}\", or \"off\"",
-            defaults::CONTROL_SOCKET
-        ),
-        "socket_mode" | "socket_group" if number.is_some() => "it in quotes".to_owned(),
-        "socket_mode" => "a mode such as \"0660\"".to_owned(),
-        "socket_group" => "a name such as \"www-data\", or its number in quotes".to_owned(),
-        "listen" => format!("an address such as \"127.0.0.1:{}\"", port.unwrap_or(8080)),
-        "to" if matches!(value, DeValue::Array(_)) => {
-            return "; for several servers write `service = \"NAME\"` and a table [services.NAME]"
-                .to_owned();
-        }
-        "to" | "servers" => format!("an address such as \"192.168.1.10:{}\"", port.unwrap_or(80)),
-        "service" => "the name of one service, such as \"web\"".to_owned(),
-        "level" => "a level such as \"info\"".to_owned(),
-        "on_removed" => "\"keep\", \"drain\" or \"close\"".to_owned(),
-        "hosts" => "a name such as \"nas.lan\"".to_owned(),
-        "compat" => "\"traefik\"".to_owned(),
-        _ => "it in quotes".to_owned(),
-    };
-    format!("; write {write}")
+    }
 }
 
-/// What stands behind the first dot of a name, if the table is there only because of that dot.
-fn dotted(table: &DeTable<'_>) -> Option<String> {
-    let (name, first) = table.iter().next()?;
+/// What stands behind the first dot of a name, if the table is there only because of that dot and
+/// not because of its `parts`.
+fn dotted(table: &DeTable<'_>, parts: &[&str]) -> Option<String> {
+    let is_part = |key: Key<'_>| parts.contains(&key.get_ref().as_ref());
+    let (name, first) = table.iter().find(|(key, _)| !is_part(key))?;
     let is_dotted = table.values().all(|value| value.get_ref().is_table());
     let rest = first.get_ref().as_table().filter(|_| is_dotted)?;
-    let behind = dotted(rest).unwrap_or_default();
+    let behind = dotted(rest, parts).unwrap_or_default();
     Some(format!(".{}{behind}", name.get_ref()))
 }
 

@@ -8,7 +8,7 @@ use log::LevelFilter;
 
 use super::address::{Listen, socket_path};
 use super::diagnostic::{Mistake, nearest, shown, wrong};
-use super::model::{ControlSocket, OnRemoved, defaults};
+use super::model::{ControlSocket, defaults};
 
 /// Longer than any sensible timeout, and short enough for every clock.
 const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -23,12 +23,58 @@ pub(super) fn drain_timeout(text: &str) -> Result<Duration, Mistake> {
     at_most(duration(text)?, MAX_TIMEOUT, "366 days")
 }
 
+/// Parses a duration that may be zero, which stands for off.
+pub(super) fn duration_or_zero(text: &str) -> Result<Duration, Mistake> {
+    if text == "off" {
+        return wrong("`off` is not allowed here; write \"0s\"");
+    }
+    at_most(duration(text)?, MAX_TIMEOUT, "366 days")
+}
+
+/// Parses the time between two checks.
+pub(super) fn check_interval(text: &str) -> Result<Duration, Mistake> {
+    /// More often, checks would be most of a server's traffic.
+    const LEAST: Duration = Duration::from_millis(10);
+    if text == "off" {
+        return wrong("`off` is not allowed here; remove `health` for no checks");
+    }
+    let value = duration(text)?;
+    if value < LEAST {
+        return wrong(format!(
+            "`{}` is too short; write \"10ms\" or more",
+            shown(text)
+        ));
+    }
+    at_most(value, MAX_TIMEOUT, "366 days")
+}
+
 /// Parses a duration of at least one millisecond.
 pub(super) fn dialling_timeout(text: &str) -> Result<Duration, Mistake> {
     if text == "off" {
         return wrong("`off` is not allowed here; write a duration such as \"5s\"");
     }
     timeout(text, "write a longer one, such as \"5s\"")
+}
+
+/// Parses a duration of at least one millisecond within which failures count.
+pub(super) fn fail_window(text: &str) -> Result<Duration, Mistake> {
+    if text == "off" {
+        return wrong("`off` is not allowed here; write max_fails = 0 to count no failures");
+    }
+    timeout(text, "write a longer one, such as \"10s\"")
+}
+
+/// Parses a duration of at least one millisecond for which connections wait.
+pub(super) fn queue_timeout(text: &str) -> Result<Duration, Mistake> {
+    if text == "off" {
+        return wrong(
+            "`off` is not allowed here; write a long duration, such as \"1h\", or queue = 0 to let no connection wait",
+        );
+    }
+    timeout(
+        text,
+        "write a longer one, or queue = 0 to let no connection wait",
+    )
 }
 
 /// Parses a duration of at least one millisecond, or `off`.
@@ -77,18 +123,6 @@ pub(super) fn level(text: &str) -> Result<LevelFilter, Mistake> {
         Some(name) => wrong(format!("unknown level `{says}`; did you mean `{name}`?")),
         None => wrong(format!(
             "unknown level `{says}`; the levels are error, warn, info, debug, trace and off"
-        )),
-    }
-}
-
-pub(super) fn on_removed(text: &str) -> Result<OnRemoved, Mistake> {
-    match text {
-        "keep" => Ok(OnRemoved::Keep),
-        "drain" => Ok(OnRemoved::Drain),
-        "close" => Ok(OnRemoved::Close),
-        _ => wrong(format!(
-            "`{}` is not valid here; write \"keep\", \"drain\" or \"close\"",
-            shown(text)
         )),
     }
 }

@@ -1,13 +1,16 @@
 //! Formats settings for [`Changes`](super::Changes). Does no I/O.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use super::address::Listen;
-use super::diagnostic::printable;
-use super::model::{ControlSocket, OnRemoved, Server};
+use super::diagnostic::{printable, shown};
+use super::keyword::{CheckKind, word};
+use super::model::{ControlSocket, Expect, Health, OnRemoved, Server};
+use super::size::size_words;
 
 /// Describes what happens to the open connections of a removed entrypoint.
 pub(super) fn fate(on_removed: OnRemoved, drain_timeout: Duration) -> String {
@@ -19,15 +22,6 @@ pub(super) fn fate(on_removed: OnRemoved, drain_timeout: Duration) -> String {
         }
         OnRemoved::Close => "its open connections are closed".to_owned(),
     }
-}
-
-pub(super) fn on_removed(on_removed: &OnRemoved) -> String {
-    let word = match on_removed {
-        OnRemoved::Keep => "keep",
-        OnRemoved::Drain => "drain",
-        OnRemoved::Close => "close",
-    };
-    word.to_owned()
 }
 
 pub(super) fn on_or_off(on: bool) -> &'static str {
@@ -88,5 +82,79 @@ pub(super) fn list<T>(items: &[T], words: impl Fn(&T) -> String) -> String {
     match named.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
         _ => named.concat(),
+    }
+}
+
+pub(super) fn number_or_none(number: &Option<NonZeroU32>) -> String {
+    number.map_or("none".to_owned(), |number| number.to_string())
+}
+
+pub(super) fn size_or_none(bytes: &Option<u64>) -> String {
+    bytes.map_or("none".to_owned(), size_words)
+}
+
+pub(super) fn text_or_none(text: &Option<String>) -> String {
+    text.as_deref().map_or("none".to_owned(), printable)
+}
+
+pub(super) fn retries(retries: &Option<u32>) -> String {
+    let each = || "one for each other server".to_owned();
+    retries.map_or_else(each, |retries| retries.to_string())
+}
+
+/// Describes the settings of a server that are not the default: ` (weight 2, backup)`.
+pub(super) fn settings(server: &Server) -> String {
+    let Server {
+        address,
+        name,
+        weight,
+        backup,
+        max_connections,
+    } = server;
+    let named = name.as_ref().map(|_| printable(&address.to_string()));
+    let weight = (*weight != 1).then(|| format!("weight {weight}"));
+    let backup = backup.then(|| "backup".to_owned());
+    let most = max_connections.map(|most| format!("max_connections {most}"));
+    let settings: Vec<_> = [named, weight, backup, most]
+        .into_iter()
+        .flatten()
+        .collect();
+    match settings.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", settings.join(", ")),
+    }
+}
+
+/// Describes a health check in short: `http, every 10s`.
+pub(super) fn health(health: &Health) -> String {
+    let kind = word(&CheckKind::of(&health.kind));
+    format!("{kind}, every {}", duration(&health.interval))
+}
+
+/// Formats bytes as the text that they are, or as digits.
+pub(super) fn bytes(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok("") => "nothing".to_owned(),
+        Ok(text) => format!("\"{}\"", shown(text)),
+        Err(_) => {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("hex:{}", shown(&digits))
+        }
+    }
+}
+
+pub(super) fn expect(expect: &Option<Expect>) -> String {
+    match expect {
+        None => "nothing".to_owned(),
+        Some(Expect::Bytes(expected)) => bytes(expected),
+        Some(Expect::Regex(pattern)) => format!("a match of {}", shown(pattern)),
+    }
+}
+
+/// Formats a range of statuses: `200`, or `200-399`.
+pub(super) fn status((low, high): &(u16, u16)) -> String {
+    match low == high {
+        true => low.to_string(),
+        false => format!("{low}-{high}"),
     }
 }

@@ -2,12 +2,14 @@
 //! makes the reader panic. `config_cases` has the errors and warnings of files.
 
 use std::fs;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::Path;
 use std::time::Duration;
 
 use coracle::config::{
-    Admin, Config, ControlSocket, Diagnostic, Diagnostics, Forward, Listen, Location, OnRemoved,
-    Overrides, Server,
+    Admin, AtLimit, Balance, Config, ControlSocket, Diagnostic, Diagnostics, Expect, Forward,
+    Health, HealthKind, Limits, Listen, Location, OnDown, OnRemoved, Overrides, Server, Service,
+    WhenDown,
 };
 
 use crate::config_cases::configurations;
@@ -90,6 +92,9 @@ level = "debug"
 access = true
 [metrics]
 compat = ["traefik"]
+[limits]
+max_connections = 0x1f4
+memory = "64MiB"
 [entrypoints."ssh to nas"]
 listen = ["0.0.0.0:2222", "[::]:2222", "unix:/run/ssh.sock"]
 to = "nas.lan.:22"
@@ -103,15 +108,40 @@ reuse_port = false
 [entrypoints.web]
 listen = "*:80"
 reuse_port = true
+max_connections = 1_000
+at_limit = "refuse"
 service = "web"
 [entrypoints.any]
 on_removed = "close"
 listen = [":0", "127.0.0.1:0", ":0"]
 to = "unix:/run/app.sock"
 [services.web]
-servers = ["192.168.1.10:80", "[fd00::10]:80"]
+servers = [
+    "192.168.1.10:80",
+    "[fd00::10]:80",
+    { address = "nas.lan:80", name = "the nas", weight = 0, backup = true, max_connections = 7 },
+]
+balance = "least_connections"
+retries = 0
+max_fails = 5
+fail_window = "1m"
+when_down = "refuse"
+on_down = "close"
+queue = 16
+queue_timeout = "5s"
+slow_start = "30s"
+[services.web.health]
+kind = "http"
+interval = "4s"
+path = "/health"
+host = "nas.lan:8080"
+status = 204
+port = 8081
+rise = 1
+fall = 2
 [services.unused]
 servers = ["h:1"]
+health = { send = "hex:01 03ff", expect = "regex:^\\d+", timeout = "5s", jitter = "0s" }
 "#;
 
 #[test]
@@ -161,6 +191,65 @@ fn every_key_is_read() {
     assert_eq!(service(0).dial_timeout, Duration::from_secs(4));
     assert_eq!(service(1).servers[1].label(), "[fd00::10]:80");
     assert_eq!(service(2).servers[0].label(), "unix:/run/app.sock");
+}
+
+#[test]
+fn every_key_of_balancing_health_and_limits_is_read() {
+    let number = NonZeroU32::new;
+    let config = Config::parse("t.toml", FULL, &[]).unwrap();
+    let limits = Limits {
+        max_connections: number(500),
+        memory: Some(64 << 20),
+    };
+    assert_eq!(config.limits, limits);
+    assert_eq!(config.entrypoints[1].max_connections, number(1000));
+    assert_eq!(config.entrypoints[1].at_limit, AtLimit::Refuse);
+    let server = |address: &str| Server::at(address.parse().unwrap());
+    let servers = vec![
+        server("192.168.1.10:80"),
+        server("[fd00::10]:80"),
+        Server {
+            name: Some("the nas".to_owned()),
+            weight: 0,
+            backup: true,
+            max_connections: number(7),
+            ..server("nas.lan:80")
+        },
+    ];
+    let web = Service {
+        balance: Balance::LeastConnections,
+        retries: Some(0),
+        max_fails: 5,
+        fail_window: Duration::from_secs(60),
+        when_down: WhenDown::Refuse,
+        on_down: OnDown::Close,
+        queue: 16,
+        queue_timeout: Duration::from_secs(5),
+        slow_start: Duration::from_secs(30),
+        health: Some(Health {
+            kind: HealthKind::Http {
+                path: "/health".to_owned(),
+                host: Some("nas.lan:8080".to_owned()),
+                status: (204, 204),
+            },
+            interval: Duration::from_secs(4),
+            jitter: Duration::from_millis(400),
+            timeout: Duration::from_secs(2),
+            rise: NonZeroU32::MIN,
+            fall: number(2).unwrap(),
+            port: NonZeroU16::new(8081),
+        }),
+        ..Service::new("web".to_owned(), servers)
+    };
+    assert_eq!(config.services[0], web);
+    let health = config.services[1].health.as_ref().unwrap();
+    let kind = HealthKind::Tcp {
+        send: vec![1, 3, 0xff],
+        expect: Some(Expect::Regex("^\\d+".to_owned())),
+    };
+    assert_eq!(health.kind, kind);
+    assert_eq!(health.timeout, Duration::from_secs(5));
+    assert_eq!(health.jitter, Duration::ZERO);
 }
 
 #[test]

@@ -40,6 +40,8 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ("coracle", "log_level", &["warn"], "\"warn\""),
     ("coracle", "access_log", &["1"], "true"),
     ("coracle", "compat", &["traefik"], "[\"traefik\"]"),
+    ("coracle", "max_connections", &["500"], "500"),
+    ("coracle", "memory", &["32MiB"], "\"32MiB\""),
     ("entrypoint", "enabled", &["1"], ""),
     ("entrypoint", "name", &[r#"a "b" \ $(c) `d` ü"#], ""),
     (
@@ -61,6 +63,8 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ("entrypoint", "half_close_timeout", &["5m"], "\"5m\""),
     ("entrypoint", "keepalive", &["30s"], "\"30s\""),
     ("entrypoint", "on_removed", &["drain"], "\"drain\""),
+    ("entrypoint", "max_connections", &["10"], "10"),
+    ("entrypoint", "at_limit", &["refuse"], "\"refuse\""),
     ("entrypoint", "reuse_port", &["yes"], "true"),
     ("entrypoint", "socket_mode", &["0660"], "\"0660\""),
     ("entrypoint", "socket_group", &["www-data"], "\"www-data\""),
@@ -73,6 +77,49 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ),
     ("service", "connect_timeout", &["1s"], "\"1s\""),
     ("service", "dial_timeout", &["4s"], "\"4s\""),
+    (
+        "service",
+        "balance",
+        &["least_connections"],
+        "\"least_connections\"",
+    ),
+    ("service", "fail_window", &["20s"], "\"20s\""),
+    ("service", "when_down", &["refuse"], "\"refuse\""),
+    ("service", "on_down", &["close"], "\"close\""),
+    ("service", "queue_timeout", &["5s"], "\"5s\""),
+    ("service", "slow_start", &["1m"], "\"1m\""),
+    ("service", "retries", &["2"], "2"),
+    ("service", "max_fails", &["007"], "7"),
+    ("service", "queue", &["9"], "9"),
+    ("server", "service", &["shell"], ""),
+    (
+        "server",
+        "address",
+        &["unix:/run/a b.sock"],
+        "\"unix:/run/a b.sock\"",
+    ),
+    (
+        "server",
+        "name",
+        &[r#"a "b", \ {c}"#],
+        r#""a \"b\", \\ {c}""#,
+    ),
+    ("server", "weight", &["16"], "16"),
+    ("server", "backup", &["on"], "true"),
+    ("server", "max_connections", &["1"], "1"),
+    ("health", "service", &["shell"], ""),
+    ("health", "kind", &["tcp"], "\"tcp\""),
+    ("health", "interval", &["20s"], "\"20s\""),
+    ("health", "timeout", &["2s"], "\"2s\""),
+    ("health", "jitter", &["0s"], "\"0s\""),
+    ("health", "send", &["hex:0d0a"], "\"hex:0d0a\""),
+    ("health", "expect", &["PONG"], "\"PONG\""),
+    ("health", "path", &["/health"], "\"/health\""),
+    ("health", "host", &["nas.lan"], "\"nas.lan\""),
+    ("health", "status", &["200-299"], "\"200-299\""),
+    ("health", "rise", &["1"], "1"),
+    ("health", "fall", &["5"], "5"),
+    ("health", "port", &["81"], "81"),
 ];
 
 /// A router with this /etc/config/coracle.
@@ -166,6 +213,15 @@ pub(crate) fn known() -> BTreeSet<(String, String)> {
             known.insert(("-".to_owned(), key));
         }
     }
+    // What services have in tables of their own.
+    assert!(known.remove(&("services".to_owned(), "health".to_owned())));
+    for (table, text) in [
+        ("health", "[services.zz.health]\nzzzzzzzzzz = 1\n"),
+        ("servers", "[[services.zz.servers]]\nzzzzzzzzzz = 1\n"),
+    ] {
+        let keys = of_table(&format!("{text}{base}")).into_iter();
+        known.extend(keys.map(|it| (table.to_owned(), it)));
+    }
     known
 }
 
@@ -202,7 +258,10 @@ fn every_configuration_key_has_a_uci_option() {
 
 /// A section with all options that `wanted` accepts.
 fn section(kind: &str, name: &str, wanted: impl Fn(&str) -> bool) -> String {
-    let mut text = format!("config {kind} '{name}'\n");
+    let mut text = match name {
+        "" => format!("config {kind}\n"),
+        _ => format!("config {kind} '{name}'\n"),
+    };
     for (of, option, values, _) in VALUES {
         if *of != kind || !wanted(option) {
             continue;
@@ -238,12 +297,30 @@ fn table(kind: &str, wanted: impl Fn(&str) -> bool) -> String {
     text
 }
 
+/// A service without a list of servers, and the check whose keys exclude those of the other one.
+const BARE: &str = "
+config health
+\toption service 'bare'
+\toption kind 'http'
+\toption port '081'
+\toption path '/health'
+\toption host 'nas.lan'
+\toption status '204'
+
+config server
+\toption service 'bare'
+\toption address 'h:1'
+
+config service 'bare'
+
+";
+
 #[test]
 fn complete_uci_configuration_translates_faithfully() {
     if !support::has_tool("dash") {
         return;
     }
-    // Two entrypoints, since some keys exclude each other.
+    // Two entrypoints and two health checks, since some keys exclude each other.
     let tcp = |option: &str| !matches!(option, "service" | "socket_mode" | "socket_group");
     let unix = |option: &str| {
         matches!(
@@ -251,24 +328,33 @@ fn complete_uci_configuration_translates_faithfully() {
             "service" | "socket_mode" | "socket_group" | "idle_timeout"
         )
     };
+    // A Unix socket among the servers has no port.
+    let tcp_check = |option: &str| !matches!(option, "path" | "host" | "status" | "port");
     let router = Router::with(&format!(
-        "{}\n{}\n{}\tlist listen 'unix:/run/x.sock'\n{}\nconfig entrypoint 'off'\n\toption enabled '0'\n",
+        "{}\n{}\n{}\tlist listen 'unix:/run/x.sock'\n{}\n{}\n{}\n{BARE}config entrypoint 'off'\n\toption enabled '0'\n",
         section("coracle", "main", |_| true),
         section("entrypoint", "web", tcp),
         section("entrypoint", "sock", unix),
         section("service", "s", |_| true),
+        section("server", "", |_| true),
+        section("health", "", tcp_check),
     ));
     let (succeeded, said) = router.call("start_service");
     assert!(succeeded, "{said}");
+    let listed = "servers = [\"192.168.1.10:22\", \"192.168.1.11:22\"";
+    let server = table("server", |_| true).trim_end().replace('\n', ", ");
+    let service = table("service", |_| true).replace(listed, &format!("{listed}, {{ {server} }}"));
     let wanted = format!(
-        "{}[services.shell]\n{}[entrypoints.'a \"b\" \\ $(c) `d` ü']\n{}[entrypoints.sock]\nlisten = [\"unix:/run/x.sock\"]\n{}",
+        "{}[services.shell]\n{service}[services.shell.health]\n{}[services.bare]\nservers = [\"h:1\"]\nhealth = {{ kind = \"http\", port = 81, path = \"/health\", host = \"nas.lan\", status = 204 }}\n[entrypoints.'a \"b\" \\ $(c) `d` ü']\n{}[entrypoints.sock]\nlisten = [\"unix:/run/x.sock\"]\n{}",
         table("coracle", |_| true),
-        table("service", |_| true),
+        table("health", tcp_check),
         table("entrypoint", tcp),
         table("entrypoint", unix)
     );
-    let read = |text: &str| {
-        Config::parse("test.toml", text, &[]).unwrap_or_else(|it| panic!("{it}\n{text}"))
+    // Warnings have places, which differ.
+    let read = |text: &str| Config {
+        warnings: None,
+        ..Config::parse("test.toml", text, &[]).unwrap_or_else(|it| panic!("{it}\n{text}"))
     };
     assert_eq!(read(&router.toml()), read(&wanted));
     let procd = router.procd();
@@ -317,6 +403,18 @@ fn unknown_option_is_named_and_prevents_startup() {
         (
             format!("{main}{web}\tlist keepalive '10s'\n"),
             "'keepalive' has one value; write option keepalive '10s'",
+        ),
+        (
+            format!("{main}{web}\toption max_connections 'many'\n"),
+            "option 'max_connections' is 'many'; write a number",
+        ),
+        (
+            format!("{main}{web}config server 'spare'\n\toption service 'x'\n"),
+            "server 'spare': there is no service 'x'",
+        ),
+        (
+            format!("{main}{web}config health 'h'\n\toption kind 'tcp'\n"),
+            "health 'h': there is no service ''",
         ),
         (
             format!("config coracle 'main'\n\toption enabeld '1'\n{web}"),

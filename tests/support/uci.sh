@@ -3,9 +3,10 @@
 # and what is asked of procd is written to $PROCD.
 
 config() {
-    section=${2:-anonymous$sections}
+    anonymous=$((anonymous + 1))
+    section=${2:-cfg$anonymous}
     sections="$sections $section"
-    eval "uci_${section}_type=\$1"
+    eval "uci_${section}_TYPE=\$1"
     config_cb "$1" "$section"
 }
 option() {
@@ -33,7 +34,7 @@ config_load() {
     for each in $(set | sed -n 's/^\(uci_[A-Za-z0-9_]*_length\)=.*/\1/p'); do
         eval "$each=0 ${each%_length}="
     done
-    sections=
+    sections='' anonymous=0
     # shellcheck source=/dev/null
     . "$UCI/$1"
     config_cb
@@ -50,10 +51,11 @@ config_get_bool() {
     eval "$1=\$_value"
 }
 config_foreach() {
-    local each kind
+    local each kind function=$1 type=$2
+    shift 2
     for each in $sections; do
-        eval "kind=\$uci_${each}_type"
-        [ "$kind" != "$2" ] || "$1" "$each"
+        eval "kind=\$uci_${each}_TYPE"
+        [ "$kind" != "$type" ] || "$function" "$each" "$@"
     done
 }
 config_list_foreach() {

@@ -1,0 +1,365 @@
+//! Seeded configurations that differ in one field, or in none.
+
+use std::net::Ipv6Addr;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
+
+use crate::config::model::{
+    Admin, AtLimit, Balance, Config, ControlSocket, Entrypoint, Expect, Health, HealthKind, Limits,
+    Log, Metrics, OnDown, OnRemoved, Server, Service, SocketAccess, WhenDown,
+};
+use crate::config::{Address, Changes, Host, Listen};
+
+/// Mutates one field of each seeded configuration, possibly to the value it already has.
+#[test]
+fn changes_are_empty_if_and_only_if_nothing_differs() {
+    const ROUNDS: usize = 20_000;
+    let mut random = Random(fastrand::Rng::with_seed(0x2672));
+    let mut equal = 0;
+    for round in 0..ROUNDS {
+        let old = config(&mut random);
+        let mut new = old.clone();
+        mutate(&mut new, &mut random);
+        equal += usize::from(old == new);
+        let moved = shuffled(&new, &mut random);
+        for (from, to) in [(&old, &new), (&new, &old), (&old, &moved), (&moved, &old)] {
+            let changes = Changes::between(from, to);
+            assert_eq!(
+                changes.is_empty(),
+                old == new,
+                "round {round}: {changes}\n{from:#?}\n{to:#?}"
+            );
+            assert_eq!(changes.to_string().lines().count(), changes.lines().len());
+            let controls = |line: &String| line.contains(char::is_control);
+            assert!(!changes.lines().iter().any(controls), "{changes:?}");
+        }
+        assert!(Changes::between(&new, &moved).is_empty(), "round {round}");
+    }
+    assert!(
+        (ROUNDS / 100..ROUNDS / 2).contains(&equal),
+        "{equal} of {ROUNDS} are equal"
+    );
+}
+
+/// Includes names that no parsed configuration can have.
+const NAMES: [&str; 5] = ["web", "ssh", "nas", "a b", "\u{1b}[31m\n\u{9b}"];
+const HOSTS: [&str; 3] = ["a.lan", "b.lan", "c.lan"];
+const TIMES: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(1500),
+    Duration::from_secs(60),
+];
+const SWITCHES: [bool; 2] = [false, true];
+const NUMBERS: [u32; 3] = [0, 1, 300];
+const MOST: [Option<NonZeroU32>; 3] = [None, Some(NonZeroU32::MIN), Some(NonZeroU32::MAX)];
+
+fn listens() -> [Listen; 5] {
+    let tcp = |address: &str, v6only| Listen::Tcp {
+        address: address.parse().unwrap(),
+        v6only,
+    };
+    [
+        tcp("[::]:80", false),
+        tcp("[::]:80", true),
+        tcp("0.0.0.0:80", false),
+        tcp("[::1]:0", false),
+        Listen::Unix("/run/\u{1b}".into()),
+    ]
+}
+
+fn servers() -> [Server; 4] {
+    let host = Host::Name("nas.lan".to_owned());
+    [
+        Address::Tcp { host, port: 80 },
+        Address::Tcp {
+            host: Host::Ip(Ipv6Addr::LOCALHOST.into()),
+            port: 80,
+        },
+        "192.168.1.10:80".parse().unwrap(),
+        Address::Unix("/run/\n".into()),
+    ]
+    .map(Server::at)
+}
+
+fn config(random: &mut Random) -> Config {
+    let services: Vec<_> = random
+        .some(&NAMES)
+        .into_iter()
+        .map(|name| service(name, random))
+        .collect();
+    let entrypoint = |name: &str, random: &mut Random| Entrypoint {
+        name: name.to_owned(),
+        listen: random.some(&listens()),
+        reuse_port: random.pick(&SWITCHES),
+        socket: SocketAccess::default(),
+        service: random.below(services.len()),
+        idle_timeout: None,
+        half_close_timeout: None,
+        keepalive: Some(random.pick(&TIMES)),
+        on_removed: OnRemoved::default(),
+        max_connections: random.pick(&MOST),
+        at_limit: random.pick(&[AtLimit::Wait, AtLimit::Refuse]),
+    };
+    let names = random.some(&NAMES).into_iter();
+    let entrypoints = names.map(|name| entrypoint(name, random)).collect();
+    Config {
+        drain_timeout: random.pick(&TIMES),
+        watch: random.pick(&SWITCHES),
+        admin: Admin {
+            listen: None,
+            socket: ControlSocket::Default,
+        },
+        admin_hosts: random.some(&HOSTS).into_iter().map(str::to_owned).collect(),
+        log: Log {
+            level: log::LevelFilter::Info,
+            access: random.pick(&SWITCHES),
+        },
+        metrics: Metrics {
+            traefik: random.pick(&SWITCHES),
+        },
+        entrypoints,
+        services,
+        limits: Limits {
+            max_connections: random.pick(&MOST),
+            memory: random.pick(&[None, Some(32 << 20)]),
+        },
+        warnings: None,
+    }
+}
+
+fn service(name: &str, random: &mut Random) -> Service {
+    let mut service = Service {
+        connect_timeout: random.pick(&TIMES),
+        dial_timeout: random.pick(&TIMES),
+        health: random.pick(&[None, Some(())]).map(|()| health(random)),
+        ..Service::new(name.to_owned(), random.some(&servers()))
+    };
+    for _ in 0..random.below(8) {
+        mutate_service(&mut service, random);
+    }
+    service
+}
+
+fn health(random: &mut Random) -> Health {
+    Health {
+        kind: random.pick(&checks()),
+        interval: random.pick(&TIMES),
+        jitter: random.pick(&TIMES),
+        timeout: random.pick(&TIMES),
+        rise: NonZeroU32::MIN,
+        fall: NonZeroU32::MIN,
+        port: None,
+    }
+}
+
+fn checks() -> [HealthKind; 3] {
+    let http = |host: Option<&str>| HealthKind::Http {
+        path: "/".to_owned(),
+        host: host.map(str::to_owned),
+        status: (200, 399),
+    };
+    let tcp = HealthKind::Tcp {
+        send: Vec::new(),
+        expect: None,
+    };
+    [tcp, http(None), http(Some("\u{1b}"))]
+}
+
+/// Changes one field of the configuration.
+fn mutate(config: &mut Config, random: &mut Random) {
+    let time = random.pick(&TIMES);
+    let switch = random.pick(&SWITCHES);
+    let at = random.below(config.services.len());
+    let entrypoints = config.entrypoints.len();
+    let entrypoint = &mut config.entrypoints[random.below(entrypoints)];
+    match random.below(40) {
+        0 => config.drain_timeout = time,
+        1 => config.watch = switch,
+        2 => config.admin.listen = switch.then(|| ([127, 0, 0, 1], 2672).into()),
+        3 => {
+            let sockets = [
+                ControlSocket::Default,
+                ControlSocket::Off,
+                ControlSocket::At("/run/\u{7f}".into()),
+            ];
+            config.admin.socket = random.pick(&sockets);
+        }
+        4 => drop(config.admin_hosts.pop()),
+        5 => config.log.level = random.pick(&[log::LevelFilter::Info, log::LevelFilter::Off]),
+        6 => config.log.access = switch,
+        7 => config.metrics.traefik = switch,
+        8 => config.limits.max_connections = random.pick(&MOST),
+        9 => config.limits.memory = random.pick(&[None, Some(32 << 20), Some(1)]),
+        10 => entrypoint.service = at,
+        11 => {
+            let mut more = entrypoint.clone();
+            more.name = "more".to_owned();
+            config.entrypoints.push(more);
+        }
+        12 => config.services[at].name = "renamed".to_owned(),
+        13..21 => mutate_entrypoint(entrypoint, random),
+        _ => mutate_service(&mut config.services[at], random),
+    }
+}
+
+fn mutate_entrypoint(entrypoint: &mut Entrypoint, random: &mut Random) {
+    let time_or_none = random.pick(&[None, Some(TIMES[0]), Some(TIMES[1])]);
+    match random.below(11) {
+        0 => random.mutate(&mut entrypoint.listen, &listens()),
+        1 => entrypoint.reuse_port = random.pick(&SWITCHES),
+        2 => entrypoint.socket.mode = random.pick(&[None, Some(0o600)]),
+        3 => entrypoint.socket.group = random.pick(&[None, Some("\u{1b}".to_owned())]),
+        4 => entrypoint.idle_timeout = time_or_none,
+        5 => entrypoint.half_close_timeout = time_or_none,
+        6 => entrypoint.keepalive = time_or_none,
+        7 => {
+            let all = [OnRemoved::Keep, OnRemoved::Drain, OnRemoved::Close];
+            entrypoint.on_removed = random.pick(&all);
+        }
+        8 => entrypoint.name = "renamed".to_owned(),
+        9 => entrypoint.max_connections = random.pick(&MOST),
+        _ => entrypoint.at_limit = random.pick(&[AtLimit::Wait, AtLimit::Refuse]),
+    }
+}
+
+fn mutate_service(service: &mut Service, random: &mut Random) {
+    let time = random.pick(&TIMES);
+    let number = random.pick(&NUMBERS);
+    match random.below(19) {
+        0 => random.mutate(&mut service.servers, &servers()),
+        1 => service.servers.reverse(),
+        2 => service.connect_timeout = time,
+        3 => service.dial_timeout = time,
+        4 => {
+            let all = [
+                Balance::RoundRobin,
+                Balance::LeastConnections,
+                Balance::Random,
+                Balance::Source,
+            ];
+            service.balance = random.pick(&all);
+        }
+        5 => service.retries = random.pick(&[None, Some(number)]),
+        6 => service.max_fails = number,
+        7 => service.fail_window = time,
+        8 => service.when_down = random.pick(&[WhenDown::Try, WhenDown::Refuse]),
+        9 => service.on_down = random.pick(&[OnDown::Keep, OnDown::Close]),
+        10 => service.queue = number,
+        11 => service.queue_timeout = time,
+        12 => service.slow_start = time,
+        13 => service.health = random.pick(&[None, Some(())]).map(|()| health(random)),
+        14 | 15 => {
+            let at = random.below(service.servers.len());
+            mutate_server(&mut service.servers[at], random);
+        }
+        _ => {
+            if let Some(health) = &mut service.health {
+                mutate_health(health, random);
+            }
+        }
+    }
+}
+
+fn mutate_server(server: &mut Server, random: &mut Random) {
+    match random.below(5) {
+        0 => server.address = random.pick(&servers()).address,
+        1 => {
+            let names = [None, Some("a b"), Some("\u{1b}"), Some("192.168.1.10:80")];
+            server.name = random.pick(&names).map(str::to_owned);
+        }
+        2 => server.weight = random.pick(&[0, 1, 256]),
+        3 => server.backup = random.pick(&SWITCHES),
+        _ => server.max_connections = random.pick(&MOST),
+    }
+}
+
+fn mutate_health(health: &mut Health, random: &mut Random) {
+    let number = random.pick(&[NonZeroU32::MIN, NonZeroU32::MAX]);
+    match random.below(8) {
+        0 => health.kind = random.pick(&checks()),
+        1 => health.interval = random.pick(&TIMES),
+        2 => health.jitter = random.pick(&TIMES),
+        3 => health.timeout = random.pick(&TIMES),
+        4 => health.rise = number,
+        5 => health.fall = number,
+        6 => health.port = random.pick(&[None, Some(NonZeroU16::MIN), Some(NonZeroU16::MAX)]),
+        _ => mutate_check(&mut health.kind, random),
+    }
+}
+
+fn mutate_check(check: &mut HealthKind, random: &mut Random) {
+    let switch = random.pick(&SWITCHES);
+    match check {
+        HealthKind::Tcp { send, .. } if switch => {
+            *send = random.pick(&[b"".to_vec(), b"\x1b\r\n".to_vec(), b"\xff".to_vec()]);
+        }
+        HealthKind::Tcp { expect, .. } => {
+            let all = [
+                None,
+                Some(Expect::Bytes(b"\x1b".to_vec())),
+                Some(Expect::Bytes(b"\xff".to_vec())),
+                Some(Expect::Regex("\n".to_owned())),
+            ];
+            *expect = random.pick(&all);
+        }
+        HealthKind::Http { path, .. } if switch => {
+            *path = random.pick(&["/", "/\u{7f}"]).to_owned();
+        }
+        HealthKind::Http { host, status, .. } => {
+            *host = random.pick(&[None, Some("\u{1b}".to_owned())]);
+            *status = random.pick(&[(200, 399), (200, 200)]);
+        }
+    }
+}
+
+/// Returns the same configuration with its parts in another order.
+fn shuffled(config: &Config, random: &mut Random) -> Config {
+    let mut moved = config.clone();
+    let mut order: Vec<usize> = (0..config.services.len()).collect();
+    random.shuffle(&mut order);
+    let services = order.iter().map(|at| config.services[*at].clone());
+    moved.services = services.collect();
+    for entrypoint in &mut moved.entrypoints {
+        let service = order.iter().position(|at| *at == entrypoint.service);
+        entrypoint.service = service.unwrap();
+        random.shuffle(&mut entrypoint.listen);
+    }
+    random.shuffle(&mut moved.entrypoints);
+    random.shuffle(&mut moved.admin_hosts);
+    moved
+}
+
+/// Makes random choices from a fixed seed, the same in every run.
+struct Random(fastrand::Rng);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0.usize(..n)
+    }
+
+    fn pick<T: Clone>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())].clone()
+    }
+
+    /// Picks one or more items, each at most once.
+    fn some<T: Clone>(&mut self, all: &[T]) -> Vec<T> {
+        let mut some = all.to_vec();
+        self.shuffle(&mut some);
+        some.truncate(1 + self.below(all.len()));
+        some
+    }
+
+    /// Adds, removes or replaces an item.
+    fn mutate<T: Clone>(&mut self, items: &mut Vec<T>, all: &[T]) {
+        let at = self.below(items.len());
+        match self.below(3) {
+            0 => items.push(self.pick(all)),
+            1 if items.len() > 1 => drop(items.remove(at)),
+            _ => items[at] = self.pick(all),
+        }
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        self.0.shuffle(items);
+    }
+}

@@ -1,0 +1,78 @@
+//! Parses and prints sizes in bytes, such as `32MiB`.
+
+use super::diagnostic::{Mistake, shown, wrong};
+
+/// What the program itself takes, with its threads, tables and the buffers of a few connections. A
+/// lower ceiling would stop it at its start.
+const LEAST_MEMORY: u64 = 8 << 20;
+/// More than the machines of today have.
+const MOST_MEMORY: u64 = 1024 << 30;
+const UNITS: [(&str, u32); 3] = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+
+/// Parses a memory ceiling.
+pub(super) fn memory(text: &str) -> Result<u64, Mistake> {
+    if text == "off" {
+        return wrong("`off` is not allowed here; leave `memory` out for no ceiling of its own");
+    }
+    let says = shown(text);
+    match size(text)? {
+        bytes if bytes < LEAST_MEMORY => wrong(format!(
+            "`{says}` is too small: coracle without connections takes almost as much; write at least \"{}\"",
+            size_words(LEAST_MEMORY)
+        )),
+        bytes if bytes > MOST_MEMORY => wrong(format!(
+            "`{says}` is too large; the limit is {}",
+            size_words(MOST_MEMORY)
+        )),
+        bytes => Ok(bytes),
+    }
+}
+
+fn size(text: &str) -> Result<u64, Mistake> {
+    let says = shown(text);
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    if number.is_empty() {
+        return wrong(format!(
+            "`{says}` is not a size; write a whole number and a unit, such as \"32MiB\""
+        ));
+    }
+    let number_says = shown(number);
+    let unit = unit.trim_start_matches(' ');
+    if unit.is_empty() {
+        let mebibytes = match number.parse::<u64>() {
+            // Nobody has so many; they are bytes.
+            Ok(bytes) if bytes >= LEAST_MEMORY => (bytes >> 20).to_string(),
+            _ => number_says,
+        };
+        return wrong(format!(
+            "`{says}` has no unit; write \"{mebibytes}MiB\" for mebibytes"
+        ));
+    }
+    if let Some((_, shift)) = UNITS.iter().find(|(name, _)| *name == unit) {
+        let number = number.parse::<u64>().ok();
+        let bytes = number.and_then(|it| it.checked_mul(1 << shift));
+        return Ok(bytes.unwrap_or(u64::MAX));
+    }
+    let first = |name: &str| name.chars().next().map(|c| c.to_ascii_lowercase());
+    let meant = UNITS.iter().find(|(name, _)| first(name) == first(unit));
+    match meant.filter(|_| unit.len() <= 3) {
+        Some((name, _)) => wrong(format!(
+            "`{}` is not a unit of size; did you mean \"{number_says}{name}\"?",
+            shown(unit)
+        )),
+        None => wrong(format!(
+            "`{}` is not a unit of size; the units are KiB, MiB and GiB",
+            shown(unit)
+        )),
+    }
+}
+
+/// Formats a size with the largest unit that divides it.
+pub(super) fn size_words(bytes: u64) -> String {
+    let fits = |(_, shift): &&(&str, u32)| bytes.is_multiple_of(1 << shift) && bytes > 0;
+    match UNITS.iter().rev().find(fits) {
+        Some((unit, shift)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes} bytes"),
+    }
+}
