@@ -8,56 +8,41 @@ use std::time::{Duration, Instant};
 /// longer than half of the interval, and `fall` is at least 2, the last of them has failed at most
 /// `fall` intervals after the server stopped: the first begins within one interval, each further one
 /// half an interval after the one before, and the last takes another half.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     interval: Duration,
     jitter: Duration,
-    random: u64,
 }
 
 impl Schedule {
     /// Creates a schedule of checks from `interval` to `interval - jitter` apart.
-    ///
-    /// `seed` decides the random parts.
     #[must_use]
-    pub fn new(interval: Duration, jitter: Duration, seed: u64) -> Self {
+    pub fn new(interval: Duration, jitter: Duration) -> Self {
         let jitter = jitter.min(interval);
-        Self {
-            interval,
-            jitter,
-            random: seed,
-        }
+        Self { interval, jitter }
     }
 
     /// Returns when the first check begins: at once, but not together with those of others.
-    pub fn first(&mut self, now: Instant) -> Instant {
-        now + self.part_of_jitter()
+    #[must_use]
+    pub fn first(&self, now: Instant, random: u32) -> Instant {
+        now + self.part_of_jitter(random)
     }
 
     /// Returns when the next check begins after one from `begun` to `ended`.
     ///
     /// `in_doubt` is whether it failed, and the server still counts as up.
-    pub fn next(&mut self, begun: Instant, ended: Instant, in_doubt: bool) -> Instant {
+    #[must_use]
+    pub fn next(&self, begun: Instant, ended: Instant, in_doubt: bool, random: u32) -> Instant {
         let pause = match in_doubt {
             true => self.interval / 2,
-            false => self.interval - self.part_of_jitter(),
+            false => self.interval - self.part_of_jitter(random),
         };
         (begun + pause).max(ended)
     }
 
-    fn part_of_jitter(&mut self) -> Duration {
-        let part = (self.next_random() >> 32) as u32;
-        // At most jitter: a part of 2^32.
-        self.jitter.mul_f64(f64::from(part) / f64::from(u32::MAX))
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    fn part_of_jitter(&self, random: u32) -> Duration {
+        let part = f64::from(random) / f64::from(u32::MAX);
+        self.jitter.mul_f64(part).min(self.jitter)
     }
 }
 
@@ -73,12 +58,14 @@ mod tests {
 
     #[test]
     fn checks_spread_between_interval_less_jitter_and_interval() {
+        let mut random = fastrand::Rng::with_seed(0x2672);
         let start = Instant::now();
-        let mut schedule = Schedule::new(ms(1000), ms(100), 1);
+        let schedule = Schedule::new(ms(1000), ms(100));
         let mut seen = Vec::new();
         for _ in 0..1000 {
-            assert!(schedule.first(start) <= start + ms(100));
-            seen.push(schedule.next(start, start + ms(1), false) - start);
+            assert!(schedule.first(start, random.u32(..)) <= start + ms(100));
+            let next = schedule.next(start, start + ms(1), false, random.u32(..));
+            seen.push(next - start);
         }
         assert!(seen.iter().all(|it| (ms(900)..=ms(1000)).contains(it)));
         let tenth = |n: u64| ms(900 + 10 * n)..ms(910 + 10 * n);
@@ -95,17 +82,12 @@ mod tests {
     #[test]
     fn check_that_ends_late_delays_the_next_one_only_as_far_as_it_must() {
         let start = Instant::now();
-        let mut schedule = Schedule::new(ms(1000), ms(0), 1);
-        assert_eq!(
-            schedule.next(start, start + ms(10), false),
-            start + ms(1000)
-        );
-        assert_eq!(schedule.next(start, start + ms(10), true), start + ms(500));
-        assert_eq!(schedule.next(start, start + ms(700), true), start + ms(700));
-        assert_eq!(
-            schedule.next(start, start + ms(5000), false),
-            start + ms(5000)
-        );
+        let schedule = Schedule::new(ms(1000), ms(0));
+        let next = |took, in_doubt| schedule.next(start, start + ms(took), in_doubt, 7) - start;
+        assert_eq!(next(10, false), ms(1000));
+        assert_eq!(next(10, true), ms(500));
+        assert_eq!(next(700, true), ms(700));
+        assert_eq!(next(5000, false), ms(5000));
     }
 
     proptest! {
@@ -119,10 +101,11 @@ mod tests {
             let (interval, jitter) = (ms(interval), ms(interval) * jitter as u32 / 100);
             let timeout = interval * timeout as u32 / 100;
             let start = Instant::now();
-            let mut schedule = Schedule::new(interval, jitter, seed);
+            let mut random = fastrand::Rng::with_seed(seed);
+            let schedule = Schedule::new(interval, jitter);
             // It answers at once until it dies, some time between the first check and ten intervals
             // later, and not at all from then on.
-            let mut begun = schedule.first(start);
+            let mut begun = schedule.first(start, random.u32(..));
             let dies = begun + interval * dies as u32 / 100;
             let mut failed = 0;
             loop {
@@ -133,20 +116,20 @@ mod tests {
                     prop_assert!(ended <= dies + interval * fall, "{:?}", ended - dies);
                     break;
                 }
-                begun = schedule.next(begun, ended, failed > 0);
+                begun = schedule.next(begun, ended, failed > 0, random.u32(..));
                 prop_assert!(begun >= ended);
             }
         }
 
         #[test]
         fn checks_are_never_closer_than_half_the_interval(
-            seed in any::<u64>(),
+            random in any::<u32>(),
             jitter in 0..=50u64,
             in_doubt in any::<bool>(),
         ) {
             let start = Instant::now();
-            let mut schedule = Schedule::new(ms(1000), ms(10 * jitter), seed);
-            prop_assert!(schedule.next(start, start, in_doubt) >= start + ms(500));
+            let schedule = Schedule::new(ms(1000), ms(10 * jitter));
+            prop_assert!(schedule.next(start, start, in_doubt, random) >= start + ms(500));
         }
     }
 }

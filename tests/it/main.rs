@@ -27,6 +27,7 @@ mod double_close;
 mod drain;
 mod exits;
 mod forwarding;
+mod health;
 mod help;
 mod layers;
 mod logs;
