@@ -61,7 +61,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use smol::LocalExecutor;
-    use smol::future::{block_on, yield_now};
+    use smol::future::{block_on, poll_once};
 
     use super::*;
 
@@ -89,13 +89,14 @@ mod tests {
         tasks[2] = None;
         run();
         assert_eq!(*order.borrow(), [0, 1, 3]);
-        // Newcomers go to the end.
+        // A newcomer goes to the end, even if it asks before the notified task runs.
         held.borrow_mut().pop_front();
+        let newcomer = slots.clone().take();
+        assert!(block_on(poll_once(newcomer)).is_none());
         let (late, ordered) = (slots.clone(), order.clone());
         let late = executor.spawn(async move {
             let _slot = late.take().await;
             ordered.borrow_mut().push(9);
-            yield_now().await;
         });
         run();
         held.borrow_mut().clear();
