@@ -1,4 +1,4 @@
-//! Health checks over real sockets: what one check finds out, and how it leaves the server.
+//! One health check over a real socket: what it finds out, and how it leaves the server.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -248,7 +248,7 @@ fn full_backlog_of_a_unix_socket_is_awaited() {
 fn connection_with_itself_is_no_server() {
     // The only local port is the one that is checked.
     let setup = "sysctl -qw net.ipv4.ip_local_port_range='40000 40000'";
-    if !namespace::enter("health::connection_with_itself_is_no_server", setup) {
+    if !namespace::enter("probe::connection_with_itself_is_no_server", setup) {
         return;
     }
     let to = SocketAddr::new(V4, 40_000);
@@ -264,7 +264,7 @@ fn connection_with_itself_is_no_server() {
 #[test]
 fn shortage_of_ports_is_not_the_servers_failure() {
     let setup = "sysctl -qw net.ipv4.ip_local_port_range='40000 40000'";
-    let name = "health::shortage_of_ports_is_not_the_servers_failure";
+    let name = "probe::shortage_of_ports_is_not_the_servers_failure";
     if !namespace::enter(name, setup) {
         return;
     }
