@@ -28,6 +28,7 @@ mod drain;
 mod exits;
 mod forwarding;
 
+mod health;
 mod help;
 mod layers;
 mod logs;
