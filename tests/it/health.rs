@@ -262,14 +262,8 @@ fn lack_of_ports_takes_no_server_down() {
     // A reset leaves nothing behind in the kernel.
     backend::reset_on_close(&only);
     drop(only);
-    let words = listener.incoming().map(|stream| {
-        let mut word = String::new();
-        let mut stream = stream.unwrap();
-        stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
-        stream.read_to_string(&mut word).map(|_| word)
-    });
-    let word = words.flatten().find(|word| !word.is_empty());
-    assert_eq!(word.unwrap(), "check");
+    let words = serve(listener);
+    until("it is checked", || (next(&words) == "check").then_some(()));
     let down = |line: &String| line.contains("server is down");
     assert!(!coracle.log().iter().any(down), "{:#?}", coracle.log());
 }
