@@ -9,6 +9,7 @@ mod accept;
 mod admin;
 mod bind;
 mod capacity;
+mod checks;
 mod commands;
 mod drain;
 mod endpoint;

@@ -109,6 +109,11 @@ impl Running {
         Ok(self.removed(ground, before, old))
     }
 
+    /// Returns the servers of the configuration in force.
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Rc<Target>> {
+        self.targets.values()
+    }
+
     /// Returns the entrypoints that the configuration no longer has. They listen nowhere.
     fn removed(
         &self,
@@ -131,7 +136,8 @@ impl Running {
         removed
     }
 
-    /// Returns the servers of each service. A server that already exists keeps its waiting line.
+    /// Returns the servers of each service. A server that already exists keeps its waiting line,
+    /// unless its name now stands for another address.
     fn find_targets(&self, ground: &Ground, config: &Config) -> Result<Targets, BindError> {
         let registry = &ground.shared.registry;
         let mut all = Targets::new();
@@ -142,7 +148,8 @@ impl Running {
                 let address = &server.address;
                 let server = registry.server(&service, &server.label());
                 let twice = targets.iter().find(|it| it.server.id() == server.id());
-                let known = twice.or_else(|| self.targets.get(&server.id())).cloned();
+                let known = twice.or_else(|| self.targets.get(&server.id()));
+                let known = known.filter(|it| it.address == *address).cloned();
                 targets.push(match known {
                     Some(target) => target,
                     None => Rc::new(Target {

@@ -12,11 +12,12 @@ use smol::stream::{Stream, StreamExt};
 use super::admin::Admin;
 use super::bind::BindError;
 use super::capacity::Capacity;
+use super::checks::Checks;
 use super::commands::{Command, Commander, Reloaded, Source};
 use super::ground::Ground;
 use super::hand_over::HandOver;
 use super::running::{Removed, Running};
-use super::{sweep, watch};
+use super::{checks, sweep, watch};
 use crate::config::{Changes, Config, Diagnostic, Location, OnRemoved};
 use crate::state::{CloseReason, Left, Pauses, Shared};
 use crate::{conn, logging};
@@ -41,6 +42,7 @@ pub(super) struct Tasks {
     sweeping: Option<(Duration, Task<()>)>,
     watching: Option<Task<()>>,
     looking_up: Option<Task<()>>,
+    checks: Checks,
     /// Sends the service manager what it has not received yet.
     pub(super) telling: Option<Task<()>>,
     /// Sends it watchdog notifications.
@@ -89,12 +91,13 @@ impl Supervisor {
         ground.reactor.limit_memory(capacity.limits);
         // Only now, so that it takes no descriptor before we know that there are enough.
         self.admin.start(&ground)?;
-        let control = self.admin.control_clients() as isize;
-        let capacity = capacity.with_more_open(control);
+        let more = self.admin.control_clients()
+            + checks::at_once(&self.running.config, capacity.open_files);
+        let capacity = capacity.with_more_open(more as isize);
         ground.capacity.set(capacity);
         ground.shared.conns.offer_places();
         self.running.listeners.limit(&capacity);
-        self.tasks.follow(&ground);
+        self.tasks.follow(&ground, &self.running);
         self.watch();
         log::info!(
             connections_at_most = capacity.connections, by = capacity.by.name(),
@@ -177,6 +180,7 @@ impl Supervisor {
         let changes = self.changes(&config);
         let drain_timeout = config.drain_timeout;
         let before = self.running.listeners.numbers();
+        let checks_before = self.checks_at_once();
         let admin = self.admin.prepare(&self.ground, &config).await;
         let admin = admin.map_err(|why| format!("coracle: {why}"))?;
         let removed = self
@@ -201,6 +205,10 @@ impl Supervisor {
             self.end_removed(it, drain_timeout);
         }
         let now = self.running.listeners.numbers();
+        let more_checks = self.checks_at_once() as isize - checks_before as isize;
+        if more_checks != 0 {
+            self.more_is_open(more_checks);
+        }
         let capacity = self.ground.capacity.get();
         let limited = capacity.within(self.running.config.limits);
         self.ground.capacity.set(limited);
@@ -210,19 +218,30 @@ impl Supervisor {
         let config = &self.running.config;
         adopt(&self.ground.shared, config);
         logging::set(config.log.level, config.log.access);
-        self.tasks.follow(&self.ground);
+        self.tasks.follow(&self.ground, &self.running);
         self.watch();
         self.ground.shared.config_loads.succeeded(SystemTime::now());
         Ok(changes)
     }
 
-    /// Adapts the capacity and the kept sockets to changed listeners, of which there are `more`.
-    fn listeners_have_changed(&mut self, more: isize) {
+    /// Returns how many descriptors the health checks may have at once.
+    fn checks_at_once(&self) -> usize {
+        checks::at_once(&self.running.config, self.ground.capacity.get().open_files)
+    }
+
+    /// Adapts the capacity to `more` descriptors that are or may be open.
+    fn more_is_open(&self, more: isize) {
         let ground = &self.ground;
         let capacity = ground.capacity.get().with_more_open(more);
         ground.capacity.set(capacity);
         ground.shared.conns.offer_places();
         self.running.listeners.limit(&capacity);
+    }
+
+    /// Adapts the capacity and the kept sockets to changed listeners, of which there are `more`.
+    fn listeners_have_changed(&mut self, more: isize) {
+        self.more_is_open(more);
+        let ground = &self.ground;
         let kept = self.running.listeners.kept();
         let telling = ground.manager.keep_instead(&ground.reactor, kept);
         self.tasks.telling = telling.map(|rest| ground.spawn(rest));
@@ -271,7 +290,7 @@ impl Supervisor {
 
 impl Tasks {
     /// Starts and stops tasks as the configuration in force requires.
-    fn follow(&mut self, ground: &Ground) {
+    fn follow(&mut self, ground: &Ground, running: &Running) {
         let reactor = &ground.reactor;
         if self.looking_up.is_none() && !ground.names.is_empty() {
             let looking_up = ground.names.clone().keep_fresh(reactor.clone());
@@ -287,6 +306,8 @@ impl Tasks {
                 (tick, ground.spawn(sweeping))
             });
         }
+        self.checks
+            .follow(ground, &running.config, running.targets());
     }
 }
 

@@ -27,8 +27,10 @@ mod pauses;
 mod peer;
 mod reason;
 mod registry;
+mod schedule;
 mod server;
 mod service;
+mod slots;
 mod snapshot;
 mod throttle;
 mod waiters;
@@ -57,10 +59,12 @@ pub use pauses::Pauses;
 pub use peer::Peer;
 pub use reason::{CloseReason, ConnectError};
 pub use registry::Registry;
+pub use schedule::Schedule;
 pub use server::{
     AdminState, Place, Server, ServerCounters, ServerIdentity, ServerNumbers, Share, StateChange,
 };
 pub use service::{Service, ServiceCounters, ServiceNumbers, ServiceRules};
+pub use slots::{Slot, Slots};
 pub use snapshot::{Entries, Entry, Snapshot};
 pub use throttle::Throttle;
 pub use waiters::{Until, Waiters, Waiting};

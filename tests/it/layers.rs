@@ -24,6 +24,10 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// The floors within layers: each folder with the sibling folders it may import. Files beside them
 /// lie below all floors; the layer's `mod.rs` lies above.
 const FLOORS: &[(&str, &[&str])] = &[
+    (
+        "net/probe",
+        &["net/dial", "net/socket", "net/reactor", "net/buffers"],
+    ),
     ("net/relay", &["net/socket", "net/reactor", "net/buffers"]),
     ("net/dial", &["net/socket", "net/reactor", "net/buffers"]),
     ("net/socket", &["net/reactor", "net/buffers"]),
@@ -40,9 +44,10 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("serde_json", &["admin/agreement", "client"]),
     ("async_signal", &["commands/stops"]),
     ("http_types", &["admin/http"]),
-    ("httparse", &["admin/http"]),
+    ("httparse", &["admin/http", "net/probe"]),
     ("libc", &["sys"]),
     ("prometheus", &["admin/metrics"]),
+    ("regex_lite", &["config", "net/probe"]),
     ("socket2", &["net/socket", "net/buffers"]),
     ("strsim", &["cli", "config"]),
     ("toml", &["config"]),

@@ -28,6 +28,8 @@ mod double_close;
 mod drain;
 mod exits;
 mod forwarding;
+
+mod health;
 mod help;
 mod layers;
 mod logs;
@@ -41,6 +43,7 @@ mod openwrt;
 mod oracle;
 mod panic;
 mod patience;
+mod probe;
 mod prometheus;
 mod reactor;
 mod relay;

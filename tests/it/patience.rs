@@ -40,6 +40,7 @@ const ALLOWED: &[(&str, &str, usize, &str)] = &[
         1,
         "rest is no event; the test compares CPU time, which load does not add to",
     ),
+    ("it/health.rs", "recv_timeout(", 1, "the same deadline"),
     ("it/reload.rs", "recv_timeout(", 1, "the same deadline"),
     (
         "reload_oracle.rs",

@@ -87,6 +87,15 @@ impl Stream {
         }
     }
 
+    /// Returns true if the connection is one with itself.
+    ///
+    /// Towards a port of this machine that nobody listens on, the kernel may choose that very port
+    /// as our own; then the two ends meet (RFC 9293, section 3.5).
+    pub(in crate::net) fn leads_to_itself(&self) -> bool {
+        let own = net::getsockname(self.source()).ok();
+        self.kind == Kind::Tcp && own == net::getpeername(self.source()).unwrap_or(None)
+    }
+
     /// Returns true if the first send proves a connection: the peer's kernel accepted bytes or
     /// reset the connection.
     pub(super) fn is_connected_by(

@@ -1,0 +1,309 @@
+//! The health checks: one task for each server of a service that has checks.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use smol::Task;
+use smol::future::FutureExt;
+
+use super::ground::Ground;
+use crate::config::{self, Address, Config, Health, HealthKind, Host};
+use crate::conn::{self, Target};
+use crate::net::{Check, Expect, Expression, Failure, Limit, Probed, To, probe};
+use crate::state::{Backoff, Schedule, Server, ServerId, Slots, Throttle};
+
+/// The most checks that run at once, which bounds their descriptors. More wait in order.
+const MAX_RUNNING: usize = 64;
+
+/// The pauses while this machine lacks what a check needs.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// The checks of the configuration in force. Dropping them ends them.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    checked: BTreeMap<ServerId, Checked>,
+    common: OnceCell<Rc<Common>>,
+}
+
+/// A server that is checked.
+#[derive(Debug)]
+struct Checked {
+    server: Rc<Server>,
+    address: Address,
+    health: Health,
+    /// Checks it until dropped.
+    _task: Task<()>,
+}
+
+/// What all checks share.
+#[derive(Debug)]
+struct Common {
+    slots: Rc<Slots>,
+    /// Bounds the log lines about what this machine lacks.
+    complaints: Throttle,
+}
+
+impl Common {
+    fn new(open_files: usize) -> Rc<Self> {
+        Rc::new(Self {
+            slots: Slots::new(slots(open_files)),
+            complaints: Throttle::new(Duration::from_secs(60)),
+        })
+    }
+}
+
+/// Returns how many checks of `config` may run at once, each with one descriptor.
+pub(super) fn at_once(config: &Config, open_files: usize) -> usize {
+    let checked = config.services.iter().filter(|it| it.health.is_some());
+    let servers: usize = checked.map(|it| it.servers.len()).sum();
+    servers.min(slots(open_files))
+}
+
+fn slots(open_files: usize) -> usize {
+    (open_files / 16).clamp(4, MAX_RUNNING)
+}
+
+impl Checks {
+    /// Checks the servers that `config` says, as it says. A server for which that is unchanged
+    /// keeps its task, and with it its schedule.
+    ///
+    /// `targets` are all servers of `config`.
+    pub(super) fn follow<'a>(
+        &mut self,
+        ground: &Ground,
+        config: &Config,
+        targets: impl Iterator<Item = &'a Rc<Target>>,
+    ) {
+        let mut before = std::mem::take(&mut self.checked);
+        let mut services = BTreeMap::new();
+        for service in &config.services {
+            services.insert(service.name.as_str(), service.health.as_ref());
+        }
+        let mut compiled = Compiled::default();
+        let mut unchecked = Vec::new();
+        for target in targets {
+            let id = target.server.id();
+            let known = before.remove(&id);
+            let name = &*target.server.service.name;
+            let Some(health) = services.get(name).copied().flatten() else {
+                unchecked.extend(known);
+                continue;
+            };
+            let is_same = |it: &Checked| it.health == *health && it.address == target.address;
+            let checked = match known.filter(is_same) {
+                Some(known) => known,
+                None => match compiled.check(name, health, &target.address) {
+                    Ok(check) => self.start(ground, target, health, check),
+                    Err(why) => {
+                        // The configuration would have been refused.
+                        log::error!(service = name; "cannot check its servers: {why}");
+                        continue;
+                    }
+                },
+            };
+            self.checked.insert(id, checked);
+        }
+        let now = ground.reactor.now();
+        for Checked { server, .. } in unchecked {
+            if let Some(change) = server.unchecked(now) {
+                conn::report(&ground.shared.conns, &server, change, now);
+            }
+        }
+        // What is left was removed from the configuration: nobody needs to read about it.
+        for Checked { server, .. } in before.into_values() {
+            let _ = server.unchecked(now);
+        }
+    }
+
+    fn start(
+        &self,
+        ground: &Ground,
+        target: &Rc<Target>,
+        health: &Health,
+        check: Rc<Check>,
+    ) -> Checked {
+        let open_files = || ground.capacity.get().open_files;
+        let common = self.common.get_or_init(|| Common::new(open_files()));
+        let checking = Checking {
+            ground: ground.clone(),
+            target: target.clone(),
+            common: common.clone(),
+            check,
+            timeout: health.timeout,
+            port: health.port.map(NonZeroU16::get),
+        };
+        let schedule = Schedule::new(health.interval, health.jitter);
+        Checked {
+            server: target.server.clone(),
+            address: target.address.clone(),
+            health: health.clone(),
+            _task: ground.spawn(checking.run(schedule)),
+        }
+    }
+}
+
+/// The checks of the services: an expression is compiled once, however many servers there are.
+#[derive(Default)]
+struct Compiled<'a>(BTreeMap<&'a str, Rc<Check>>);
+
+impl<'a> Compiled<'a> {
+    fn check(
+        &mut self,
+        service: &'a str,
+        health: &Health,
+        address: &Address,
+    ) -> Result<Rc<Check>, String> {
+        let (send, expect) = match &health.kind {
+            HealthKind::Tcp { send, expect } => (send, expect),
+            HealthKind::Http { path, host, status } => {
+                let own = || host_field(address, health.port.map(NonZeroU16::get));
+                let host = host.clone().unwrap_or_else(own);
+                return Ok(Rc::new(Check::http(path, &host, status.0..=status.1)));
+            }
+        };
+        if let Some(check) = self.0.get(service) {
+            return Ok(check.clone());
+        }
+        let expect = match expect {
+            None => None,
+            Some(config::Expect::Bytes(bytes)) => Some(Expect::Bytes(bytes.clone())),
+            Some(config::Expect::Regex(text)) => Some(Expect::Match(Expression::new(text)?)),
+        };
+        let send = send.clone();
+        let check = Rc::new(Check::Tcp { send, expect });
+        self.0.insert(service, check.clone());
+        Ok(check)
+    }
+}
+
+/// Returns the value of the field `Host` for a server: without its port if that is HTTP's own.
+fn host_field(address: &Address, port: Option<u16>) -> String {
+    match address {
+        Address::Unix(_) => "localhost".to_owned(),
+        Address::Tcp { host, port: own } => {
+            let host = match host {
+                Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
+                host => host.to_string(),
+            };
+            match port.unwrap_or(*own) {
+                80 => host,
+                port => format!("{host}:{port}"),
+            }
+        }
+    }
+}
+
+/// One server's checks.
+struct Checking {
+    ground: Ground,
+    target: Rc<Target>,
+    common: Rc<Common>,
+    check: Rc<Check>,
+    timeout: Duration,
+    /// The port to check instead of the server's own.
+    port: Option<u16>,
+}
+
+impl Checking {
+    async fn run(self, schedule: Schedule) {
+        let reactor = &self.ground.reactor;
+        let mut next = schedule.first(reactor.now(), fastrand::u32(..));
+        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+        loop {
+            reactor.sleep_until(next).await;
+            let slot = self.common.slots.clone().take().await;
+            let begun = reactor.now();
+            // Boxed, so that a server that is not being checked takes less memory.
+            let Probed { outcome, leaving } = Box::pin(self.once(begun)).await;
+            let ended = reactor.now();
+            let is_good = outcome.is_ok();
+            let outcome = match &outcome {
+                Ok(()) => Ok(()),
+                Err(Failure::Server(why)) => Err(why.as_str()),
+                Err(Failure::Lack(why)) => {
+                    drop(slot);
+                    self.complain(why, ended);
+                    next = ended + pauses.pause();
+                    continue;
+                }
+            };
+            pauses.reset();
+            self.report(outcome, begun, ended);
+            if let Some(leaving) = leaving {
+                leaving.leave().await;
+            }
+            drop(slot);
+            let in_doubt = !is_good && self.target.server.is_healthy();
+            next = schedule.next(begun, reactor.now(), in_doubt, fastrand::u32(..));
+        }
+    }
+
+    async fn once(&self, begun: Instant) -> Probed {
+        let reactor = &self.ground.reactor;
+        let limit = Limit {
+            deadline: begun + self.timeout,
+            timeout: self.timeout,
+        };
+        let resolved;
+        let to = match &self.target.address {
+            Address::Unix(path) => To::Unix(path),
+            Address::Tcp { host, port } => {
+                let ips: &[IpAddr] = match host {
+                    Host::Ip(ip) => std::slice::from_ref(ip),
+                    Host::Name(_) => match self.resolve(limit).await {
+                        Ok(ips) => {
+                            resolved = ips;
+                            &resolved
+                        }
+                        Err(why) => {
+                            let why = format!("cannot resolve the name: {why}");
+                            return Probed {
+                                outcome: Err(Failure::Server(why)),
+                                leaving: None,
+                            };
+                        }
+                    },
+                };
+                To::Tcp(ips, self.port.unwrap_or(*port))
+            }
+        };
+        probe(reactor, to, &self.check, limit).await
+    }
+
+    async fn resolve(&self, limit: Limit) -> Result<Rc<[IpAddr]>, Rc<str>> {
+        let late = async {
+            self.ground.reactor.sleep_until(limit.deadline).await;
+            Err("the resolver has not answered yet".into())
+        };
+        match &self.target.name {
+            Some(name) => self.ground.names.addresses(name).or(late).await,
+            None => Err("the name is not in the configuration".into()),
+        }
+    }
+
+    fn report(&self, outcome: Result<(), &str>, begun: Instant, ended: Instant) {
+        let server = &self.target.server;
+        if let Err(why) = outcome {
+            let (service, name) = (&*server.service.name, server.name());
+            log::debug!(service, server = name; "check failed: {why}");
+        }
+        let took = ended.saturating_duration_since(begun);
+        if let Some(change) = server.checked(outcome, took, ended) {
+            conn::report(&self.ground.shared.conns, server, change, ended);
+        }
+    }
+
+    /// Says that this machine lacks something, so that the server could not be checked.
+    fn complain(&self, why: &str, now: Instant) {
+        if self.common.complaints.admit(now).is_some() {
+            let server = &self.target.server;
+            log::warn!(service = &*server.service.name, server = server.name();
+                "cannot check servers, retrying: {why}");
+        }
+    }
+}
