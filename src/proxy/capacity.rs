@@ -83,10 +83,14 @@ impl Capacity {
             memory: sys::cgroup::memory_limit(),
             memory_total: sys::memory::total(),
         });
-        match (capacity.connections, capacity.by) {
-            (0, Limit::OpenFiles) => Err(BindError::no_descriptors(capacity.open_files)),
-            (0, Limit::Memory) => Err(BindError::no_memory(capacity.memory_text())),
-            _ => Ok(capacity),
+        capacity.with_room()
+    }
+
+    fn with_room(self) -> Result<Self, BindError> {
+        match (self.connections, self.by) {
+            (0, Limit::OpenFiles) => Err(BindError::no_descriptors(self.open_files)),
+            (0, Limit::Memory) => Err(BindError::no_memory(self.memory_text())),
+            _ => Ok(self),
         }
     }
 
@@ -213,10 +217,15 @@ mod tests {
     #[test]
     fn tiny_limit_leaves_some_room_or_is_an_error() {
         assert_eq!(capacity(1_024, Some(4 * MIB)).connections, 71);
-        let none = capacity(1_024, Some(32 * 1024));
-        assert_eq!((none.connections, none.by), (0, Limit::Memory));
-        let none = capacity(8, Some(MIB));
-        assert_eq!((none.connections, none.by), (0, Limit::OpenFiles));
+        let why = |capacity: Capacity| capacity.with_room().map_err(|why| why.to_string());
+        assert_eq!(
+            why(capacity(1_024, Some(32 * 1024))),
+            Err("the control group's memory limit of 32KiB leaves no room for a connection; raise it (MemoryMax= in the unit)".to_owned())
+        );
+        assert_eq!(
+            why(capacity(8, Some(MIB))),
+            Err("the limit of 8 open files leaves no room for a connection; raise it (ulimit -n, or LimitNOFILE= in the unit)".to_owned())
+        );
     }
 
     #[test]
