@@ -188,6 +188,8 @@ impl fmt::Display for Bytes {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -246,6 +248,27 @@ mod tests {
                 let room = memory - PROGRAM_BYTES.min(memory / 2);
                 assert!(sum <= room, "{mib} MiB, {open_files} files: {sum} > {room}");
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn size_is_read_back_as_it_was(number in any::<u64>(), zeros in 0..64_u32) {
+            let bytes = number >> zeros << zeros;
+            let text = Bytes(bytes).to_string();
+            let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+            let (number, unit) = text.split_at(at);
+            let shift = match unit {
+                "B" => 0,
+                "KiB" => 10,
+                "MiB" => 20,
+                "GiB" => 30,
+                unit => panic!("{unit}"),
+            };
+            prop_assert_eq!(number.parse::<u64>().map(|it| it << shift), Ok(bytes));
+            // No larger unit divides it.
+            let is_largest = bytes == 0 || shift == 30 || bytes % (1024 << shift) != 0;
+            prop_assert!(is_largest, "{text}");
         }
     }
 
