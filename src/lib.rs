@@ -74,7 +74,7 @@
 //! # How a reload is applied
 //!
 //! A [`proxy::Commander`] sends the request to the supervisor's task (`proxy/supervisor.rs`). The
-//! task has the [`proxy::Source`] read and check the file, lists the differences
+//! task has the [`proxy::ConfigSource`] read and check the file, lists the differences
 //! ([`config::Changes`]), and applies the new [`config::Config`] completely or not at all
 //! (`proxy/running.rs`). First it opens what is new, which can fail. Then it replaces each
 //! listener's route and closes what is gone, which cannot fail. Connections keep the route that

@@ -7,6 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
@@ -19,10 +20,11 @@ use log::kv::Key;
 use log::{LevelFilter, Log, Metadata, Record};
 use rustix::process::Signal;
 use smol::LocalExecutor;
+use socket2::{Domain, Socket, Type};
 use support::backend::{self, Script, reset_on_close};
 use support::metrics::scrape;
 use support::process::Coracle;
-use support::until;
+use support::{lasting_address, namespace, rng, until};
 
 /// Lines by entrypoint and reason.
 type Lines = BTreeMap<(String, String), u64>;
@@ -66,7 +68,7 @@ fn visit(address: SocketAddr, script: Script) -> TcpStream {
 }
 
 #[test]
-fn every_close_reason_logs_one_access_line() {
+fn connections_have_one_access_line_whichever_reason_they_end_for() {
     log::set_logger(&Counting).unwrap();
     log::set_max_level(LevelFilter::Info);
     let to = backend::start();
@@ -173,6 +175,82 @@ fn every_close_reason_logs_one_access_line() {
     }
 }
 
+/// How many access lines give this reason.
+fn lines_with(coracle: &Coracle, reason: &str) -> usize {
+    let reason = format!("reason={reason}");
+    let log = coracle.log();
+    let of_it = |line: &&String| line.contains("msg=closed") && line.contains(&reason);
+    log.iter().filter(of_it).count()
+}
+
+#[test]
+fn connections_of_a_removed_entrypoint_have_one_access_line() {
+    const HELD: usize = 3;
+    let to = backend::start();
+    let mut rng = rng::from_env();
+    let admin = lasting_address(&mut rng);
+    let entrypoint =
+        |name| format!("[entrypoints.{name}]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n");
+    let rest = format!(
+        "[log]\naccess = true\n[admin]\nlisten = \"{admin}\"\nsocket = \"off\"\n{}",
+        entrypoint("stays")
+    );
+    let gone = format!("{}on_removed = \"close\"\n", entrypoint("gone"));
+    let coracle = Coracle::start(&format!("{rest}{gone}"));
+    let held: Vec<_> = (0..HELD)
+        .map(|_| backend::hold(coracle.address("gone")))
+        .collect();
+    assert!(coracle.reload(&rest));
+    until("all have their lines", || {
+        (lines_with(&coracle, "removed") == HELD).then_some(())
+    });
+    drop(held);
+    assert_eq!(lines_with(&coracle, ""), HELD);
+}
+
+#[test]
+fn connections_that_lose_a_peer_have_one_access_line() {
+    // The kernel gives up after the first retransmissions.
+    let setup = "sysctl -qw net.ipv4.tcp_retries2=1";
+    if !namespace::enter("connections_that_lose_a_peer_have_one_access_line", setup) {
+        return;
+    }
+    const CLIENT: &str = "127.0.0.8";
+    const SERVER: &str = "127.0.0.9";
+    let server = TcpListener::bind((SERVER, 0)).unwrap();
+    let coracle = Coracle::start(&format!(
+        "[log]\naccess = true\n[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"{}\"\n",
+        server.local_addr().unwrap()
+    ));
+    for (lost, reason) in [(CLIENT, "client_lost"), (SERVER, "server_lost")] {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let own: SocketAddr = format!("{CLIENT}:0").parse().unwrap();
+        socket.bind(&own.into()).unwrap();
+        socket.connect(&coracle.address("e").into()).unwrap();
+        let mut client = TcpStream::from(socket);
+        client.write_all(b"x").unwrap();
+        let (mut served, _) = server.accept().unwrap();
+        served.set_read_timeout(Some(support::DEADLINE)).unwrap();
+        served.read_exact(&mut [0]).unwrap();
+        let route = |verb| {
+            let route = ["route", verb, "blackhole", lost, "table", "local"];
+            let done = Command::new("ip").args(route).status().unwrap();
+            assert!(done.success(), "{route:?}");
+        };
+        route("add");
+        // Only who sends notices.
+        match lost {
+            CLIENT => served.write_all(b"x").unwrap(),
+            _ => client.write_all(b"x").unwrap(),
+        }
+        until(&format!("its line says {reason}"), || {
+            (lines_with(&coracle, reason) == 1).then_some(())
+        });
+        route("del");
+    }
+    assert_eq!(lines_with(&coracle, ""), 2);
+}
+
 #[test]
 fn access_lines_of_drained_connections_are_written_before_exit() {
     const HELD: usize = 20;
@@ -189,7 +267,5 @@ fn access_lines_of_drained_connections_are_written_before_exit() {
     coracle.signal(Signal::TERM);
     assert_eq!(coracle.wait().code(), Some(0));
     coracle.logged("msg=drained");
-    let log = coracle.log();
-    let of_drain = |line: &&String| line.contains("msg=closed") && line.contains("reason=drain");
-    assert_eq!(log.iter().filter(of_drain).count(), HELD);
+    assert_eq!(lines_with(&coracle, "drain"), HELD);
 }

@@ -111,7 +111,7 @@ pub(super) struct Moments {
 
 impl Moments {
     /// Waits until the data loop may be asked again. Must be awaited before each question.
-    pub(super) async fn turn(&self) {
+    pub(super) async fn rested(&self) {
         while Instant::now() < self.next.get() {
             self.park.sleep_until(self.next.get()).await;
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::audit::{self, age};
+use super::audit_answer::{self, age};
 use super::request::Failure;
 use super::table::table;
 use crate::config::{AdminEndpoint, printable};
@@ -17,7 +17,7 @@ impl Connections {
     /// # Errors
     /// If nothing answers there, or another program does.
     pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
-        Ok(Self::of(audit::fetch(admin)?))
+        Ok(Self::of(audit_answer::fetch(admin)?))
     }
 
     /// Takes the connections of an audit, the oldest first, without what only the kernel has.
@@ -93,6 +93,8 @@ fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn connections() -> Connections {
@@ -126,6 +128,37 @@ mod tests {
         assert_eq!(first["state"], "relaying");
         assert_eq!(first["to_server_bytes"], 1536);
         assert_eq!(json["connections"].as_array().map(Vec::len), Some(3));
+    }
+
+    /// Returns the bytes that a size stands for.
+    fn read_back(size: &str) -> f64 {
+        let (number, unit) = size.split_once(' ').unwrap_or_default();
+        let bits = match unit {
+            "B" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            "TiB" => 40,
+            unit => panic!("{unit}"),
+        };
+        number.parse().unwrap_or(f64::NAN) * f64::from(bits).exp2()
+    }
+
+    proptest! {
+        #[test]
+        fn sizes_are_near_and_keep_their_order(
+            (a, b) in prop_oneof![any::<(u64, u64)>(), (any::<u64>(), 0..64_u32).prop_map(|(n, shift)| {
+                let near = n >> shift;
+                (near, near.saturating_add(1))
+            })],
+        ) {
+            let [small, large] = [a.min(b), a.max(b)].map(|it| (it as f64, read_back(&size(it))));
+            prop_assert!(small.1 <= large.1, "{small:?}, {large:?}");
+            for (exact, shown) in [small, large] {
+                // One digit after the point, of a number that is at least 1.
+                prop_assert!((shown - exact).abs() <= 0.051 * exact, "{exact}: {shown}");
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use coracle::config::{Config, Overrides, count, printable};
-use coracle::proxy::{Fingerprint, Source as _};
+use coracle::proxy::{ConfigSource as _, Fingerprint};
 
 /// Far larger than any real configuration.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -52,7 +52,7 @@ pub(super) fn name(file: &Path) -> String {
 pub(super) fn for_run(
     named: Option<PathBuf>,
     overrides: Overrides,
-) -> Result<(Config, Source), String> {
+) -> Result<(Config, RunConfig), String> {
     let file = match named {
         None if !overrides.forwards.is_empty() => None,
         named => Some(named.or_else(find_config).ok_or_else(|| {
@@ -62,7 +62,7 @@ pub(super) fn for_run(
             )
         })?),
     };
-    let source = Source {
+    let source = RunConfig {
         file,
         overrides,
         seen: Cell::new(None),
@@ -86,13 +86,13 @@ pub(super) fn summary(config: &Config) -> String {
 
 /// What a running proxy rereads: the file that it started with, together with what its command line
 /// adds.
-pub(super) struct Source {
+pub(super) struct RunConfig {
     pub(super) file: Option<PathBuf>,
     overrides: Overrides,
     seen: Cell<Option<Fingerprint>>,
 }
 
-impl coracle::proxy::Source for Source {
+impl coracle::proxy::ConfigSource for RunConfig {
     fn load(&self) -> Result<Config, String> {
         match &self.file {
             Some(path) => {

@@ -158,3 +158,23 @@ pub(super) fn status((low, high): &(u16, u16)) -> String {
         false => format!("{low}-{high}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::value;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn duration_is_read_back_as_it_was(
+            seconds in prop_oneof![0..100_u64, 0..366 * 24 * 60 * 60_u64],
+            nanos in prop_oneof![Just(0), (0..1_000_u32).prop_map(|ms| ms * 1_000_000), 0..1_000_000_000_u32],
+        ) {
+            let written = Duration::new(seconds, nanos);
+            let read = value::drain_timeout(&duration(&written)).map_err(|it| format!("{it:?}"));
+            prop_assert_eq!(read, Ok(written));
+        }
+    }
+}

@@ -306,3 +306,129 @@ fn bind_tcp(
         false => with_or_without_ipv6(address, bind),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::config::SocketAccess;
+
+    #[test]
+    fn each_reason_not_to_listen_has_its_remedy() {
+        let tcp = "127.0.0.1:80";
+        let unix = "unix:/run/a.sock";
+        for (address, reuse, errno, message) in [
+            (
+                tcp,
+                false,
+                Errno::ADDRINUSE,
+                "address in use: another program listens there; stop it (`ss -ltnp` shows it) or choose another port",
+            ),
+            (
+                tcp,
+                true,
+                Errno::ADDRINUSE,
+                "address in use: another program listens there that belongs to another user or does not share the port; stop it (`ss -ltnp` shows it) or choose another port",
+            ),
+            (
+                unix,
+                false,
+                Errno::ADDRINUSE,
+                "address in use: another program listens there, or the path is not a socket; remove it or choose another path",
+            ),
+            (
+                unix,
+                false,
+                Errno::WOULDBLOCK,
+                "{error}: another program has locked the directory (`lslocks` shows it); stop it or choose another directory",
+            ),
+            (
+                unix,
+                false,
+                Errno::ACCESS,
+                "permission denied: choose a directory that this user can write to",
+            ),
+            (
+                tcp,
+                false,
+                Errno::ACCESS,
+                "permission denied: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port, or run as root or with the capability",
+            ),
+            (
+                unix,
+                false,
+                Errno::NOENT,
+                "{error}: the directory does not exist; create it",
+            ),
+            (
+                tcp,
+                false,
+                Errno::ADDRNOTAVAIL,
+                "{error}: this machine does not have this address; see `ip addr`",
+            ),
+            (
+                "[::1]:80",
+                false,
+                Errno::AFNOSUPPORT,
+                "{error}: this machine has no IPv6; use an IPv4 address, or `*` for all addresses",
+            ),
+            (
+                tcp,
+                false,
+                Errno::NOSYS,
+                "{error}: the kernel lacks this system call, or a sandbox forbids it; Linux 3.10 and later have it",
+            ),
+            (
+                tcp,
+                false,
+                Errno::MFILE,
+                "{error}: raise the limit of open files (ulimit -n, or LimitNOFILE= in the unit)",
+            ),
+            (
+                tcp,
+                false,
+                Errno::NFILE,
+                "{error}: out of file descriptors system-wide; raise fs.file-max",
+            ),
+            (tcp, false, Errno::INVAL, "{error}: check the address"),
+        ] {
+            let error = io::Error::from(errno);
+            // In the C library's words.
+            let message = message.replace("{error}", &error.to_string());
+            let why = BindError::listen("entrypoint e", &address, reuse, &error);
+            assert_eq!(
+                why.to_string(),
+                format!("entrypoint e: listen on {address}: {message}")
+            );
+            assert_eq!(why.is_in_use, errno == Errno::ADDRINUSE);
+        }
+    }
+
+    #[test]
+    fn access_that_cannot_be_set_is_reported_with_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let socket = UnixSocket::bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let why = |group: Option<&str>, mode| {
+            let group = group.map(str::to_owned);
+            open_to(socket.path(), &SocketAccess { group, mode }).unwrap_err()
+        };
+        let gone = io::Error::from(Errno::NOENT);
+        assert_eq!(
+            why(None, Some(0o660)),
+            format!("cannot set `socket_mode`: {gone}")
+        );
+        assert_eq!(
+            why(Some("0"), None),
+            format!(
+                "`socket_group`: cannot change the group to `0`: {gone}; run coracle as a member of it (SupplementaryGroups= in the unit) or as root"
+            )
+        );
+        assert_eq!(
+            why(Some("no-such-group"), None),
+            "`socket_group`: there is no group `no-such-group`; `getent group` lists all groups"
+        );
+    }
+}

@@ -93,10 +93,14 @@ impl Capacity {
             memory_total: sys::memory::total(),
             configured: configured(limits),
         });
-        match (capacity.connections, capacity.by) {
-            (0, Limit::OpenFiles) => Err(BindError::no_descriptors(capacity.open_files)),
-            (0, Limit::Memory) => Err(BindError::no_memory(capacity.memory_text())),
-            _ => Ok(capacity),
+        capacity.with_room()
+    }
+
+    fn with_room(self) -> Result<Self, BindError> {
+        match (self.connections, self.by) {
+            (0, Limit::OpenFiles) => Err(BindError::no_descriptors(self.open_files)),
+            (0, Limit::Memory) => Err(BindError::no_memory(self.memory_text())),
+            _ => Ok(self),
         }
     }
 
@@ -210,6 +214,8 @@ impl fmt::Display for Bytes {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -240,10 +246,15 @@ mod tests {
     #[test]
     fn tiny_limit_leaves_some_room_or_is_an_error() {
         assert_eq!(capacity(1_024, Some(4 * MIB)).connections, 71);
-        let none = capacity(1_024, Some(32 * 1024));
-        assert_eq!((none.connections, none.by), (0, Limit::Memory));
-        let none = capacity(8, Some(MIB));
-        assert_eq!((none.connections, none.by), (0, Limit::OpenFiles));
+        let why = |capacity: Capacity| capacity.with_room().map_err(|why| why.to_string());
+        assert_eq!(
+            why(capacity(1_024, Some(32 * 1024))),
+            Err("the control group's memory limit of 32KiB leaves no room for a connection; raise it (MemoryMax= in the unit)".to_owned())
+        );
+        assert_eq!(
+            why(capacity(8, Some(MIB))),
+            Err("the limit of 8 open files leaves no room for a connection; raise it (ulimit -n, or LimitNOFILE= in the unit)".to_owned())
+        );
     }
 
     #[test]
@@ -264,6 +275,27 @@ mod tests {
                 let room = memory - PROGRAM_BYTES.min(memory / 2);
                 assert!(sum <= room, "{mib} MiB, {open_files} files: {sum} > {room}");
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn size_is_read_back_as_it_was(number in any::<u64>(), zeros in 0..64_u32) {
+            let bytes = number >> zeros << zeros;
+            let text = Bytes(bytes).to_string();
+            let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+            let (number, unit) = text.split_at(at);
+            let shift = match unit {
+                "B" => 0,
+                "KiB" => 10,
+                "MiB" => 20,
+                "GiB" => 30,
+                unit => panic!("{unit}"),
+            };
+            prop_assert_eq!(number.parse::<u64>().map(|it| it << shift), Ok(bytes));
+            // No larger unit divides it.
+            let is_largest = bytes == 0 || shift == 30 || bytes % (1024 << shift) != 0;
+            prop_assert!(is_largest, "{text}");
         }
     }
 

@@ -10,7 +10,7 @@ use crate::admin::{Ask, Order};
 use crate::config::{Config, printable};
 
 /// Where the configuration comes from.
-pub trait Source {
+pub trait ConfigSource {
     /// Reads and checks the configuration again.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 //! drains when asked to stop.
 //!
 //! [`Proxy::bind`] opens the listeners and [`Proxy::run`] drives the supervisor. Meanwhile a
-//! [`Commander`] sends it commands from any thread, and a [`Source`] provides the configuration to
-//! reload.
+//! [`Commander`] sends it commands from any thread, and a [`ConfigSource`] provides the
+//! configuration to reload.
 
 mod accept;
 mod admin;
@@ -36,7 +36,7 @@ use smol::future::{FutureExt, block_on, yield_now};
 use smol::stream::Stream;
 
 pub use bind::BindError;
-pub use commands::{Commander, Reloaded, Source};
+pub use commands::{Commander, ConfigSource, Reloaded};
 pub use drain::Drained;
 pub use fingerprint::Fingerprint;
 pub use supervisor::log_warnings;
@@ -122,7 +122,7 @@ impl Proxy {
 
     /// Sets the source from which the proxy reloads its configuration.
     #[must_use]
-    pub fn reading_from(mut self, source: Box<dyn Source>) -> Self {
+    pub fn reading_from(mut self, source: Box<dyn ConfigSource>) -> Self {
         self.supervisor.source = Some(source);
         self
     }

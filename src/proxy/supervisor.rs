@@ -13,7 +13,7 @@ use super::admin::Admin;
 use super::bind::BindError;
 use super::capacity::Capacity;
 use super::checks::Checks;
-use super::commands::{Command, Commander, Reloaded, Source};
+use super::commands::{Command, Commander, ConfigSource, Reloaded};
 use super::ground::Ground;
 use super::hand_over::HandOver;
 use super::running::{Removed, Running};
@@ -27,7 +27,7 @@ pub(super) struct Supervisor {
     pub(super) ground: Ground,
     pub(super) running: Running,
     pub(super) admin: Admin,
-    pub(super) source: Option<Box<dyn Source>>,
+    pub(super) source: Option<Box<dyn ConfigSource>>,
     /// For tasks that send commands.
     pub(super) commander: Commander,
     pub(super) commands: Receiver<Command>,
@@ -125,7 +125,7 @@ impl Supervisor {
         }
     }
 
-    fn source(&self) -> Result<&dyn Source, String> {
+    fn source(&self) -> Result<&dyn ConfigSource, String> {
         let without = "coracle: no configuration to reload: started without a file".to_owned();
         let source = self.source.as_deref().filter(|it| it.file().is_some());
         source.ok_or(without)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use smol::future::FutureExt;
+use smol::future::{FutureExt, pending};
 
 use super::commands::Commander;
 use super::fingerprint::Fingerprint;
@@ -50,20 +50,38 @@ pub(super) async fn watch(
         if directories.changed().await.is_err() {
             reactor.sleep(RETRY).await;
         }
-        let settled_at_last = reactor.now() + SETTLED_MAX;
-        loop {
-            let change = async { directories.changed().await.is_ok() };
-            let settled = async {
-                reactor
-                    .sleep_until(settled_at_last.min(reactor.now() + SETTLED))
-                    .await;
-                false
-            };
-            if !change.or(settled).await || reactor.now() >= settled_at_last {
-                break;
-            }
-        }
+        settle(&reactor, &file, &directories, last).await;
         reload_if_other(&file, &mut last, &commander);
+    }
+}
+
+/// Waits after a change in its directories until the file stays as it is. Changes of other files
+/// there do not count.
+async fn settle(
+    reactor: &Rc<Reactor>,
+    file: &Path,
+    directories: &Directories,
+    mut seen: Option<Fingerprint>,
+) {
+    let mut settled_at = reactor.now() + SETTLED;
+    let mut settled_at_last = None;
+    loop {
+        let now = Fingerprint::of(file);
+        if now != seen {
+            seen = now;
+            settled_at = reactor.now() + SETTLED;
+            settled_at_last.get_or_insert(reactor.now() + SETTLED_MAX);
+        }
+        let until = settled_at_last.map_or(settled_at, |last| settled_at.min(last));
+        if reactor.now() >= until {
+            return;
+        }
+        let change = async {
+            if directories.changed().await.is_err() {
+                pending().await
+            }
+        };
+        change.or(reactor.sleep_until(until)).await;
     }
 }
 

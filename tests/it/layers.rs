@@ -155,6 +155,28 @@ fn each_library_is_used_in_one_place_and_unsafe_only_in_sys() {
 }
 
 #[test]
+fn only_backoff_lets_pauses_grow() {
+    let mut wrong = Vec::new();
+    for file in files().iter().filter(|it| it.module != "state/backoff") {
+        let lines = file.code.lines().filter(|line| doubles_a_pause(line));
+        wrong.extend(lines.map(|line| format!("{}: {}", file.module, line.trim())));
+    }
+    assert!(wrong.is_empty(), "use state::Backoff: {wrong:#?}");
+    assert!(doubles_a_pause("self.pause = (2 * self.pause).min(MOST);"));
+    assert!(doubles_a_pause("pause *= 2;"));
+    assert!(!doubles_a_pause(
+        "const PAUSE: Duration = Duration::from_secs(2);"
+    ));
+}
+
+/// Whether a line multiplies a pause.
+fn doubles_a_pause(line: &str) -> bool {
+    let line = line.to_lowercase();
+    let multiplies = line.contains(" * ") || line.contains(" *= ") || line.contains("_mul(");
+    line.contains("pause") && multiplies
+}
+
+#[test]
 fn architecture_names_every_unsafe_block() {
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let row = text.lines().find(|line| line.starts_with("| `sys/` |"));

@@ -117,7 +117,9 @@ fn two_proxies_in_a_loop_empty_again_after_the_client_finishes() {
     let (a, b) = (lasting_address(&mut rng), lasting_address(&mut rng));
     let start = |listen: SocketAddr, to: SocketAddr| {
         Coracle::start_with(&Start {
-            config: &format!("[entrypoints.e]\nlisten = \"{listen}\"\nto = \"{to}\"\n"),
+            config: &format!(
+                "[log]\naccess = true\n[entrypoints.e]\nlisten = \"{listen}\"\nto = \"{to}\"\n"
+            ),
             descriptors: Some(64),
         })
     };
@@ -146,6 +148,14 @@ fn two_proxies_in_a_loop_empty_again_after_the_client_finishes() {
         let metrics = scrape(coracle.admin);
         metrics.sum_where("coracle_connections_closed_total", "reason=\"gave_way\"")
     };
+    for coracle in [&first, &second] {
+        let count = gave_way(coracle);
+        until("each has one access line", || {
+            let log = coracle.log();
+            let lines = log.iter().filter(|line| line.contains("reason=gave_way"));
+            (lines.count() as f64 == count).then_some(())
+        });
+    }
     let gave_way = gave_way(&first) + gave_way(&second);
     assert!(
         (1.0..=2.0).contains(&gave_way),

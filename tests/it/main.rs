@@ -54,6 +54,7 @@ mod room;
 mod servers;
 mod signals;
 mod sizes;
+mod start;
 mod troubleshooting;
 mod unix_socket;
 mod unprivileged;

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::support;
 use crate::support::backend::{self, Script, hold, pattern};
 use crate::support::kernel::has_closed_window;
-use crate::support::metrics::{Metrics, check, scrape};
+use crate::support::metrics::{self, Metrics, check, scrape};
 use crate::support::process::{Coracle, binary};
 use crate::support::rng::{self, Rng};
 use crate::support::until;
@@ -279,7 +279,7 @@ impl Running {
         for name in ["coracle_kernel_connections", "coracle_connection_mismatch"] {
             assert_eq!(has(name), table != Table::Nowhere, "{name}");
         }
-        assert_eq!(metrics.sum("coracle_connection_mismatch"), 0.0);
+        metrics::agrees(&metrics);
         // Metrics that only /proc can provide are absent rather than wrong.
         for name in [
             "process_cpu_seconds_total",

@@ -8,14 +8,14 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support;
 use crate::support::backend::{self, Script, hold};
 use crate::support::http::http;
-use crate::support::metrics::scrape;
+use crate::support::metrics::{agrees, scrape};
 use crate::support::process::{Coracle, binary, follow};
 use crate::support::rng::{self, Rng};
 use crate::support::{kernel, lasting_address, until};
@@ -152,12 +152,27 @@ fn invalid_configuration_changes_nothing_and_is_reported() {
     let mut world = World::new();
     let [web, taken] = [(); 2].map(|()| world.address());
     let _taken = TcpListener::bind(taken).unwrap();
-    let before = world.config(&[("web", web)]);
+    let before = format!(
+        "{}[metrics]\ncompat = [\"traefik\"]\n",
+        world.config(&[("web", web)])
+    );
     let coracle = Coracle::start(&before);
     let mut held = echo(web);
     let good =
         |coracle: &Coracle| scrape(coracle.admin).sum("coracle_config_last_reload_successful");
     assert_eq!(good(&coracle), 1.0);
+    // When the configuration came into force, and how often one has. Traefik's are whole seconds.
+    let loads = || {
+        let metrics = scrape(coracle.admin);
+        let time = metrics.sum("coracle_config_last_reload_success_timestamp_seconds");
+        assert_eq!(
+            metrics.sum("traefik_config_last_reload_success"),
+            time.floor()
+        );
+        (time, metrics.sum("traefik_config_reloads_total"))
+    };
+    let started = loads();
+    assert_eq!(started.1, 1.0);
     // One has errors; the other asks for an address that another program has, beside changes that
     // would be possible.
     let moved = world.address();
@@ -175,6 +190,7 @@ fn invalid_configuration_changes_nothing_and_is_reported() {
         assert!(!coracle.reload(&text));
         coracle.logged(why);
         assert_eq!(good(&coracle), 0.0);
+        assert_eq!(loads(), started);
         goes_on(&mut held);
         drop(echo(web));
         assert!(TcpStream::connect(moved).is_err());
@@ -182,6 +198,9 @@ fn invalid_configuration_changes_nothing_and_is_reported() {
     assert!(coracle.reload(&before));
     coracle.logged("reloaded: nothing has changed");
     assert_eq!(good(&coracle), 1.0);
+    let reloaded = loads();
+    assert!(reloaded.0 > started.0, "{reloaded:?}");
+    assert_eq!(reloaded.1, 2.0);
     let metrics = scrape(coracle.admin);
     assert_eq!(
         metrics.series("coracle_open_connections").count(),
@@ -263,9 +282,7 @@ fn address_passes_between_entrypoints_without_a_mismatch() {
     assert_eq!(open(&metrics, "one"), Some(3.0));
     assert_eq!(open(&metrics, "two"), Some(3.0));
     assert_eq!(open(&metrics, "three"), Some(1.0));
-    for (labels, mismatch) in metrics.series("coracle_connection_mismatch") {
-        assert_eq!(mismatch, 0.0, "{labels}");
-    }
+    agrees(&metrics);
     let audit = Command::new(binary())
         .args(["audit", "--admin", &coracle.admin.to_string()])
         .output()
@@ -576,19 +593,32 @@ fn sighup_without_a_file_is_reported() {
 #[test]
 fn command_line_applies_again_on_reload() {
     let mut world = World::new();
-    let [web, forwarded, other] = [(); 3].map(|()| world.address());
+    let [web, forwarded, other, admin] = [(); 4].map(|()| world.address());
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), world.config(&[("web", web)])).unwrap();
     let mut command = Command::new(binary());
-    command.arg("run").arg("-c").arg(file.path()).arg("-L");
+    command.arg("run").arg("-c").arg(file.path());
+    command.arg("--access-log").arg("--admin");
+    command.arg(admin.to_string()).arg("-L");
     let process = Process::start(command.arg(format!("{forwarded}:{}", world.to)));
     let mut held = echo(forwarded);
-    std::fs::write(file.path(), world.config(&[("web", other)])).unwrap();
+    let in_force = |listen: SocketAddr| {
+        drop(echo(listen));
+        let line = process.next("msg=closed");
+        assert!(line.contains("entrypoint=web"), "{line}");
+        // The file has another address.
+        assert_eq!(open(&scrape(admin), "web"), Some(0.0));
+        assert!(TcpStream::connect(world.admin).is_err());
+    };
+    in_force(web);
+    // What the file says of both is overridden again.
+    let text = format!("{}[log]\naccess = false\n", world.config(&[("web", other)]));
+    std::fs::write(file.path(), text).unwrap();
     process.signal(Signal::HUP);
     process.next("reloaded: entrypoint web: listens on");
+    in_force(other);
     goes_on(&mut held);
     drop(echo(forwarded));
-    drop(echo(other));
     drop(held);
     process.stop();
 }
@@ -613,6 +643,47 @@ fn file_that_changes_before_its_watch_begins_is_read_again() {
         process.next(&format!("listens on {} instead of", listens[1]));
         process.stop();
     }
+}
+
+#[test]
+fn file_that_is_being_written_is_read_once_it_is_whole() {
+    /// How long the file must stay unchanged before it is read.
+    const SETTLED: Duration = Duration::from_millis(250);
+    let mut world = World::new();
+    let mut config = || {
+        let web = world.address();
+        let text = format!("watch = true\n{}", world.config(&[("web", web)]));
+        (web, text)
+    };
+    // Where a machine stalls between two writes for that long, half a file may rightly be read. Then
+    // the test tries again.
+    until("a file is written without a long stall", || {
+        let coracle = Coracle::start(&config().1);
+        let (web, text) = config();
+        let (first, rest) = text.split_at(text.find("listen").unwrap() + 3);
+        let begun = Instant::now();
+        let mut file = std::fs::File::create(coracle.file()).unwrap();
+        for part in ["", first, rest] {
+            // The program notices each change.
+            std::thread::sleep(SETTLED / 10);
+            file.write_all(part.as_bytes()).unwrap();
+        }
+        let is_in_time = begun.elapsed() < SETTLED;
+        drop(file);
+        if !is_in_time {
+            return None;
+        }
+        coracle.logged(&format!("reloaded: entrypoint web: listens on {web}"));
+        // Whatever else it had read would be logged before the next reload.
+        let (last, text) = config();
+        coracle.write_config(&text);
+        coracle.logged(&format!("reloaded: entrypoint web: listens on {last}"));
+        let log = coracle.log();
+        let of_reloads = |line: &&String| line.contains("reloaded");
+        let lines: Vec<_> = log.iter().filter(of_reloads).collect();
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        Some(())
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
@@ -204,15 +205,40 @@ fn bytes_before_a_client_reset_wait_for_a_slow_server() {
 
 #[test]
 fn idle_timeout_cuts_a_client_that_never_reads() {
+    // On a machine that stalls for the whole timeout, the cut comes before the server's reset. Then
+    // the test tries a longer timeout.
+    let mut timeout = Duration::from_secs(1);
+    while !is_cut_after_the_reset(timeout) {
+        timeout *= 4;
+        assert!(timeout < DEADLINE, "{timeout:?}");
+    }
+}
+
+/// Returns false if the connection was cut before its server had sent everything.
+fn is_cut_after_the_reset(timeout: Duration) -> bool {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = listener.local_addr().unwrap().to_string();
-    let coracle = coracle_to(&to, "idle_timeout = \"2s\"");
+    let to = listener.local_addr().unwrap();
+    let idle_timeout = format!("idle_timeout = \"{}s\"", timeout.as_secs());
+    let coracle = coracle_to(&to.to_string(), &idle_timeout);
     let client = connect(coracle.address("e"));
-    let (mut server, _) = listener.accept().unwrap();
-    server.write_all(&pattern(SPLICED_BYTES)).unwrap();
-    reset_once_taken(server);
+    let (mut server, peer) = listener.accept().unwrap();
+    let is_cut = |server: &TcpStream| server.take_error().unwrap().is_some();
+    let sent = server.write_all(&pattern(SPLICED_BYTES));
+    let taken = until(
+        "the other side's kernel has everything, or has reset it",
+        || {
+            if sent.is_err() || is_cut(&server) {
+                return Some(false);
+            }
+            let own = end(to.port(), peer.port())?;
+            (own.send_queue == 0).then_some(true)
+        },
+    );
+    reset_on_close(&server);
+    drop(server);
     wait_closed(&coracle, "idle_timeout", 1);
     drop(client);
+    taken
 }
 
 /// A FIN before the reset ends the response, even if both arrive together.

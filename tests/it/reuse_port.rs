@@ -22,12 +22,25 @@ fn open(coracle: &Coracle) -> usize {
     scrape(coracle.admin).sum("coracle_open_connections") as usize
 }
 
+/// The shipped example, with these addresses.
+fn example(address: SocketAddr, to: SocketAddr) -> String {
+    let text = include_str!("../../examples/hand-over.toml");
+    let addresses = [("*:8080", address), ("192.168.1.10:80", to)];
+    addresses
+        .iter()
+        .fold(text.to_owned(), |text, (shown, own)| {
+            assert!(text.contains(shown), "{text}");
+            text.replace(shown, &own.to_string())
+        })
+}
+
 #[test]
 fn two_processes_share_an_address_and_either_may_leave() {
     let to = backend::start();
     let address = support::lasting_address(&mut rng::from_env());
-    let first = Coracle::start(&config(address, to, true));
-    let second = Coracle::start(&config(address, to, true));
+    let config = example(address, to);
+    let first = Coracle::start(&config);
+    let second = Coracle::start(&config);
     let held: Vec<_> = (0..CLIENTS).map(|_| hold(address)).collect();
     let counts = [open(&first), open(&second)];
     assert_eq!(counts[0] + counts[1], CLIENTS, "{counts:?}");

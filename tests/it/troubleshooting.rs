@@ -1,4 +1,5 @@
-//! docs/troubleshooting.md quotes messages as the sources have them, and has every warning and error that is logged.
+//! docs/troubleshooting.md quotes messages as the sources have them, and has every warning and error
+//! that is logged, and every misuse of the command line.
 
 use crate::support::sources::{root, sources};
 
@@ -54,6 +55,33 @@ fn every_logged_warning_and_error_is_quoted() {
         missing.is_empty(),
         "docs/troubleshooting.md does not explain: {missing:#?}"
     );
+}
+
+#[test]
+fn every_misuse_of_the_command_line_is_quoted() {
+    /// What follows a message.
+    const ADVICE: [&str; 2] = ["did you mean", "the commands are"];
+    let quoted: Vec<_> = quoted().iter().map(|message| pattern(message)).collect();
+    let sources = sources();
+    let words = sources
+        .iter()
+        .find(|(path, _)| path.ends_with("cli/words.rs"));
+    let literals = literals(&words.unwrap().1).into_iter();
+    let messages = literals
+        .map(|literal| pattern(&literal.text))
+        .filter(|message| message.contains(' ') && letters(message) >= 9)
+        .filter(|message| {
+            let text = message.trim_start_matches("; ");
+            !ADVICE.iter().any(|advice| text.starts_with(advice))
+        });
+    let messages: Vec<_> = messages.collect();
+    assert_eq!(messages.len(), 6, "{messages:?}");
+    for message in messages {
+        assert!(
+            quoted.iter().any(|it| is_in(it, &message)),
+            "docs/troubleshooting.md does not explain: {message}"
+        );
+    }
 }
 
 #[test]

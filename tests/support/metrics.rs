@@ -78,8 +78,12 @@ struct Shared {
 }
 
 impl Scraper {
+    /// For a program whose sets are whole and whose entrypoints stay.
     pub fn start(admin: SocketAddr) -> Self {
-        Self::start_with(admin, check)
+        Self::start_with(admin, |last, now| {
+            check(last, now);
+            agrees(now);
+        })
     }
 
     /// The same, with `check` applied to each scrape and the one before it.
@@ -133,6 +137,14 @@ pub fn balances(metrics: &Metrics) {
         entrypoints += 1;
     }
     assert!(entrypoints > 0, "no entrypoint in the scrape");
+}
+
+/// What holds in every scrape of a program whose sets are whole: each entrypoint agrees with the
+/// kernel, wherever its table can be read.
+pub fn agrees(metrics: &Metrics) {
+    for (labels, mismatch) in metrics.series("coracle_connection_mismatch") {
+        assert_eq!(mismatch, 0.0, "{labels}");
+    }
 }
 
 /// What holds in every scrape, and between two of them if no entrypoint comes or goes: no counter

@@ -13,7 +13,7 @@ pub fn enter(test: &str, setup: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
-    if !super::has_tool("unshare") || !super::has_tool("ip") || !may_unshare() {
+    if !can_make() {
         return false;
     }
     let script =
@@ -30,6 +30,12 @@ pub fn enter(test: &str, setup: &str) -> bool {
     assert!(output.status.success(), "in the namespace: {text}{told}");
     assert!(text.contains("1 passed"), "no such test: {text}");
     false
+}
+
+/// Whether namespaces can be made and set up. If not, the check says so; with CORACLE_REQUIRE_TOOLS
+/// set, it fails.
+pub fn can_make() -> bool {
+    super::has_tool("unshare") && super::has_tool("ip") && may_unshare()
 }
 
 fn may_unshare() -> bool {

@@ -115,7 +115,7 @@ impl Kernel {
         let mut cost = Duration::ZERO;
         let mut found: Option<Vec<Count>> = None;
         for reading in 1..=READINGS {
-            moments.turn().await;
+            moments.rested().await;
             let Some(before) = moments.snapshot().await else {
                 return (None, cost);
             };
@@ -125,7 +125,7 @@ impl Kernel {
                 return (None, cost);
             };
             cost += took;
-            moments.turn().await;
+            moments.rested().await;
             let Some(after) = moments.snapshot().await else {
                 return (None, cost);
             };

@@ -1,11 +1,11 @@
 //! Whether the set and the kernel agree: their counts at each scrape, and their connections one by
 //! one in an audit.
 
-mod audit;
 mod comparison;
+mod full_comparison;
 mod json;
 mod kernel;
 mod report;
 
-pub(super) use audit::audit;
+pub(super) use full_comparison::audit;
 pub(super) use kernel::{Count, Kernel};

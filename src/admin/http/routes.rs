@@ -129,7 +129,7 @@ impl Routes {
         let counts = self.kernel.counts(&self.moments).await;
         // Waits here, before the copy is made, so that those who ask meanwhile share it.
         drop(self.room.free().await);
-        self.moments.turn().await;
+        self.moments.rested().await;
         let (text, open): (Vec<_>, Vec<_>) = self
             .metrics
             .take()
@@ -186,7 +186,7 @@ impl Routes {
 
     async fn look_for_sign(&self) {
         self.signs.wanted().await;
-        self.moments.turn().await;
+        self.moments.rested().await;
         let sign = self.moments.sign().await;
         // Also answers those who asked meanwhile. If the loop has answered since then, it responds;
         // if it has been silent this long, it does not.

@@ -17,9 +17,9 @@ use super::stream::Stream;
 use crate::admin::limits::ClientLimits;
 use crate::admin::park::Park;
 use crate::admin::sockets::{Accepted, Access, Door, Listeners};
-use crate::state::Throttle;
+use crate::state::{Backoff, Throttle};
 
-/// The shortest and longest pause after an attempt fails. Each pause is twice as long as the last.
+/// The shortest and longest pause after an attempt fails.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -79,7 +79,7 @@ impl Serving {
     ) {
         let (park, reserve, clients) = (&*self.park, &self.reserve, self.clients(door));
         let complaints = Throttle::new(Duration::from_secs(1));
-        let mut pause = PAUSE_MIN;
+        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX);
         loop {
             clients.room(park, park.backlog(door)).await;
             // If the reserve is not held, tries again each second and each time a client leaves.
@@ -99,7 +99,7 @@ impl Serving {
             }
             let error = match listeners.accept(door) {
                 Ok(accepted) => {
-                    pause = PAUSE_MIN;
+                    pauses.reset();
                     self.welcome(door, executor, accepted, None);
                     // Reads what it has already sent before another client has to make room for the
                     // next.
@@ -133,8 +133,7 @@ impl Serving {
                     continue;
                 }
             }
-            or(clients.left(), park.sleep(pause)).await;
-            pause = PAUSE_MAX.min(pause * 2);
+            or(clients.left(), park.sleep(pauses.pause())).await;
         }
     }
 

@@ -29,7 +29,7 @@ use crate::sys;
 
 /// The most events taken from the kernel at once. Further events wait for the next iteration,
 /// behind the tasks that these wake.
-const EVENTS_PER_TURN: usize = 256;
+const EVENTS_PER_ITERATION: usize = 256;
 
 /// The size of the buffer lent to each read.
 ///
@@ -41,7 +41,7 @@ pub(in crate::net) const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Bytes that all streams together may move in one iteration, beyond each stream's guaranteed
 /// minimum. New events are handled after that.
-const TURN_BYTES: usize = 4 << 20;
+const ITERATION_BYTES: usize = 4 << 20;
 
 /// The event that means that another thread woke the loop.
 const WAKE_EVENT: u64 = u64::MAX;
@@ -63,10 +63,10 @@ pub struct Reactor {
     scratch: RefCell<Box<[u8]>>,
     events: RefCell<Vec<epoll::Event>>,
     /// Tasks that have more to do but let the others run first.
-    next_turn: RefCell<Vec<Waker>>,
+    next_iteration: RefCell<Vec<Waker>>,
     iterations: Cell<u32>,
-    /// The rest of [`TURN_BYTES`] in this iteration.
-    turn_bytes: Cell<usize>,
+    /// The rest of [`ITERATION_BYTES`] in this iteration.
+    iteration_bytes: Cell<usize>,
     pipes: Rc<Pipes>,
     memory: Memory,
     /// The number of sources to notify once they have aged.
@@ -104,10 +104,10 @@ impl Reactor {
             timers: Timers::default(),
             now: Cell::new(Instant::now()),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
-            events: RefCell::new(Vec::with_capacity(EVENTS_PER_TURN)),
-            next_turn: RefCell::default(),
+            events: RefCell::new(Vec::with_capacity(EVENTS_PER_ITERATION)),
+            next_iteration: RefCell::default(),
             iterations: Cell::new(0),
-            turn_bytes: Cell::new(TURN_BYTES),
+            iteration_bytes: Cell::new(ITERATION_BYTES),
             pipes: Pipes::new(memory.held()),
             memory,
             young: Cell::new(0),
@@ -166,7 +166,7 @@ impl Reactor {
     ///
     /// Does not wait if anything was woken in the meantime.
     fn iterate(&self) {
-        let sleeps = self.next_turn.borrow().is_empty() && self.wake.sleep();
+        let sleeps = self.next_iteration.borrow().is_empty() && self.wake.sleep();
         let timeout = if sleeps {
             self.until_next_deadline()
         } else {
@@ -183,7 +183,7 @@ impl Reactor {
         let now = Instant::now();
         self.now.set(now);
         self.iterations.set(self.iterations.get().wrapping_add(1));
-        self.turn_bytes.set(TURN_BYTES);
+        self.iteration_bytes.set(ITERATION_BYTES);
         let has_looked = match waited {
             Ok(_) => true,
             // A signal interrupted the wait, such as SIGCONT after a stop. Events since then are
@@ -203,8 +203,8 @@ impl Reactor {
             self.tick(now);
         }
         // After the tasks woken by events, because these tasks have had their share.
-        let next_turn = self.next_turn.take();
-        next_turn.into_iter().for_each(Waker::wake);
+        let next_iteration = self.next_iteration.take();
+        next_iteration.into_iter().for_each(Waker::wake);
     }
 
     fn dispatch(&self, data: u64, flags: EventFlags) {
@@ -299,18 +299,18 @@ impl Reactor {
     ///
     /// In a busy iteration that is one buffer.
     pub(in crate::net) fn grant(&self, bytes: usize) -> usize {
-        bytes.min(self.turn_bytes.get().max(SCRATCH_BYTES))
+        bytes.min(self.iteration_bytes.get().max(SCRATCH_BYTES))
     }
 
     /// Deducts moved bytes from this iteration's total.
     pub(in crate::net) fn spend(&self, bytes: usize) {
-        let left = self.turn_bytes.get().saturating_sub(bytes);
-        self.turn_bytes.set(left);
+        let left = self.iteration_bytes.get().saturating_sub(bytes);
+        self.iteration_bytes.set(left);
     }
 
     /// Wakes `waker` in the next iteration, after new events.
     pub(in crate::net) fn wake_next_iteration(&self, waker: &Waker) {
-        self.next_turn.borrow_mut().push(waker.clone());
+        self.next_iteration.borrow_mut().push(waker.clone());
     }
 
     /// Registers a source.

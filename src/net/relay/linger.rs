@@ -18,9 +18,10 @@ use rustix::io::Errno;
 use super::flow::{Broken, Flow, Meter, Pumped, Side};
 use crate::net::reactor::Sleep;
 use crate::net::socket::Stream;
+use crate::state::Backoff;
 
 /// The first pause before checking again what the sink has acknowledged. The kernel reports no
-/// event for that. Pauses double.
+/// event for that.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -48,7 +49,7 @@ pub(super) struct Linger {
     /// The bytes that the sink had not acknowledged at the last check.
     queued: usize,
     next_look: Sleep,
-    pause: Duration,
+    pauses: Backoff,
 }
 
 /// The progress of the delivery.
@@ -81,7 +82,7 @@ impl Linger {
             since: now,
             queued: 0,
             next_look: source.reactor().sleep_until(now),
-            pause: PAUSE_MIN,
+            pauses: Backoff::new(PAUSE_MIN, PAUSE_MAX),
         }
     }
 
@@ -126,7 +127,7 @@ impl Linger {
         if step == Step::Delivered && !self.delivered {
             self.delivered = true;
             self.since = now;
-            self.pause = PAUSE_MIN;
+            self.pauses.reset();
             self.next_look.reset(now);
         }
         self.poll_taken(cx, sink, now)
@@ -187,8 +188,7 @@ impl Linger {
             if now.saturating_duration_since(self.since) >= PATIENCE {
                 return Poll::Ready(());
             }
-            self.next_look.reset(now + self.pause);
-            self.pause = (2 * self.pause).min(PAUSE_MAX);
+            self.next_look.reset(now + self.pauses.pause());
         }
     }
 }

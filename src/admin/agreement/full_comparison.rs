@@ -29,12 +29,12 @@ pub(crate) async fn audit(
     let _making = room.free().await;
     let mut earlier: Option<Differences> = None;
     for reading in 1.. {
-        moments.turn().await;
+        moments.rested().await;
         let before = moments.entries().await?;
         let Some((source, table, took)) = kernel.read(&before.addresses, reading > 1) else {
             return Some(unreadable(room));
         };
-        moments.turn().await;
+        moments.rested().await;
         let after = moments.entries().await?;
         let mut report = Report::new(before, table, after, source, took);
         if let Some(earlier) = &earlier {
