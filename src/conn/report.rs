@@ -10,10 +10,10 @@ pub fn report(conns: &Conns, server: &Server, change: Change, now: Instant) {
     let Change { is_up, why } = change;
     let (service, name) = (&*server.service.name, server.name());
     if is_up {
-        log::info!(target: "servers", service, server = name; "server is up: {why}");
+        log::info!(service, server = name; "server is up: {why}");
         return;
     }
-    log::warn!(target: "servers", service, server = name; "server is down: {why}");
+    log::warn!(service, server = name; "server is down: {why}");
     if server.service.rules().closes_on_down {
         for id in server.open.ids() {
             conns.kill(id, CloseReason::ServerDown, now);
