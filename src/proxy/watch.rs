@@ -45,9 +45,9 @@ pub(super) async fn watch(
             }
         };
         has_failed = false;
-        // This catches changes made before the watch began.
-        reload_if_other(&file, &mut last, &commander);
-        if directories.changed().await.is_err() {
+        // A change made before the watch began has no event.
+        let has_changed = Fingerprint::of(&file) != last;
+        if !has_changed && directories.changed().await.is_err() {
             reactor.sleep(RETRY).await;
         }
         settle(&reactor, &file, &directories, last).await;
