@@ -241,7 +241,7 @@ fn the_metrics_page_lists_what_a_scrape_shows() {
             tables += 1;
         }
     }
-    assert_eq!(tables, 4);
+    assert_eq!(tables, 6);
 }
 
 /// The values of each label of each metric.
@@ -251,14 +251,20 @@ type Values = BTreeMap<(String, String), BTreeSet<String>>;
 fn published() -> (BTreeMap<String, Metric>, Values) {
     let to = backend::start();
     let coracle = Coracle::start(&format!(
-        "[entrypoints.web]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
+        "[entrypoints.web]\nlisten = \"127.0.0.1:0\"\nservice = \"web\"\n\
+         [services.web]\nservers = [\"{to}\"]\nhealth = {{ interval = \"1h\", jitter = \"0s\" }}\n"
     ));
     let mut client = TcpStream::connect(coracle.address("web")).unwrap();
     client.set_read_timeout(Some(support::DEADLINE)).unwrap();
     client.write_all(&Script::Hold.request(0)).unwrap();
     client.read_exact(&mut [0]).unwrap();
 
-    let (_, _, body) = get(coracle.admin, "/metrics");
+    // Checks have samples once the first one is over.
+    let body = support::until("the server's first check", || {
+        let (_, _, body) = get(coracle.admin, "/metrics");
+        body.contains("\ncoracle_server_check_failures_total{")
+            .then_some(body)
+    });
     let mut metrics: BTreeMap<String, Metric> = BTreeMap::new();
     let mut values: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     let mut current = String::new();
