@@ -9,6 +9,7 @@ mod accept;
 mod admin;
 mod bind;
 mod capacity;
+mod ceiling;
 mod checks;
 mod commands;
 mod drain;

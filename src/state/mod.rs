@@ -12,6 +12,7 @@
 mod addresses;
 mod backoff;
 mod balance;
+mod ceiling;
 mod choice;
 mod config_loads;
 mod conns;
@@ -41,6 +42,7 @@ use std::rc::Rc;
 pub use addresses::Addresses;
 pub use backoff::Backoff;
 pub use balance::Balance;
+pub use ceiling::{Ceiling, CeilingNumbers, Pressure};
 pub use choice::Choice;
 pub use config_loads::ConfigLoads;
 pub use conns::{Conn, Conns, Guard, Hook, Left, Phase, Starving};
@@ -82,6 +84,8 @@ pub struct Shared {
     pub traefik_names: Cell<bool>,
     /// The bytes held for blocked receivers.
     pub held: Rc<Held>,
+    /// How far the program is above its memory ceiling.
+    pub ceiling: Ceiling,
     draining: Cell<bool>,
 }
 
