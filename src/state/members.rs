@@ -91,3 +91,21 @@ impl Hasher for IdHasher {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    #[test]
+    fn identities_that_share_their_low_bits_spread_over_a_table() {
+        let build = BuildHasherDefault::<IdHasher>::default();
+        for shift in [0, 10, 20, 30] {
+            let hashes = (1..=1024_u64).map(|number| build.hash_one(number << shift));
+            let buckets: BTreeSet<_> = hashes.map(|hash| hash % 1024).collect();
+            assert!(buckets.len() > 400, "{} for shift {shift}", buckets.len());
+        }
+    }
+}
