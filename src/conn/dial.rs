@@ -112,8 +112,8 @@ impl<'a> Dialling<'a> {
                 None => break,
             };
             let target = &targets[index];
-            tried.push(index);
             if !target.line.is_empty() {
+                tried.push(index);
                 let failure = None;
                 lacking.push(Lacking {
                     target,
@@ -140,6 +140,8 @@ impl<'a> Dialling<'a> {
                 }
                 Err(failure) => self.tell(target, &failure),
             }
+            // Only now: if the first server accepts, nothing is allocated.
+            tried.push(index);
             failed += 1;
             if rules.retries.is_some_and(|most| failed > most) {
                 break;
