@@ -94,7 +94,11 @@ fn server(it: &Value) -> [String; 10] {
         _ => "",
     };
     let check = &it["last_check"];
-    let took = check["seconds"].as_f64().map(age);
+    let took = check["seconds"].as_f64();
+    let took = took.map(|seconds| match seconds < 0.001 {
+        true => "<1ms".to_owned(),
+        false => age(seconds),
+    });
     let last_check = match (check["succeeded"].as_bool(), took) {
         (Some(true), Some(took)) => format!("good, {took}"),
         (Some(false), Some(took)) => format!("failed, {took}"),

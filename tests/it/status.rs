@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support;
-use crate::support::backend::{self, hold};
+use crate::support::backend::{self, Script, hold};
 use crate::support::http::{get, http};
 use crate::support::metrics::{Metrics, scrape};
 use crate::support::process::{Coracle, binary};
@@ -127,24 +127,30 @@ fn is_refused(address: SocketAddr) -> bool {
     }
 }
 
-/// Passes a byte through a connection that [`hold`] has opened.
+/// Opens a connection whose server sends back what it gets.
+fn echoing(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    stream.write_all(&Script::Echo.request(0)).unwrap();
+    still_works(&mut stream);
+    stream
+}
+
+/// Passes a byte both ways.
 fn still_works(client: &mut TcpStream) {
     client.write_all(b"x").unwrap();
-    client.set_nonblocking(true).unwrap();
-    let read = client.read(&mut [0]);
-    assert_eq!(read.unwrap_err().kind(), ErrorKind::WouldBlock);
-    client.set_nonblocking(false).unwrap();
+    client.read_exact(&mut [0]).unwrap();
 }
 
 #[test]
 fn drained_server_gets_no_new_connections_until_it_is_ready() {
     let servers = [backend::start(), backend::start()];
     let it = Controlled::start(&servers, "balance = \"least_connections\"");
-    let mut clients: Vec<_> = (0..4).map(|_| hold(it.listen)).collect();
+    let mut clients: Vec<_> = (0..4).map(|_| echoing(it.listen)).collect();
     assert_eq!(it.obeyed(servers[0], "drain"), "; 2 connections continue");
     // Repeating it is no error.
     assert_eq!(it.obeyed(servers[0], "drain"), "; 2 connections continue");
-    clients.extend((0..4).map(|_| hold(it.listen)));
+    clients.extend((0..4).map(|_| echoing(it.listen)));
     let drained = it.server(servers[0]);
     assert_eq!(drained["open"], 2);
     assert_eq!(drained["admin"], "drain");
@@ -155,7 +161,7 @@ fn drained_server_gets_no_new_connections_until_it_is_ready() {
     assert_eq!(it.metric("coracle_server_up", servers[0]), 1.0);
     clients.iter_mut().for_each(still_works);
     assert_eq!(it.obeyed(servers[0], "ready"), "");
-    clients.extend((0..4).map(|_| hold(it.listen)));
+    clients.extend((0..4).map(|_| echoing(it.listen)));
     assert_eq!(it.server(servers[0])["open"], 6);
     assert_eq!(it.metric("coracle_server_admin_state", servers[0]), 0.0);
     let line = it.coracle.logged("ordered over the control socket: drain");
@@ -166,7 +172,7 @@ fn drained_server_gets_no_new_connections_until_it_is_ready() {
 fn server_that_is_down_by_order_is_not_tried() {
     let server = backend::start();
     let it = Controlled::start(&[server], "when_down = \"try\"");
-    let mut client = hold(it.listen);
+    let mut client = echoing(it.listen);
     assert_eq!(it.obeyed(server, "down"), "; 1 connection continues");
     assert!(is_refused(it.listen));
     assert_eq!(it.metric("coracle_server_up", server), 0.0);
