@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support;
-use crate::support::backend::{self, Script, hold};
+use crate::support::backend::{self, Script, bound_but_not_listening, hold};
 use crate::support::http::{get, http};
 use crate::support::metrics::{Metrics, scrape};
 use crate::support::process::{Coracle, binary};
@@ -206,22 +206,29 @@ fn down_closes_the_connections_if_the_configuration_says_so() {
 
 #[test]
 fn checks_do_not_bring_up_what_an_operator_has_taken_down() {
-    let server = backend::start();
+    let dead = bound_but_not_listening();
+    let server = dead.local_addr().unwrap().as_socket().unwrap();
     let health = "health = { kind = \"tcp\", interval = \"100ms\", fall = 2, rise = 1 }";
     let it = Controlled::start(&[server], health);
-    it.obeyed(server, "down");
-    let checks = || it.metric("coracle_server_check_duration_seconds_count", server);
-    let before = checks();
-    until("it is checked again", || {
-        (checks() > before + 2.0).then_some(())
+    it.coracle
+        .logged("server is down: 2 checks in a row failed");
+    let why = it.server(server)["why_down"].clone();
+    assert!(why.as_str().unwrap().starts_with("2 checks"), "{why}");
+    assert_eq!(it.obeyed(server, "down"), "; no connection is open");
+    dead.listen(128).unwrap();
+    let check = until("a check succeeds", || {
+        let check = it.server(server)["last_check"].clone();
+        (check["succeeded"] == true).then_some(check)
     });
+    let is_number = |key: &str| check[key].is_f64();
+    assert!(is_number("seconds") && is_number("age_seconds"), "{check}");
     assert_eq!(it.metric("coracle_server_up", server), 0.0);
-    let check = &it.server(server)["last_check"];
-    assert_eq!(check["succeeded"], true, "{check}");
-    assert!(
-        check["seconds"].is_f64() && check["age_seconds"].is_f64(),
-        "{check}"
-    );
+    assert_eq!(it.metric("coracle_server_state_changes_total", server), 1.0);
+    let is_up = |line: &String| line.contains("server is up");
+    assert!(!it.coracle.log().iter().any(is_up));
+    assert_eq!(it.obeyed(server, "ready"), "");
+    assert_eq!(it.metric("coracle_server_up", server), 1.0);
+    it.coracle.logged("server is up: ordered by an operator");
 }
 
 #[test]
