@@ -422,10 +422,10 @@ fn status_of_a_thousand_servers_is_whole() {
     let status = it.status();
     let of_many = |it: &&Value| it["service"] == "many";
     let servers = status["servers"].as_array().unwrap();
-    assert_eq!(servers.iter().filter(of_many).count(), SERVERS.into());
+    assert_eq!(servers.iter().filter(of_many).count(), usize::from(SERVERS));
     let (code, table, _) = it.run_status(&[]);
     assert_eq!(code, Some(0));
-    assert!(table.lines().count() > SERVERS.into());
+    assert!(table.lines().count() > usize::from(SERVERS));
     // The loop serves clients besides.
     hold(it.listen);
 }
