@@ -8,6 +8,7 @@
 mod accept;
 mod admin;
 mod bind;
+mod by_hand;
 mod capacity;
 mod ceiling;
 mod checks;

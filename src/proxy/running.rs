@@ -181,12 +181,14 @@ fn routes(ground: &Ground, config: &Config, targets: &Targets) -> BTreeMap<Strin
             most: configured.max_connections.map(|most| most.get() as usize),
             refuses: configured.at_limit == AtLimit::Refuse,
         });
+        let of_route = registry.service(&service.name);
+        entrypoint.set_service(&of_route.name);
         Rc::new(Route {
             reactor: ground.reactor.clone(),
             conns: ground.shared.conns.clone(),
             names: ground.names.clone(),
             entrypoint,
-            service: registry.service(&service.name),
+            service: of_route,
             targets: targets.get(&service.name).cloned().unwrap_or_default(),
             topology: ground.topology.clone(),
             connect_timeout: service.connect_timeout,

@@ -17,7 +17,7 @@ use super::commands::{Command, Commander, ConfigSource, Reloaded};
 use super::ground::Ground;
 use super::hand_over::HandOver;
 use super::running::{Removed, Running};
-use super::{ceiling, checks, sweep, watch};
+use super::{by_hand, ceiling, checks, sweep, watch};
 use crate::config::{Changes, Config, Diagnostic, Location, OnRemoved};
 use crate::state::{CloseReason, Left, Pauses, Shared};
 use crate::{conn, logging};
@@ -123,6 +123,16 @@ impl Supervisor {
             }
             Command::DryRun { text, answer } => {
                 let _ = answer.try_send(self.dry_run(text));
+            }
+            Command::Server {
+                service,
+                server,
+                state,
+                answer,
+            } => {
+                let (ground, running) = (&self.ground, &self.running);
+                let ordered = by_hand::order(ground, running, &service, &server, state);
+                let _ = answer.try_send(ordered);
             }
         }
     }

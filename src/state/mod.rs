@@ -27,6 +27,7 @@ mod metric;
 mod pauses;
 mod peer;
 mod reason;
+mod record;
 mod registry;
 mod schedule;
 mod server;
@@ -60,6 +61,7 @@ pub use metric::{Kind, Metric, Observed, Publish, Samples};
 pub use pauses::Pauses;
 pub use peer::Peer;
 pub use reason::{CloseReason, ConnectError};
+pub use record::LastCheck;
 pub use registry::Registry;
 pub use schedule::Schedule;
 pub use server::{

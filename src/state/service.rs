@@ -146,6 +146,7 @@ impl Service {
         ServiceNumbers {
             name: self.name.clone(),
             queued: self.queue.len() as u64,
+            balance: self.rules.get().balance,
             counters: self.counters.clone(),
         }
     }
@@ -158,6 +159,8 @@ pub struct ServiceNumbers {
     pub name: Arc<str>,
     /// The number of connections that wait for a server with room.
     pub queued: u64,
+    /// How a server is chosen for a connection.
+    pub balance: Balance,
     /// The counters.
     pub counters: ServiceCounters,
 }

@@ -55,6 +55,7 @@ mod servers;
 mod signals;
 mod sizes;
 mod start;
+mod status;
 mod troubleshooting;
 mod unix_socket;
 mod unprivileged;
