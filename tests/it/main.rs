@@ -27,6 +27,7 @@ mod docs;
 mod double_close;
 mod drain;
 mod exits;
+mod failover;
 mod forwarding;
 
 mod health;
@@ -45,6 +46,7 @@ mod panic;
 mod patience;
 mod probe;
 mod prometheus;
+mod queue;
 mod reactor;
 mod relay;
 mod reload;
