@@ -180,7 +180,7 @@ impl Server {
     /// Sets the share from a configuration that comes into force.
     pub fn set_share(&self, share: Share) {
         if self.share.replace(share) != share {
-            self.service.offer_all();
+            self.service.offer();
         }
     }
 
@@ -209,7 +209,7 @@ impl Server {
         if before != AdminState::Ready && state == AdminState::Ready {
             self.health.borrow_mut().starts(now);
         }
-        self.service.offer_all();
+        self.service.offer();
         let is_up = self.is_up();
         self.counted((was_up != is_up).then(|| Change {
             is_up,
@@ -310,7 +310,7 @@ impl Server {
             StateChange::Down
         };
         self.counters.state_changes.of(change_to).increment();
-        self.service.offer_all();
+        self.service.offer();
         change
     }
 
