@@ -273,13 +273,37 @@ fn reload_that_makes_room_wakes_those_who_wait() {
 }
 
 #[test]
+fn room_that_the_first_in_line_cannot_use_goes_to_the_next() {
+    let mut rng = rng::from_env();
+    let (admin, listen) = (lasting_address(&mut rng), lasting_address(&mut rng));
+    let mut members = [Member::down(0, &mut rng), Member::up(1, &mut rng)];
+    let with_first = |members: &[Member; 2], settings: &str| {
+        let servers = [with(&members[0], settings), with(&members[1], ONE)];
+        reloadable(admin, listen, &service(&servers, &format!("{PATIENT}\nmax_fails = 0")))
+    };
+    let coracle = Coracle::start(&with_first(&members, ONE));
+    let second = server_of(connect(&coracle));
+    assert_eq!(second.server, 1);
+    // It has tried the first server.
+    let waits_for_second = join(&coracle, 1);
+    members[0].come();
+    let _first = server_of(connect(&coracle));
+    let waits_for_any = join(&coracle, 2);
+    assert!(coracle.reload(&with_first(&members, ", max_connections = 2")));
+    assert_eq!(server_of(waits_for_any).server, 0);
+    queue_is(&coracle, 1);
+    drop(second);
+    assert_eq!(server_of(waits_for_second).server, 1);
+}
+
+#[test]
 fn reload_that_drains_the_only_server_ends_the_wait() {
     let it = Reloaded::start();
     let mut first = server_of(connect(&it.coracle));
-    let waiting = join(&it.coracle, 1);
+    let waiting = [join(&it.coracle, 1), join(&it.coracle, 2)];
     it.reload(", weight = 0");
-    is_reset(waiting);
-    ended(&it.coracle, "no_server", 1);
+    waiting.into_iter().for_each(is_reset);
+    ended(&it.coracle, "no_server", 2);
     it.coracle
         .logged("no server available: each is drained or has a weight of 0");
     first.echo(b"still here");
