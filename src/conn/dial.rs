@@ -168,7 +168,14 @@ impl<'a> Dialling<'a> {
         };
         let choose = || {
             let random = &mut || fastrand::u64(..);
-            service.choose(targets, server, tried, client, random, self.route.reactor.now())
+            service.choose(
+                targets,
+                server,
+                tried,
+                client,
+                random,
+                self.route.reactor.now(),
+            )
         };
         // Those that wait come first.
         let choice = match service.queued() {

@@ -91,8 +91,8 @@ fn gauges_servers_and_kernel_agree_while_servers_come_and_go() {
                 .into_iter()
                 .map(|mut rng| {
                     scope.spawn(move || {
-                        let lives = (0..CONNECTIONS_PER_WORKER);
-                        let lives = lives.filter_map(|_| live(listen, holds, &mut rng));
+                        let all = 0..CONNECTIONS_PER_WORKER;
+                        let lives = all.filter_map(|_| live(listen, holds, &mut rng));
                         lives.collect::<Vec<_>>()
                     })
                 })

@@ -279,7 +279,11 @@ fn room_that_the_first_in_line_cannot_use_goes_to_the_next() {
     let mut members = [Member::down(0, &mut rng), Member::up(1, &mut rng)];
     let with_first = |members: &[Member; 2], settings: &str| {
         let servers = [with(&members[0], settings), with(&members[1], ONE)];
-        reloadable(admin, listen, &service(&servers, &format!("{PATIENT}\nmax_fails = 0")))
+        reloadable(
+            admin,
+            listen,
+            &service(&servers, &format!("{PATIENT}\nmax_fails = 0")),
+        )
     };
     let coracle = Coracle::start(&with_first(&members, ONE));
     let second = server_of(connect(&coracle));
