@@ -168,10 +168,16 @@ impl<'a> Dialling<'a> {
             Peer::Tcp(address) => Some(address.ip()),
             Peer::Unix => None,
         };
-        let now = || self.route.reactor.now();
         let choose = || {
             let random = &mut || fastrand::u64(..);
-            service.choose(targets, server, tried, client, random, now())
+            service.choose(
+                targets,
+                server,
+                tried,
+                client,
+                random,
+                self.route.reactor.now(),
+            )
         };
         // Those that wait come first.
         let choice = match service.queued() {
@@ -185,12 +191,11 @@ impl<'a> Dialling<'a> {
             }
             Choice::None => Ok(None),
             Choice::Full => {
-                let has_room = || service.has_room(targets, server, tried, now());
-                let queued = queue(self.conn, self.route, self.opening, choose, has_room);
+                let queued = queue(self.conn, self.route, self.opening, tried, choose);
                 // Boxed because few connections ever wait.
-                let (index, place, took) = Box::pin(queued).await?;
+                let (chosen, took) = Box::pin(queued).await?;
                 self.deadline.set(self.deadline.get() + took);
-                Ok(Some((index, place)))
+                Ok(chosen)
             }
         }
     }

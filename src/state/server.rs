@@ -186,7 +186,7 @@ impl Server {
     /// Sets the share from a configuration that comes into force.
     pub fn set_share(&self, share: Share) {
         if self.share.replace(share) != share {
-            self.service.offer_all();
+            self.service.offer();
         }
     }
 
@@ -219,7 +219,7 @@ impl Server {
             self.health.borrow_mut().starts(now);
         }
         self.record.changed(now);
-        self.service.offer_all();
+        self.service.offer();
         let is_up = self.is_up();
         let change = (was_up != is_up).then(|| Change {
             is_up,
@@ -344,7 +344,8 @@ impl Server {
         } else {
             StateChange::Down
         };
-        self.counters.state_changes.of(to).increment();
+        self.record.changed(now);
+        self.service.offer();
     }
 
     /// Removes a connection that was connected to it.

@@ -110,7 +110,7 @@ impl Service {
     /// Sets the rules of a configuration that comes into force.
     pub fn set_rules(&self, rules: ServiceRules) {
         if self.rules.replace(rules) != rules {
-            self.offer_all();
+            self.offer();
         }
     }
 
@@ -126,17 +126,11 @@ impl Service {
         self.queue.waiting()
     }
 
-    /// Wakes the connection that has waited the longest, because a server may have room.
+    /// Wakes the connection that has waited the longest, because there may be room or no server left
+    /// to wait for. It wakes the next one if it has no use for the room or leaves some.
     pub fn offer(&self) {
         if !self.queue.is_empty() {
             self.queue.wake_one();
-        }
-    }
-
-    /// Wakes every connection that waits, because what servers there are may have changed.
-    pub fn offer_all(&self) {
-        if !self.queue.is_empty() {
-            self.queue.wake_all();
         }
     }
 
