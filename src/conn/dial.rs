@@ -16,10 +16,10 @@ use smol::future::{FutureExt, poll_once};
 use super::queue::queue;
 use super::report::report;
 use super::route::Route;
-use super::target::{OwnListener, Target, Topology};
+use super::target::{OwnListener, Target, Topology, server};
 use crate::config::{Address, Host};
 use crate::net::{self, Dial, EarlyData, Lack, Name, Stream, Turn};
-use crate::state::{Choice, CloseReason, Conn, ConnectError, Peer, Place, Server};
+use crate::state::{Choice, CloseReason, Conn, ConnectError, Peer, Place};
 
 /// Tries servers of the service until one accepts the connection. Each attempt chooses among those
 /// that are up at that moment and were not tried yet.
@@ -443,10 +443,6 @@ impl<'a> Dialling<'a> {
         let text = format!("this is coracle's own listener {own}, {how}; use another server");
         Err(Failure::new(ConnectError::Loop, text))
     }
-}
-
-fn server(target: &Rc<Target>) -> &Server {
-    &target.server
 }
 
 async fn resolve(route: &Route, name: Option<&Name>, dial: Dial) -> Result<Rc<[IpAddr]>, Failure> {

@@ -2,12 +2,11 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use super::route::Route;
-use super::target::Target;
+use super::target::server;
 use crate::net::EarlyData;
 use crate::state::{Choice, CloseReason, Conn, Place};
 
@@ -34,7 +33,6 @@ pub(super) async fn queue(
     let mut late = reactor.sleep_until(begun + rules.queue_timeout);
     let mut is_new = true;
     let has_room = |tried: &[usize]| {
-        let server = |target: &Rc<Target>| &*target.server;
         service.has_room(&route.targets, server, tried, reactor.now())
     };
     let waited = poll_fn(|cx| {

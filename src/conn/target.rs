@@ -27,6 +27,10 @@ pub struct Target {
     pub line: Line,
 }
 
+pub(super) fn server(target: &Rc<Target>) -> &Server {
+    &target.server
+}
+
 /// Which servers are listeners of this proxy, and where these lead.
 ///
 /// Changes with the configuration.

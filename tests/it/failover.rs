@@ -9,7 +9,9 @@ use std::thread;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::backend::{Silent, pattern};
-use crate::support::fleet::{Member, Session, addresses, closed, service, shares, with};
+use crate::support::fleet::{
+    Member, Session, addresses, closed, is_turned_away, service, shares, with,
+};
 use crate::support::metrics::scrape;
 use crate::support::process::Coracle;
 use crate::support::rng;
@@ -141,7 +143,7 @@ fn retries_begin_anew_only_once_each_server_was_tried() {
     ] {
         let settings = format!("{NEVER}\ndial_timeout = \"1h\"\n{retries}");
         let coracle = Coracle::start(&service(&addresses(&members), &settings));
-        is_reset(connect(&coracle));
+        is_turned_away(coracle.address("e"));
         let metrics = scrape(coracle.admin);
         let errors = |it: &Member| it.metric(&metrics, "coracle_connect_errors_total", "");
         let mut errors: Vec<_> = members.iter().map(errors).collect();
@@ -159,7 +161,7 @@ fn without_retries_one_failure_ends_the_connection() {
     let members = [Member::down(0, &mut rng), Member::up(1, &mut rng)];
     let settings = format!("{NEVER}\nretries = 0");
     let coracle = Coracle::start(&service(&addresses(&members), &settings));
-    is_reset(connect(&coracle));
+    is_turned_away(coracle.address("e"));
     assert_eq!(closed(&scrape(coracle.admin), "connect_failed"), 1.0);
     assert_eq!(members[1].accepted(), 0);
     assert_eq!(Session::open(coracle.address("e")).server, 1);
@@ -247,7 +249,7 @@ fn when_down_decides_what_a_service_without_servers_does() {
             continue;
         }
         let accepted = member.accepted();
-        is_reset(connect(&coracle));
+        is_turned_away(coracle.address("e"));
         let line = coracle.logged("no server available");
         let why = "no server available: each is down, drained or has a weight of 0";
         assert!(line.contains(why), "{line}");

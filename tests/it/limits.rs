@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use crate::support::backend::{self, Script, hold};
-use crate::support::fleet::reloadable;
+use crate::support::fleet::{is_turned_away, reloadable};
 use crate::support::metrics::scrape;
 use crate::support::process::Coracle;
 use crate::support::rng;
@@ -55,11 +55,7 @@ impl Limited {
     /// Refuses a client, which comes in by the listener `n`.
     fn refuses(&self, n: usize) {
         let before = self.refused();
-        // It sends nothing, which could fail as well.
-        let mut client = TcpStream::connect(self.listen[n]).unwrap();
-        client.set_read_timeout(Some(DEADLINE)).unwrap();
-        let error = client.read(&mut [0]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        is_turned_away(self.listen[n]);
         assert_eq!(self.refused(), before + 1.0);
     }
 }

@@ -1,7 +1,7 @@
 //! Servers that go down and come back on their ports, and count their own connections.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -183,6 +183,15 @@ impl Session {
         self.stream.read_exact(&mut back).unwrap();
         assert!(back == bytes, "the echo differs");
     }
+}
+
+/// Connects and expects a reset, which connect(2) itself reports if it comes at once.
+pub fn is_turned_away(address: SocketAddr) {
+    let read = TcpStream::connect(address).and_then(|mut client| {
+        client.set_read_timeout(Some(DEADLINE))?;
+        client.read(&mut [0])
+    });
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 /// How many of the sessions each of `n` servers has.
