@@ -117,7 +117,7 @@ fn of(metrics: &Metrics, name: &str, server: SocketAddr) -> f64 {
 fn is_refused(address: SocketAddr) -> bool {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
-    let _ = stream.write_all(b"x");
+    let _ = stream.write_all(&Script::SendAndClose.request(1));
     match stream.read(&mut [0]) {
         Ok(n) => n == 0,
         Err(error) => {
