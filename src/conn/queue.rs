@@ -32,9 +32,7 @@ pub(super) async fn queue(
     let mut turn = service.queue();
     let mut late = reactor.sleep_until(begun + rules.queue_timeout);
     let mut is_new = true;
-    let has_room = |tried: &[usize]| {
-        service.has_room(&route.targets, server, tried, reactor.now())
-    };
+    let has_room = |tried: &[usize]| service.has_room(&route.targets, server, tried, reactor.now());
     let waited = poll_fn(|cx| {
         if turn.is_due() {
             match choose() {

@@ -334,7 +334,7 @@ impl Server {
         }
         self.record.changed(now);
         self.count(&change);
-        self.service.offer_all();
+        self.service.offer();
         Some(change)
     }
 
@@ -344,8 +344,7 @@ impl Server {
         } else {
             StateChange::Down
         };
-        self.record.changed(now);
-        self.service.offer();
+        self.counters.state_changes.of(to).increment();
     }
 
     /// Removes a connection that was connected to it.
