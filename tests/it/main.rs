@@ -43,7 +43,6 @@ mod notify;
 mod old_kernel;
 mod openwrt;
 mod oracle;
-mod oracle_servers;
 mod panic;
 mod patience;
 mod probe;
