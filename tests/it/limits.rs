@@ -178,7 +178,7 @@ fn reload_raises_and_lowers_the_limit_of_an_entrypoint() {
 fn limit_of_the_process_is_in_the_ready_line_and_raised_by_reload() {
     let it = Limited::start("", "[limits]\nmax_connections = 2");
     let ready = it.coracle.logged("msg=ready");
-    let expected = "connections_at_most=2 by=max_connections";
+    let expected = "connections_at_most=2 by=limits.max_connections";
     assert!(ready.contains(expected), "{ready}");
     let _open = it.listen.map(hold);
     let mut waiting: Vec<_> = (0..3).map(|n| ask(it.listen[n % 2])).collect();
