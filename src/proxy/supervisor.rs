@@ -233,6 +233,7 @@ impl Supervisor {
         adopt(&self.ground.shared, config);
         logging::set(config.log.level, config.log.access);
         self.tasks.follow(&self.ground, &self.running);
+        self.ground.shared.registry.forget_dead();
         self.watch();
         self.ground.shared.config_loads.succeeded(SystemTime::now());
         Ok(changes)
