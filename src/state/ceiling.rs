@@ -51,12 +51,6 @@ impl Ceiling {
         self.pressure.set(None);
     }
 
-    /// Returns whether new connections wait.
-    #[must_use]
-    pub fn stops_accepting(&self) -> bool {
-        self.pressure.get().is_some()
-    }
-
     /// Returns a copy of the counters.
     #[must_use]
     pub fn numbers(&self) -> CeilingNumbers {
@@ -103,8 +97,8 @@ mod tests {
         let counts =
             [StopAccepting, StopReading, EndIdle].map(|it| ceiling.counters.of(it).value());
         assert_eq!(counts, [2, 1, 1]);
-        assert!(ceiling.stops_accepting());
+        assert!(ceiling.pressure.get().is_some());
         ceiling.lift();
-        assert!(!ceiling.stops_accepting());
+        assert_eq!(ceiling.pressure.get(), None);
     }
 }
