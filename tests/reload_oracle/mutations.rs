@@ -23,6 +23,10 @@ use super::support::{self, lasting_address, namespace, until_ok};
 /// Programs that reload side by side: each mostly waits, above all where it watches its file.
 const PROGRAMS: usize = 4;
 
+/// Where the sockets are within a program's directory: so deep that no two slips in a path lead out of
+/// that directory to another one that exists.
+const SOCKETS: &str = "in/side";
+
 /// Series of the kernel's count, which is up to a second old and still names what was there then.
 const OF_THE_KERNEL: [&str; 3] = [
     "coracle_accept_backlog{",
@@ -73,7 +77,7 @@ struct Subject {
     rng: Rng,
     is_watched: bool,
     has_fresh: bool,
-    /// Has all sockets in the file system.
+    /// Has all sockets, in [`SOCKETS`].
     directory: TempDir,
     /// What no mutation touches, in one line: the admin endpoint stays.
     head: String,
@@ -99,7 +103,9 @@ struct State {
 impl Subject {
     fn start(mut rng: Rng, is_watched: bool, has_fresh: bool) -> Self {
         let directory = TempDir::new().unwrap();
-        let path = |name: &str| directory.path().join(name).display().to_string();
+        let sockets = directory.path().join(SOCKETS);
+        fs::create_dir_all(&sockets).unwrap();
+        let path = |name: &str| sockets.join(name).display().to_string();
         let admin = lasting_address(&mut rng);
         let [a, b, c] = [(); 3].map(|()| lasting_address(&mut rng));
         // Servers are sockets, so that no mutation makes a name to resolve.
@@ -191,17 +197,18 @@ impl Subject {
     /// Starts another program with the same configuration, for which all addresses and paths are
     /// free.
     fn start_fresh(&self, text: &str) -> Coracle {
-        let script =
-            "ip link set lo up && mount -t tmpfs none \"$DIRECTORY\" && exec \"$0\" \"$@\"";
+        let script = "ip link set lo up && mount -t tmpfs none \"$DIRECTORY\" && \
+            mkdir -p \"$DIRECTORY/$SOCKETS\" && exec \"$0\" \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "sh", "-c", script]);
         command.arg(binary());
         command.env("DIRECTORY", self.directory.path());
+        command.env("SOCKETS", SOCKETS);
         Coracle::start_by(command, text)
     }
 
     fn control(&self) -> PathBuf {
-        self.directory.path().join("control.sock")
+        self.directory.path().join(SOCKETS).join("control.sock")
     }
 
     /// Checks that the program still works normally, and that what cannot be seen is applied, too: a
