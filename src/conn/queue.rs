@@ -10,7 +10,7 @@ use crate::net::EarlyData;
 use crate::state::{Choice, CloseReason, Conn, Place};
 
 /// Waits until `choose` finds a server with room and it is this connection's turn. Returns the
-/// server's position and a place there, and how long it took.
+/// server's position, the place that `place` takes there, and how long it took.
 ///
 /// `has_room` returns whether `choose` would find one, and changes nothing.
 pub(super) async fn queue(
@@ -18,6 +18,7 @@ pub(super) async fn queue(
     route: &Route,
     early_data: &EarlyData<'_>,
     choose: impl Fn() -> Choice,
+    place: impl Fn(usize) -> Place,
     has_room: impl Fn() -> bool,
 ) -> Result<(usize, Place, Duration), CloseReason> {
     let (reactor, service) = (&route.reactor, &route.service);
@@ -32,7 +33,6 @@ pub(super) async fn queue(
     let mut turn = service.queue();
     let mut late = reactor.sleep_until(begun + rules.queue_timeout);
     let mut is_new = true;
-    let place = |index: usize| route.targets[index].server.place(conn.id);
     let waited = poll_fn(|cx| {
         if turn.is_due() {
             let choice = choose();
