@@ -81,6 +81,8 @@ impl Running {
             (it.name.clone(), pool)
         });
         self.pools = pools.collect();
+        // Before anything listens, because a connection may come at once.
+        fill(&self.pools, &targets);
         let routes = routes(ground, &config, &self.pools);
         let mut stays = BTreeSet::new();
         let mut own = Vec::new();
@@ -143,17 +145,11 @@ impl Running {
         true
     }
 
-    /// Gives connections that choose from now on these servers.
+    /// Makes these the servers in force, for connections, checks and the topology.
     fn put_servers(&mut self, ground: &Ground, targets: Targets) {
-        let mut all = BTreeMap::new();
-        for (service, found) in targets {
-            let list: Rc<[_]> = found.into_iter().map(|it| it.target).collect();
-            all.extend(list.iter().map(|it| (it.server.id(), it.clone())));
-            if let Some(pool) = self.pools.get(&service) {
-                pool.replace(list);
-            }
-        }
-        self.targets = all;
+        fill(&self.pools, &targets);
+        let all = targets.into_values().flatten().map(|it| it.target);
+        self.targets = all.map(|it| (it.server.id(), it)).collect();
         let onward = self.config.entrypoints.iter().filter_map(|it| {
             let entrypoint = self.entrypoints.get(&it.name)?;
             let pool = self.pools.get(&self.config.services[it.service].name)?;
@@ -183,6 +179,15 @@ impl Running {
             }
         }
         removed
+    }
+}
+
+/// Gives connections that choose from now on these servers.
+fn fill(pools: &BTreeMap<String, Rc<Pool>>, targets: &Targets) {
+    for (service, found) in targets {
+        if let Some(pool) = pools.get(service) {
+            pool.replace(found.iter().map(|it| it.target.clone()).collect());
+        }
     }
 }
 
