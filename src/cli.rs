@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 use coracle::config::{AdminEndpoint, AdminListen, Forward, printable};
+use coracle::state::{AdminState, Label as _};
 
 use words::Misuse;
 
@@ -32,9 +33,11 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     Run(Run),
     Check(Check),
+    Status(Status),
     List(List),
     Audit(Audit),
     Reload(Reload),
+    Server(Server),
     Demo(Demo),
     Version(Version),
 }
@@ -86,6 +89,28 @@ pub(crate) struct Check {
     /// the configuration; - reads standard input
     #[argh(positional, arg_name = "file")]
     pub file: PathBuf,
+}
+
+/// Show the entrypoints, services and servers of a running coracle: which servers are up, and how
+/// many connections each has.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "status",
+    help_triggers("-h", "--help"),
+    example = "{command_name}",
+    example = "{command_name} --admin raspberrypi.lan:2672",
+    example = "{command_name} --admin unix:/run/coracle/control.sock --json"
+)]
+pub(crate) struct Status {
+    /// the admin endpoint, as host:port or [IPv6]:port, or unix:/path for the control socket;
+    /// default: 127.0.0.1:2672
+    #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]
+    pub admin: AdminEndpoint,
+
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
 }
 
 /// List the open connections of a running coracle, with the bytes that each has carried.
@@ -161,6 +186,42 @@ pub(crate) struct Reload {
     /// with; - reads standard input
     #[argh(positional, arg_name = "file")]
     pub file: Option<PathBuf>,
+}
+
+/// Take a server of a running coracle out of use, or back: drain gives it no new connections, down
+/// counts it as down, and ready ends both. Open connections continue, unless `on_down` of the service
+/// closes them when it is down.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "server",
+    help_triggers("-h", "--help"),
+    example = "{command_name} web 192.168.1.10:80 drain",
+    example = "{command_name} web 192.168.1.10:80 ready",
+    example = "{command_name} --socket /run/coracle/other.sock web big down"
+)]
+pub(crate) struct Server {
+    /// the control socket; default: /run/coracle/control.sock
+    #[argh(option, arg_name = "path")]
+    pub socket: Option<PathBuf>,
+
+    /// the service
+    #[argh(positional, arg_name = "service")]
+    pub service: String,
+
+    /// its server: the name, or the address as written in the configuration
+    #[argh(positional, arg_name = "server")]
+    pub server: String,
+
+    /// drain, ready or down
+    #[argh(positional, arg_name = "state", from_str_fn(admin_state))]
+    pub state: AdminState,
+}
+
+fn admin_state(text: &str) -> Result<AdminState, String> {
+    let found = AdminState::ALL.iter().find(|state| state.label() == text);
+    let found = found.copied();
+    found.ok_or_else(|| "not a state; write drain, ready or down".to_owned())
 }
 
 /// Show the proxy at work, between a web server and a client of its own.
@@ -248,12 +309,16 @@ fn with_help_command(help: &str) -> String {
 }
 
 /// argh's sentence about a value, `Error parsing option '-L' with value '80:x': ...`, as
-/// `-L 80:x: ...`.
+/// `-L 80:x: ...`; one about an operand likewise.
 fn in_short(said: &str, words: &[String]) -> String {
     let said = said.trim_end();
-    let parts = said
-        .strip_prefix("Error parsing option '")
-        .and_then(|said| said.split_once("' with value '"));
+    let parts = [
+        "Error parsing option '",
+        "Error parsing positional argument '",
+    ]
+    .iter()
+    .find_map(|start| said.strip_prefix(start))
+    .and_then(|said| said.split_once("' with value '"));
     let short = parts.and_then(|(option, said)| {
         // The value is one of the words. Looking for the quote behind it would find one inside it.
         let why = words

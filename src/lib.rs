@@ -54,11 +54,11 @@
 //! into the entry.
 //!
 //! **Its task owns it**: [`conn::serve()`] has the guard, the route and the client's
-//! [`net::Stream`]. It tries the route's servers in the order of [`state::Service::in_turn`],
-//! connects to one of them with [`net::dial_tcp`] or [`net::Stream::connect_unix`], joins the set
-//! of that server with [`state::Conn::relaying`], and copies both ways with [`net::relay()`] until
-//! both sides have finished or one has failed. [`state::Conn::moved`] counts the bytes in the
-//! entry.
+//! [`net::Stream`]. Before each attempt [`state::Service::choose`] picks one of the route's servers,
+//! or the task waits in the service's queue. It connects with [`net::dial_tcp`] or
+//! [`net::Stream::connect_unix`], joins the set of that server with [`state::Conn::relaying`], and
+//! copies both ways with [`net::relay()`] until both sides have finished or one has failed.
+//! [`state::Conn::moved`] counts the bytes in the entry.
 //!
 //! **It ends in one way.** Every end has a [`state::CloseReason`], and dropping the guard removes
 //! the entry from all its sets: after the last byte, after a reset, while a panic unwinds, or

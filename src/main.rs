@@ -52,6 +52,8 @@ fn obey(words: &[String]) -> ExitCode {
         Some(Command::List(arguments)) => commands::list(&arguments),
         Some(Command::Audit(arguments)) => commands::audit(&arguments),
         Some(Command::Reload(arguments)) => commands::reload(&arguments),
+        Some(Command::Status(arguments)) => commands::status(&arguments),
+        Some(Command::Server(arguments)) => commands::server(arguments),
         None => Err(SHORT_HELP.to_owned()),
     };
     exit.unwrap_or_else(|why| fail(&why))

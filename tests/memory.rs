@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use smol::LocalExecutor;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use socket2::{Domain, Socket, Type};
@@ -222,7 +222,7 @@ fn four_thousand_clients_that_do_not_read_end_neither_process_nor_connection() {
     until("the memory is released", || {
         (resident(&coracle) < before + 6 * MIB).then_some(())
     });
-    coracle.signal(rustix::process::Signal::TERM);
+    coracle.signal(Signal::TERM);
     assert!(coracle.wait().success());
 }
 
@@ -282,6 +282,93 @@ fn clients_beyond_the_memory_limit_wait_and_the_log_says_why() {
     next.read_exact(&mut [0]).unwrap();
     assert_eq!(open(&scrape(coracle.admin)), at_most);
     assert_below(10 * MIB, &group);
+}
+
+#[test]
+fn two_thousand_clients_that_do_not_read_stay_below_the_configured_ceiling() {
+    const CLIENTS: usize = 2000;
+    const CEILING: u64 = 32 * MIB;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    raise_limit();
+    let Some(group) = MemoryGroup::new("ceiling", 64 * MIB) else {
+        return;
+    };
+    // A backlog holds a thousand clients or so.
+    let second = "[entrypoints.second]\nlisten = \"127.0.0.1:0\"\nservice = \"s\"\n";
+    let service = format!("[services.s]\nservers = [\"{}\"]\n", server(true));
+    let limits = "[limits]\nmemory = \"32MiB\"\n";
+    let config = [limits, &config(), second, &service].concat();
+    let coracle = Coracle::start_by(group.command(), &config);
+    let ready = coracle.logged("msg=ready");
+    assert!(
+        ready.contains("by=limits.memory memory_limit=32MiB"),
+        "{ready}"
+    );
+    let to = [coracle.address("flood"), coracle.address("second")];
+    let clients = (0..CLIENTS).map(|n| silent(to[n % 2]));
+    let mut clients: Vec<TcpStream> = clients.collect();
+    for client in &mut clients {
+        client.write_all(b"!").unwrap();
+    }
+    let line = coracle.logged("no room for more connections");
+    assert!(line.contains("limits.memory"), "{line}");
+    all_blocked(&coracle, || {});
+    assert_below(CEILING, &group);
+    // Those that wait are served when the others have read and left, and nobody was cut.
+    for mut client in clients {
+        read_flood(&mut client, 50_000);
+    }
+    assert_below(CEILING, &group);
+    let metrics = scrape(coracle.admin);
+    let cut = metrics.sum_where("coracle_connections_closed_total", "reason=\"memory\"");
+    assert_eq!(cut, 0.0, "a connection was cut");
+}
+
+#[test]
+fn program_above_its_ceiling_stops_accepting_and_ends_idle_connections() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let admin = support::lasting_address(&mut support::rng::from_env());
+    let admin = format!("[admin]\nlisten = \"{admin}\"\nsocket = \"off\"\n");
+    let limits = "[limits]\nmemory = \"16MiB\"\n";
+    let config = [limits, &admin, &config()].concat();
+    let coracle = Coracle::start(&config);
+    let hold = |_| {
+        let mut stream = TcpStream::connect(coracle.address("e")).unwrap();
+        stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+        stream.write_all(&Script::Hold.request(0)).unwrap();
+        stream
+    };
+    let mut held: Vec<TcpStream> = (0..20).map(hold).collect();
+    for stream in &mut held {
+        stream.read_exact(&mut [0]).unwrap();
+    }
+    // Servers that nobody uses take memory all the same.
+    let servers = |n: usize| {
+        let servers: Vec<_> = (0..1000)
+            .map(|it| format!("\"10.{n}.1.1:{}\"", it + 1))
+            .collect();
+        format!("[services.s{n}]\nservers = [{}]\n", servers.join(", "))
+    };
+    let services: String = (0..20).map(servers).collect();
+    // Nobody scrapes meanwhile: 20,000 servers make a long answer.
+    coracle.write_config(&format!("{config}{services}"));
+    coracle.signal(Signal::HUP);
+    coracle.logged("new connections wait; raise it (limits.memory)");
+    let mut waiting = hold(0);
+    coracle.logged("connections that were idle the longest; raise it (limits.memory)");
+    coracle.write_config(&config);
+    coracle.signal(Signal::HUP);
+    coracle.logged("accepting again");
+    waiting.read_exact(&mut [0]).unwrap();
+    let metrics = scrape(coracle.admin);
+    let ended = metrics.sum_where("coracle_connections_closed_total", "reason=\"memory\"");
+    assert!(ended > 0.0, "no connection has been ended");
+    assert_eq!(ended + open(&metrics) as f64, 21.0);
+    for action in ["stop_accepting", "stop_reading", "end_idle"] {
+        let action = format!("action=\"{action}\"");
+        let times = metrics.sum_where("coracle_memory_pressure_total", &action);
+        assert!(times >= 1.0, "{action}");
+    }
 }
 
 #[test]

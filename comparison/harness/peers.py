@@ -112,14 +112,7 @@ def _haproxy(path: str, splice: bool) -> Peer:
 
 
 def _nginx(path: str) -> Peer:
-    built = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=False).stderr
-    load_module = ""
-    if not re.search(r"--with-stream(\s|$)", built):
-        directory = re.search(r"--modules-path=(\S+)", built)
-        module = Path(directory[1] if directory else "/usr/lib/nginx/modules") / "ngx_stream_module.so"
-        if not module.exists():
-            raise Failure(f"it has no stream module ({module}); on Debian that is libnginx-mod-stream")
-        load_module = f"load_module {module};"
+    load_module = nginx_load_module(path)
 
     def command(port: int, backend: int, directory: Path) -> list[str]:
         file = directory / "nginx.conf"
@@ -127,6 +120,18 @@ def _nginx(path: str) -> Peer:
         return [path, "-e", "stderr", "-c", str(file), "-p", str(directory)]
 
     return Peer("nginx", path, _version([path, "-v"]), command)
+
+
+def nginx_load_module(path: str) -> str:
+    """Returns the line that loads nginx's stream module, which is empty if it is built in."""
+    built = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=False).stderr
+    if re.search(r"--with-stream(\s|$)", built):
+        return ""
+    directory = re.search(r"--modules-path=(\S+)", built)
+    module = Path(directory[1] if directory else "/usr/lib/nginx/modules") / "ngx_stream_module.so"
+    if not module.exists():
+        raise Failure(f"it has no stream module ({module}); on Debian that is libnginx-mod-stream")
+    return f"load_module {module};"
 
 
 def _realm(path: str) -> Peer:

@@ -110,7 +110,7 @@ def _targets(results: Results) -> str:
         if target.together and rows:
             rows = [max(rows, key=lambda row: statistics.median(results.values(row, "coracle", target.metric)))]
         lines += [_target(results, target, row) for row in rows]
-    return "### Targets\n\n" + _table(head, lines, left=2) + _threads(results)
+    return "### Targets\n\n" + table(head, lines, left=2) + _threads(results)
 
 
 def _threads(results: Results) -> str:
@@ -165,7 +165,7 @@ def _section(results: Results, row: str, kind: str) -> str:
         [peer, *(spread([value / column.scale for value in results.values(row, peer, column.metric)], column.digits) for column in columns)]
         for peer in peers
     ]
-    return _table(["", *(column.title for column in columns)], lines) + _calls(results, row)
+    return table(["", *(column.title for column in columns)], lines) + _calls(results, row)
 
 
 def _calls(results: Results, row: str) -> str:
@@ -191,7 +191,7 @@ def _yes(reached: bool) -> str:
     return "yes" if reached else "**no**"
 
 
-def _table(head: list[str], lines: list[list[str]], left: int = 1) -> str:
+def table(head: list[str], lines: list[list[str]], left: int = 1) -> str:
     """Formats a Markdown table. The first `left` columns are text, the others numbers."""
     widths = [max(3, *(len(line[i]) for line in [head, *lines])) for i in range(len(head))]
     rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]

@@ -2,7 +2,7 @@
 
 _coracle() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} options files=
-    local commands='run check list audit reload demo version help'
+    local commands='run check status list audit reload server demo version help'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W "$commands -V --version -h --help" -- "$cur")
@@ -17,7 +17,7 @@ _coracle() {
         --admin)
             case ${COMP_WORDS[1]} in
                 run) options='off 127.0.0.1:2672' ;;
-                list | audit) options='127.0.0.1:2672 localhost:2672 unix:' ;;
+                status | list | audit) options='127.0.0.1:2672 localhost:2672 unix:' ;;
                 *) options='127.0.0.1:2672' ;;
             esac
             mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
@@ -33,14 +33,19 @@ _coracle() {
     case ${COMP_WORDS[1]} in
         run) options='-c --config -L --forward --admin --access-log -h --help' ;;
         check) options='-h --help' files=yes ;;
+        status) options='--admin --json -h --help' ;;
         list) options='--admin --json -h --help' ;;
         audit) options='--admin --json --watch -h --help' ;;
         reload) options='--socket --dry-run -h --help' files=yes ;;
+        server) options='--socket -h --help' ;;
         demo) options='--listen --admin -h --help' ;;
         version) options='-h --help' ;;
         help) options=$commands ;;
         *) return ;;
     esac
+    if [[ ${COMP_WORDS[1]} = server && $cur != -* ]]; then
+        options='drain down ready'
+    fi
     if [[ $files && $cur != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
     else

@@ -12,12 +12,14 @@ mod agreement;
 mod body;
 mod desk;
 mod http;
+mod json;
 mod limits;
 mod metrics;
 mod moments;
 mod orders;
 mod park;
 mod sockets;
+mod status;
 
 use std::io;
 use std::mem;
@@ -197,6 +199,7 @@ impl Endpoint {
                 room: Room::new(),
                 metrics: desk::Desk::default(),
                 audits: desk::Desk::default(),
+                statuses: desk::Desk::default(),
                 signs: desk::Desk::default(),
                 ordering: Ordering {
                     orders: self.orders,

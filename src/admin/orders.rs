@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use smol::channel::Sender;
 
+use crate::state::AdminState;
+
 /// The requested change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -13,10 +15,19 @@ pub enum Ask {
     /// Report what applying a configuration would change. The configuration is the file in its
     /// present state, or this name and text.
     DryRun(Option<(String, String)>),
+    /// Put a server into another state.
+    Server {
+        /// The name of its service.
+        service: String,
+        /// Its name, or its address as written in the configuration.
+        server: String,
+        /// The state.
+        state: AdminState,
+    },
 }
 
-/// A requested change, and where to send the answer: the changes, one on each line, or the reason
-/// why there are none.
+/// A requested change, and where to send the answer: what has changed or
+/// would change, one change on each line, or the reason why nothing has.
 #[derive(Debug)]
 pub struct Order {
     /// The requested change.

@@ -235,7 +235,10 @@ fn check_operands(operands: &[String], command: &CommandInfoWithArgs) -> Result<
     }
     match positionals.get(operands.len()) {
         Some(missing) if missing.optionality == Optionality::Required => {
-            let (name, what) = (command.name, missing.name.to_uppercase());
+            let all = positionals.iter();
+            let all = all.filter(|it| it.optionality == Optionality::Required);
+            let all: Vec<_> = all.map(|it| it.name.to_uppercase()).collect();
+            let (name, what) = (command.name, all.join(" "));
             Err(format!("an argument is missing: coracle {name} {what}"))
         }
         _ => Ok(()),
@@ -316,7 +319,7 @@ mod tests {
             ),
             (
                 "start",
-                "there is no command `start`; the commands are run, check, list, audit, reload, demo, version, help",
+                "there is no command `start`; the commands are run, check, status, list, audit, reload, server, demo, version, help",
                 None,
             ),
             (
@@ -377,6 +380,11 @@ mod tests {
                 "check",
                 "an argument is missing: coracle check FILE",
                 Some("check"),
+            ),
+            (
+                "server web",
+                "an argument is missing: coracle server SERVICE SERVER STATE",
+                Some("server"),
             ),
         ] {
             let expected = (what.to_owned(), command.map(str::to_owned));

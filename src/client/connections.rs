@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::audit_answer::{self, age};
+use super::audit_answer::age;
+use super::get::get;
 use super::request::Failure;
 use super::table::table;
 use crate::config::{AdminEndpoint, printable};
@@ -17,7 +18,7 @@ impl Connections {
     /// # Errors
     /// If nothing answers there, or another program does.
     pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
-        Ok(Self::of(audit_answer::fetch(admin)?))
+        Ok(Self::of(get(admin, "/audit")?))
     }
 
     /// Takes the connections of an audit, the oldest first, without what only the kernel has.

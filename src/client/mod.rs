@@ -1,12 +1,18 @@
 //! The client side: what commands ask a running coracle over its admin endpoint.
 
 mod audit_answer;
+mod command;
 mod connections;
+mod get;
 mod reload;
 mod request;
+mod server;
+mod status;
 mod table;
 
 pub use audit_answer::Audit;
 pub use connections::Connections;
 pub use reload::{Reload, Reloaded};
 pub use request::Failure;
+pub use server::{Ordered, ServerOrder};
+pub use status::Status;

@@ -8,6 +8,8 @@ mod list;
 mod load;
 mod reload;
 mod run;
+mod server;
+mod status;
 mod stops;
 
 use std::fmt::Display;
@@ -24,6 +26,8 @@ pub(crate) use demo::demo;
 pub(crate) use list::list;
 pub(crate) use reload::reload;
 pub(crate) use run::run;
+pub(crate) use server::server;
+pub(crate) use status::status;
 use stops::{Hangup, Stops, no_thread, stops};
 
 /// Prepares a proxy's process, in this order: raises the descriptor limit, starts the log, and

@@ -323,7 +323,8 @@ pub(super) fn in_header(name: &str) -> String {
 }
 
 /// Returns `; did you mean ...?` with the nearest of `known`, or an empty string if none is near.
-pub(super) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+#[must_use]
+pub fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     match nearest(word, known) {
         Some(known) => format!("; did you mean `{}`?", shown(known)),
         None => String::new(),

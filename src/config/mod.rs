@@ -27,7 +27,9 @@ mod words;
 
 pub use address::{Address, Listen};
 pub use build::Overrides;
-pub use diagnostic::{Diagnostic, Diagnostics, Location, Mistake, Severity, count, printable};
+pub use diagnostic::{
+    Diagnostic, Diagnostics, Location, Mistake, Severity, count, did_you_mean, printable,
+};
 pub use diff::Changes;
 pub use endpoint::AdminEndpoint;
 pub use forward::Forward;

@@ -16,10 +16,10 @@ use smol::future::{FutureExt, poll_once};
 use super::queue::queue;
 use super::report::report;
 use super::route::Route;
-use super::target::{OwnListener, Target, Topology};
+use super::target::{OwnListener, Target, Topology, server};
 use crate::config::{Address, Host};
 use crate::net::{self, Dial, EarlyData, Lack, Name, Stream, Turn};
-use crate::state::{Choice, CloseReason, Conn, ConnectError, Peer, Place, Server};
+use crate::state::{Choice, CloseReason, Conn, ConnectError, Peer, Place};
 
 /// Tries servers of the service until one accepts the connection. Each attempt chooses among those
 /// that are up at that moment and were not tried yet.
@@ -115,8 +115,8 @@ impl Dialling<'_> {
                 None => break,
             };
             let target = self.target(index);
-            tried.push(index);
             if !target.line.is_empty() {
+                tried.push(index);
                 let failure = None;
                 lacking.push(Lacking {
                     index,
@@ -143,6 +143,8 @@ impl Dialling<'_> {
                 }
                 Err(failure) => self.tell(&target, &failure),
             }
+            // Only now: if the first server accepts, nothing is allocated.
+            tried.push(index);
             failed += 1;
             if rules.retries.is_some_and(|most| failed > most) {
                 break;
@@ -169,31 +171,33 @@ impl Dialling<'_> {
             Peer::Tcp(address) => Some(address.ip()),
             Peer::Unix => None,
         };
-        let now = || self.route.reactor.now();
         let choose = || {
             let random = &mut || fastrand::u64(..);
             if tried.is_empty() {
-                // What was tried are positions in the list.
+                // Only then, because `tried` holds positions in the list.
                 self.targets.replace(self.route.pool.get());
             }
-            service.choose(&self.targets.borrow(), server, tried, client, random, now())
+            let (targets, now) = (self.targets.borrow(), self.route.reactor.now());
+            service.choose(&targets, server, tried, client, random, now)
         };
-        let place = |index: usize| self.targets.borrow()[index].server.place(self.conn.id);
         // Those that wait come first.
         let choice = match service.queued() {
             0 => choose(),
             _ => Choice::Full,
         };
         match choice {
-            Choice::Server(index) => Ok(Some((index, place(index)))),
+            Choice::Server(index) => {
+                let place = self.targets.borrow()[index].server.place(self.conn.id);
+                Ok(Some((index, place)))
+            }
             Choice::None => Ok(None),
             Choice::Full => {
-                let has_room = || service.has_room(&self.targets.borrow(), server, tried, now());
-                let queued = queue(self.conn, self.route, self.opening, choose, place, has_room);
+                let (conn, route, targets) = (self.conn, self.route, &self.targets);
+                let queued = queue(conn, route, self.opening, targets, tried, choose);
                 // Boxed because few connections ever wait.
-                let (index, place, took) = Box::pin(queued).await?;
+                let (chosen, took) = Box::pin(queued).await?;
                 self.deadline.set(self.deadline.get() + took);
-                Ok(Some((index, place)))
+                Ok(chosen)
             }
         }
     }
@@ -442,10 +446,6 @@ impl Dialling<'_> {
         let text = format!("this is coracle's own listener {own}, {how}; use another server");
         Err(Failure::new(ConnectError::Loop, text))
     }
-}
-
-fn server(target: &Rc<Target>) -> &Server {
-    &target.server
 }
 
 async fn resolve(route: &Route, name: Option<&Name>, dial: Dial) -> Result<Rc<[IpAddr]>, Failure> {

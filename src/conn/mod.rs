@@ -12,7 +12,7 @@ mod serve;
 mod target;
 
 pub use access::log_access;
-pub use report::report;
+pub use report::{order, report};
 pub use route::{CurrentRoute, Route};
 pub use serve::serve;
 pub use target::{At, CurrentTopology, OwnListener, Pool, Target, Topology};

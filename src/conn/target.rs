@@ -58,6 +58,10 @@ impl Pool {
     }
 }
 
+pub(super) fn server(target: &Rc<Target>) -> &Server {
+    &target.server
+}
+
 /// Which servers are listeners of this proxy, and where these lead.
 ///
 /// Changes with the configuration.

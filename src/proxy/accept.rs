@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use smol::LocalExecutor;
 use smol::future::FutureExt;
 
-use super::capacity::Capacity;
+use super::capacity::{Capacity, Limit};
 use crate::conn::{self, CurrentRoute};
 use crate::net::{Listener, Reactor, Stream};
 use crate::state::{
@@ -115,8 +115,12 @@ async fn next_client(
                 break;
             }
             if let Some(suppressed) = full.admit(reactor.now()) {
+                let why = match conns.is_closed() {
+                    true => Limit::Ceiling.remedy(),
+                    false => limit.by.remedy(),
+                };
                 log::warn!(entrypoint = entrypoint.name(), open = conns.len(), suppressed;
-                    "no room for more connections: {}; new ones wait", limit.by.remedy());
+                    "no room for more connections: {why}; new ones wait");
             }
             let _muted = Muted::of(door);
             place(reactor, conns, capacity).await;

@@ -24,7 +24,7 @@ pub(super) struct Capacity {
     pub(super) by: Limit,
     /// The limit of open files.
     pub(super) open_files: usize,
-    /// The memory limit of the control group, in bytes.
+    /// The memory limit, in bytes: that of the control group or the configured one.
     pub(super) memory: Option<u64>,
     /// Pipes for long streams.
     pub(super) pipes: usize,
@@ -39,6 +39,8 @@ pub(super) enum Limit {
     #[default]
     OpenFiles,
     Memory,
+    /// `limits.memory`.
+    Ceiling,
     /// `limits.max_connections`.
     Configured,
 }
@@ -48,7 +50,8 @@ impl Limit {
         match self {
             Self::OpenFiles => "open_files",
             Self::Memory => "memory",
-            Self::Configured => "max_connections",
+            Self::Ceiling => "limits.memory",
+            Self::Configured => "limits.max_connections",
         }
     }
 
@@ -59,6 +62,7 @@ impl Limit {
             Self::Memory => {
                 "the control group's memory limit is reached; raise it (MemoryMax= in the unit)"
             }
+            Self::Ceiling => "the configured memory limit is reached; raise it (limits.memory)",
             Self::Configured => {
                 "the configured limit is reached; raise it (limits.max_connections)"
             }
@@ -75,8 +79,7 @@ struct Machine {
     memory: Option<u64>,
     /// The machine's memory, if known.
     memory_total: Option<u64>,
-    /// `limits.max_connections`.
-    configured: Option<usize>,
+    configured: Limits,
 }
 
 impl Capacity {
@@ -91,7 +94,7 @@ impl Capacity {
             open_now: sys::descriptors::open_now().unwrap_or(16),
             memory: sys::cgroup::memory_limit(),
             memory_total: sys::memory::total(),
-            configured: configured(limits),
+            configured: limits,
         });
         capacity.with_room()
     }
@@ -117,7 +120,7 @@ impl Capacity {
     #[must_use]
     pub(super) fn within(&self, limits: Limits) -> Self {
         Self::of(Machine {
-            configured: configured(limits),
+            configured: limits,
             ..self.machine
         })
     }
@@ -131,11 +134,19 @@ impl Capacity {
         let pipes = (open_files / 128).min(Reactor::PIPES);
         let taken = machine.open_now + admin + 2 * pipes + SPARE_FILES;
         let by_files = open_files.saturating_sub(taken) / 2;
-        let by_memory = machine.memory.map(by_memory);
+        let memory = [machine.memory, machine.configured.memory];
+        let memory = memory.into_iter().flatten().min();
+        let by_memory = memory.map(by_memory);
+        let by_whom = match memory == machine.memory {
+            true => Limit::Memory,
+            false => Limit::Ceiling,
+        };
+        let max_connections = machine.configured.max_connections;
+        let max_connections = max_connections.map(|most| most.get() as usize);
         let all = [
             (Some(by_files), Limit::OpenFiles),
-            (by_memory, Limit::Memory),
-            (machine.configured, Limit::Configured),
+            (by_memory, by_whom),
+            (max_connections, Limit::Configured),
         ];
         let all = all.into_iter().filter_map(|(most, by)| Some((most?, by)));
         let (connections, by) = all.min_by_key(|(most, _)| *most).unwrap_or_default();
@@ -143,9 +154,9 @@ impl Capacity {
             connections,
             by,
             open_files,
-            memory: machine.memory,
+            memory,
             pipes,
-            limits: match machine.memory {
+            limits: match memory {
                 Some(memory) => limits(memory, connections),
                 // The kernel has its own limit for all sockets of the machine (net.ipv4.tcp_mem).
                 None => MemoryLimits {
@@ -164,10 +175,6 @@ impl Capacity {
         self.memory
             .map_or("none".to_owned(), |bytes| Bytes(bytes).to_string())
     }
-}
-
-fn configured(limits: Limits) -> Option<usize> {
-    limits.max_connections.map(|most| most.get() as usize)
 }
 
 /// Returns the part of a memory limit that is left for connections. The program takes at most half
@@ -226,7 +233,7 @@ mod tests {
             open_now: 16,
             memory,
             memory_total: Some(512 * MIB),
-            configured: None,
+            configured: Limits::default(),
         })
     }
 

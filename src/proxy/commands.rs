@@ -8,6 +8,7 @@ use smol::channel::{Receiver, Sender, unbounded};
 use super::fingerprint::Fingerprint;
 use crate::admin::{Ask, Order};
 use crate::config::{Config, printable};
+use crate::state::AdminState;
 
 /// Where the configuration comes from.
 pub trait ConfigSource {
@@ -49,6 +50,14 @@ pub(super) enum Command {
         text: Option<(String, String)>,
         answer: Sender<Reloaded>,
     },
+    /// Put a server into another state.
+    Server {
+        service: String,
+        server: String,
+        state: AdminState,
+        /// Takes what has changed, or why nothing has.
+        answer: Sender<Result<String, String>>,
+    },
 }
 
 /// Sends commands to a running proxy from any thread.
@@ -85,6 +94,16 @@ impl Commander {
             Ask::DryRun(text) => Command::DryRun {
                 // Error messages show the name.
                 text: text.map(|(name, text)| (printable(&name), text)),
+                answer,
+            },
+            Ask::Server {
+                service,
+                server,
+                state,
+            } => Command::Server {
+                service,
+                server,
+                state,
                 answer,
             },
         };

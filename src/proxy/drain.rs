@@ -61,13 +61,17 @@ impl Supervisor {
 
 /// Rejects a command, because a draining proxy takes none.
 fn refuse(command: Command) {
-    let why = "coracle: the proxy is draining and accepts no new configuration";
+    let mut why = "coracle: the proxy is draining and accepts no new configuration";
     let answer = match command {
         Command::Reload { by, answer } => {
             log::warn!(target: "setup", by; "not reloaded: the proxy is draining and accepts no new configuration");
             answer
         }
         Command::DryRun { answer, .. } => Some(answer),
+        Command::Server { answer, .. } => {
+            why = "coracle: the proxy is draining and takes no orders for servers";
+            Some(answer)
+        }
     };
     if let Some(answer) = answer {
         let _ = answer.try_send(Err(why.to_owned()));

@@ -8,7 +8,9 @@
 mod accept;
 mod admin;
 mod bind;
+mod by_hand;
 mod capacity;
+mod ceiling;
 mod checks;
 mod commands;
 mod drain;

@@ -138,10 +138,6 @@ impl Running {
         resolving::log_changes(&self.targets, &targets);
         services::adopt(&ground.shared.registry, &self.config, &targets);
         self.put_servers(ground, targets);
-        for it in &self.config.services {
-            // The routes keep each service.
-            ground.shared.registry.service(&it.name).offer_all();
-        }
         true
     }
 
@@ -157,6 +153,10 @@ impl Running {
         });
         let topology = Topology::new(onward.collect(), &self.own);
         ground.topology.replace(topology);
+        // A new server has room for those in the queues.
+        for it in &self.config.services {
+            ground.shared.registry.service(&it.name).offer();
+        }
     }
 
     /// Returns the entrypoints that the configuration no longer has. They listen nowhere.
@@ -210,12 +210,14 @@ fn routes(
             most: configured.max_connections.map(|most| most.get() as usize),
             refuses: configured.at_limit == AtLimit::Refuse,
         });
+        let of_route = registry.service(&service.name);
+        entrypoint.set_service(&of_route.name);
         Rc::new(Route {
             reactor: ground.reactor.clone(),
             conns: ground.shared.conns.clone(),
             names: ground.names.clone(),
             entrypoint,
-            service: registry.service(&service.name),
+            service: of_route,
             pool: pools.get(&service.name).cloned().unwrap_or_default(),
             topology: ground.topology.clone(),
             connect_timeout: service.connect_timeout,

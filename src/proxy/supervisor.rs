@@ -17,7 +17,7 @@ use super::commands::{Command, Commander, ConfigSource, Reloaded};
 use super::ground::Ground;
 use super::hand_over::HandOver;
 use super::running::{Removed, Running};
-use super::{checks, sweep, watch};
+use super::{by_hand, ceiling, checks, sweep, watch};
 use crate::config::{Changes, Config, Diagnostic, Location, OnRemoved};
 use crate::state::{CloseReason, Left, Pauses, Shared};
 use crate::{conn, logging};
@@ -40,6 +40,8 @@ pub(super) struct Tasks {
     pauses: Rc<RefCell<Pauses>>,
     /// The sweeping task and its tick.
     sweeping: Option<(Duration, Task<()>)>,
+    /// The task that keeps the program below its memory ceiling, and that ceiling.
+    ceiling: Option<(u64, Task<()>)>,
     watching: Option<Task<()>>,
     looking_up: Option<Task<()>>,
     checks: Checks,
@@ -129,6 +131,16 @@ impl Supervisor {
             Command::DryRun { text, answer } => {
                 let _ = answer.try_send(self.dry_run(text));
             }
+            Command::Server {
+                service,
+                server,
+                state,
+                answer,
+            } => {
+                let (ground, running) = (&self.ground, &self.running);
+                let ordered = by_hand::order(ground, running, &service, &server, state);
+                let _ = answer.try_send(ordered);
+            }
         }
     }
 
@@ -216,6 +228,8 @@ impl Supervisor {
         let capacity = self.ground.capacity.get();
         let limited = capacity.within(self.running.config.limits);
         self.ground.capacity.set(limited);
+        self.ground.reactor.limit_pipes(limited.pipes);
+        self.ground.reactor.limit_memory(limited.limits);
         if now != before || limited != capacity {
             self.listeners_have_changed(now.len() as isize - before.len() as isize);
         }
@@ -223,6 +237,7 @@ impl Supervisor {
         adopt(&self.ground.shared, config);
         logging::set(config.log.level, config.log.access);
         self.tasks.follow(&self.ground, &self.running);
+        self.ground.shared.registry.forget_dead();
         self.watch();
         self.ground.shared.config_loads.succeeded(SystemTime::now());
         Ok(changes)
@@ -315,6 +330,23 @@ impl Supervisor {
 }
 
 impl Tasks {
+    /// Starts, replaces or stops the task that keeps the memory below `most` bytes.
+    fn keep_below(&mut self, ground: &Ground, most: Option<u64>) {
+        if self.ceiling.as_ref().map(|(most, _)| *most) == most {
+            return;
+        }
+        // Ended first, so that it does not act again.
+        if self.ceiling.take().is_some() {
+            ceiling::lift(ground);
+        }
+        self.ceiling = most.map(|most| {
+            (
+                most,
+                ground.spawn(ceiling::keep_below(ground.clone(), most)),
+            )
+        });
+    }
+
     /// Starts and stops tasks as the configuration in force requires.
     fn follow(&mut self, ground: &Ground, running: &Running) {
         let reactor = &ground.reactor;
@@ -322,6 +354,7 @@ impl Tasks {
             let looking_up = ground.names.clone().keep_fresh(reactor.clone());
             self.looking_up = Some(ground.spawn(looking_up));
         }
+        self.keep_below(ground, running.config.limits.memory);
         let tick = sweep::tick(&ground.shared);
         // A task whose tick is unchanged keeps running. Otherwise frequent reloads would keep it
         // from ever sweeping.

@@ -32,8 +32,9 @@ impl Addresses {
         for it in entrypoints {
             for former in it.former() {
                 for other in entrypoints {
-                    let mut all = other.listening().into_iter().chain(other.former());
-                    if all.any(|local| overlap(&former, &local)) {
+                    let (now, before) = (other.listening(), other.former());
+                    let mut all = now.iter().chain(&before);
+                    if all.any(|local| overlap(&former, local)) {
                         addresses.join(it.id(), other.id());
                     }
                 }

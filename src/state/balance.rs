@@ -18,6 +18,19 @@ pub enum Balance {
     Source,
 }
 
+impl Balance {
+    /// Returns the word for it in the configuration.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::Random => "random",
+            Self::Source => "source",
+        }
+    }
+}
+
 /// A server that may be chosen.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {

@@ -162,6 +162,8 @@ pub struct Conns {
     fewer: Waiters,
     /// The number of connections that lack a descriptor to reach their server.
     starving: Cell<usize>,
+    /// Whether nobody may enter, although there is room.
+    is_closed: Cell<bool>,
     left: Cell<Option<Left>>,
     hook: OnceCell<Hook>,
 }
@@ -270,7 +272,31 @@ impl Conns {
     /// Starving connections get freed descriptors first. Otherwise new connections would take them
     /// for their clients' sockets, until there are many connections and none can reach a server.
     pub fn has_place(&self, capacity: usize) -> bool {
-        self.len() < capacity && self.starving.get() == 0
+        self.len() < capacity && self.starving.get() == 0 && !self.is_closed.get()
+    }
+
+    /// Lets nobody enter until this is called with `false`.
+    pub fn close(&self, is_closed: bool) {
+        if self.is_closed.replace(is_closed) && !is_closed {
+            self.offer_places();
+        }
+    }
+
+    /// Returns whether nobody may enter, although there is room.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
+    /// Ends the `n` connections that have been silent the longest. Returns how many there were.
+    pub fn kill_longest_silent(&self, n: usize, reason: CloseReason, now: Instant) -> usize {
+        let map = self.map.borrow();
+        let open = map.values().filter(|conn| conn.end.get().is_none());
+        let mut silent: Vec<_> = open.map(|conn| (conn.last_activity(), conn.id)).collect();
+        drop(map);
+        silent.sort_unstable();
+        let ended = silent.iter().take(n);
+        ended.filter(|(_, id)| self.kill(*id, reason, now)).count()
     }
 
     /// Waits until [`Conns::has_place`] holds. A caller that then does not take the place must

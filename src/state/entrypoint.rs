@@ -102,7 +102,10 @@ pub struct Entrypoint {
     pub timeouts: Cell<Timeouts>,
     limit: Cell<ConnectionLimit>,
     began: Instant,
-    listening: RefCell<Vec<Local>>,
+    /// The name of the service whose servers its connections get.
+    service: RefCell<Option<Arc<str>>>,
+    /// Shared with copies of the numbers.
+    listening: RefCell<Arc<[Local]>>,
     former: RefCell<Vec<Local>>,
 }
 
@@ -159,7 +162,8 @@ impl Entrypoint {
             timeouts: Cell::default(),
             limit: Cell::default(),
             began: now,
-            listening: RefCell::default(),
+            service: RefCell::default(),
+            listening: RefCell::new(Arc::new([])),
             former: RefCell::default(),
         }
     }
@@ -194,6 +198,11 @@ impl Entrypoint {
         self.open.offer_all();
     }
 
+    /// Sets the service whose servers its next connections get.
+    pub fn set_service(&self, name: &Arc<str>) {
+        self.service.replace(Some(name.clone()));
+    }
+
     /// Returns whether another connection may enter.
     #[must_use]
     pub fn has_room(&self) -> bool {
@@ -205,7 +214,7 @@ impl Entrypoint {
 
     /// Returns what the entrypoint listens on.
     #[must_use]
-    pub fn listening(&self) -> Vec<Local> {
+    pub fn listening(&self) -> Arc<[Local]> {
         self.listening.borrow().clone()
     }
 
@@ -217,12 +226,12 @@ impl Entrypoint {
 
     pub(super) fn listens_on(&self, locals: Vec<Local>) {
         let mut former = self.former.borrow_mut();
-        let before = self.listening.replace(locals);
+        let before = self.listening.replace(locals.into());
         if self.open.is_empty() {
             former.clear();
             return;
         }
-        former.extend(before);
+        former.extend(before.iter().cloned());
         let listening = self.listening.borrow();
         let mut seen = Vec::new();
         former.retain(|local| {
@@ -237,6 +246,9 @@ impl Entrypoint {
     pub fn numbers(&self) -> EntrypointNumbers {
         EntrypointNumbers {
             identity: self.identity.clone(),
+            service: self.service.borrow().clone(),
+            listening: self.listening(),
+            limit: self.limit.get(),
             open: self.open.len() as u64,
             counters: self.counters.clone(),
         }
@@ -248,6 +260,12 @@ impl Entrypoint {
 pub struct EntrypointNumbers {
     /// What identifies the entrypoint.
     pub identity: Arc<EntrypointIdentity>,
+    /// The name of the service whose servers its connections get.
+    pub service: Option<Arc<str>>,
+    /// What it listens on.
+    pub listening: Arc<[Local]>,
+    /// How many connections it may have.
+    pub limit: ConnectionLimit,
     /// The length of the set of its open connections.
     pub open: u64,
     /// The counters.

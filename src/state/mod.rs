@@ -12,6 +12,7 @@
 mod addresses;
 mod backoff;
 mod balance;
+mod ceiling;
 mod choice;
 mod config_loads;
 mod conns;
@@ -26,6 +27,7 @@ mod metric;
 mod pauses;
 mod peer;
 mod reason;
+mod record;
 mod registry;
 mod schedule;
 mod server;
@@ -41,6 +43,7 @@ use std::rc::Rc;
 pub use addresses::Addresses;
 pub use backoff::Backoff;
 pub use balance::Balance;
+pub use ceiling::{Ceiling, CeilingNumbers, Pressure};
 pub use choice::Choice;
 pub use config_loads::ConfigLoads;
 pub use conns::{Conn, Conns, Guard, Hook, Left, Phase, Starving};
@@ -58,6 +61,7 @@ pub use metric::{Kind, Metric, Observed, Publish, Samples};
 pub use pauses::Pauses;
 pub use peer::Peer;
 pub use reason::{CloseReason, ConnectError};
+pub use record::LastCheck;
 pub use registry::Registry;
 pub use schedule::Schedule;
 pub use server::{
@@ -82,6 +86,8 @@ pub struct Shared {
     pub traefik_names: Cell<bool>,
     /// The bytes held for blocked receivers.
     pub held: Rc<Held>,
+    /// How far the program is above its memory ceiling.
+    pub ceiling: Ceiling,
     draining: Cell<bool>,
 }
 

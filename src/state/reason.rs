@@ -38,6 +38,8 @@ label! {
         /// The set was full and others waited; one side had finished, and nothing had passed for 30
         /// s.
         GaveWay = "gave_way",
+        /// The program took more memory than it may, and this connection had been idle the longest.
+        Memory = "memory",
         /// The connection was still open `drain_timeout` after the request to stop.
         Drain = "drain",
         /// A reload removed the entrypoint, and the configuration says that this ends its

@@ -106,6 +106,14 @@ impl Registry {
         living(&self.servers)
     }
 
+    /// Frees what is left of objects that are no longer alive. Readers do that too, but there may be
+    /// none.
+    pub fn forget_dead(&self) {
+        let _ = self.entrypoints();
+        living(&self.services);
+        living(&self.servers);
+    }
+
     /// Returns the addresses on which all live entrypoints listen or have listened.
     #[must_use]
     pub fn addresses(&self) -> Arc<Addresses> {
@@ -151,6 +159,9 @@ mod tests {
         );
         drop((first, again));
         assert!(registry.entrypoints().is_empty());
+        drop(server);
+        registry.forget_dead();
+        assert!(registry.servers.borrow().is_empty());
         let new = registry.entrypoint("a", Protocol::Tcp, now);
         assert!(new.id() > id, "identities are never reused");
         assert_eq!(new.counters.opened.value(), 0);

@@ -12,6 +12,7 @@ use super::identity::{ConnId, ServerId};
 use super::members::Members;
 use super::metric::{Metric, Publish};
 use super::reason::ConnectError;
+use super::record::{LastCheck, Record};
 use super::service::Service;
 
 /// Upper bounds of the connect time's buckets: from 0.5 ms (the same machine) over LAN and Wi-Fi to
@@ -48,6 +49,9 @@ label! {
         Down = "down",
     }
 }
+
+/// Why an operator's orders change a server's state.
+const BY_ORDER: &str = "ordered by an operator";
 
 /// What identifies a server.
 #[derive(Debug)]
@@ -102,6 +106,7 @@ pub struct Server {
     is_on_trial: Cell<bool>,
     /// Whether it is checked.
     is_checked: Cell<bool>,
+    record: Record,
     seat: Cell<i64>,
     key: u64,
 }
@@ -154,6 +159,7 @@ impl Server {
             health: RefCell::default(),
             is_on_trial: Cell::new(false),
             is_checked: Cell::new(false),
+            record: Record::default(),
             seat: Cell::new(0),
             key: balance::key(name),
         }
@@ -180,7 +186,7 @@ impl Server {
     /// Sets the share from a configuration that comes into force.
     pub fn set_share(&self, share: Share) {
         if self.share.replace(share) != share {
-            self.service.offer_all();
+            self.service.offer();
         }
     }
 
@@ -206,15 +212,29 @@ impl Server {
     pub fn order(&self, state: AdminState, now: Instant) -> Option<Change> {
         let was_up = self.is_up();
         let before = self.admin.replace(state);
-        if before != AdminState::Ready && state == AdminState::Ready {
+        if before == state {
+            return None;
+        }
+        if state == AdminState::Ready {
             self.health.borrow_mut().starts(now);
         }
-        self.service.offer_all();
+        self.record.changed(now);
+        self.service.offer();
         let is_up = self.is_up();
-        self.counted((was_up != is_up).then(|| Change {
+        let change = (was_up != is_up).then(|| Change {
             is_up,
-            why: "ordered by an operator".to_owned(),
-        }))
+            why: BY_ORDER.to_owned(),
+        });
+        change.inspect(|change| self.count(change))
+    }
+
+    /// Returns why it counts as down, or `None` if it is up.
+    #[must_use]
+    pub fn why_down(&self) -> Option<Arc<str>> {
+        match self.admin.get() {
+            AdminState::Down => Some(BY_ORDER.into()),
+            AdminState::Ready | AdminState::Drain => self.record.why_down(),
+        }
     }
 
     /// Returns how many connections it has and how many are dialling it.
@@ -274,7 +294,7 @@ impl Server {
     pub fn failed(&self, why: &str, now: Instant) -> Option<Change> {
         let rules = self.service.rules().health;
         let change = self.health.borrow_mut().failed(why, rules, now);
-        self.counted(change)
+        self.found(change, now)
     }
 
     /// Records the outcome of a check that took `took`. Returns the change if the server went up or
@@ -292,26 +312,39 @@ impl Server {
         }
         let rules = self.service.rules().health;
         let change = self.health.borrow_mut().checked(outcome, rules, now);
-        self.counted(change)
+        self.record.checked(outcome, took, now);
+        self.found(change, now)
     }
 
     /// Records that it is no longer checked. Returns the change if the checks had taken it down.
     pub fn unchecked(&self, now: Instant) -> Option<Change> {
         self.is_checked.set(false);
         let change = self.health.borrow_mut().unchecked(now);
-        self.counted(change)
+        self.record.unchecked();
+        self.found(change, now)
     }
 
-    fn counted(&self, change: Option<Change>) -> Option<Change> {
-        let is_up = change.as_ref()?.is_up;
-        let change_to = if is_up {
+    /// Takes note of what connections or checks have found. While an operator keeps the server
+    /// down, that changes nothing.
+    fn found(&self, change: Option<Change>, now: Instant) -> Option<Change> {
+        let change = change?;
+        self.record.found(change.is_up, &change.why);
+        if self.admin.get() == AdminState::Down {
+            return None;
+        }
+        self.record.changed(now);
+        self.count(&change);
+        self.service.offer();
+        Some(change)
+    }
+
+    fn count(&self, change: &Change) {
+        let to = if change.is_up {
             StateChange::Up
         } else {
             StateChange::Down
         };
-        self.counters.state_changes.of(change_to).increment();
-        self.service.offer_all();
-        change
+        self.counters.state_changes.of(to).increment();
     }
 
     /// Removes a connection that was connected to it.
@@ -326,8 +359,12 @@ impl Server {
         ServerNumbers {
             identity: self.identity.clone(),
             open: self.open.len() as u64,
+            dialling: self.dialling.len() as u64,
             is_up: self.is_up(),
+            why_down: self.why_down(),
+            since: self.record.since(),
             is_checked: self.is_checked.get(),
+            last_check: self.record.last_check(),
             admin: self.admin.get(),
             share: self.share.get(),
             counters: self.counters.clone(),
@@ -358,7 +395,7 @@ impl Place {
         self.server.open.insert(self.conn);
         self.is_kept = true;
         let change = self.server.health.borrow_mut().connected(now);
-        self.server.counted(change)
+        self.server.found(change, now)
     }
 }
 
@@ -381,10 +418,18 @@ pub struct ServerNumbers {
     pub identity: Arc<ServerIdentity>,
     /// The length of the set of open connections that are connected to it.
     pub open: u64,
+    /// The number of connections that are dialling it.
+    pub dialling: u64,
     /// Whether it counts as up.
     pub is_up: bool,
+    /// Why it counts as down, or `None` if it is up.
+    pub why_down: Option<Arc<str>>,
+    /// When it last went up or down or got another order, or `None` if it never has.
+    pub since: Option<Instant>,
     /// Whether it is checked.
     pub is_checked: bool,
+    /// The last finished check, while it is checked.
+    pub last_check: Option<LastCheck>,
     /// What an operator has ordered.
     pub admin: AdminState,
     /// The share that the configuration gives it.

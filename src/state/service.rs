@@ -110,7 +110,7 @@ impl Service {
     /// Sets the rules of a configuration that comes into force.
     pub fn set_rules(&self, rules: ServiceRules) {
         if self.rules.replace(rules) != rules {
-            self.offer_all();
+            self.offer();
         }
     }
 
@@ -126,17 +126,11 @@ impl Service {
         self.queue.waiting()
     }
 
-    /// Wakes the connection that has waited the longest, because a server may have room.
+    /// Wakes the connection that has waited the longest, because there may be room or no server left
+    /// to wait for. It wakes the next one if it has no use for the room or leaves some.
     pub fn offer(&self) {
         if !self.queue.is_empty() {
             self.queue.wake_one();
-        }
-    }
-
-    /// Wakes every connection that waits, because what servers there are may have changed.
-    pub fn offer_all(&self) {
-        if !self.queue.is_empty() {
-            self.queue.wake_all();
         }
     }
 
@@ -146,6 +140,7 @@ impl Service {
         ServiceNumbers {
             name: self.name.clone(),
             queued: self.queue.len() as u64,
+            balance: self.rules.get().balance,
             counters: self.counters.clone(),
         }
     }
@@ -158,6 +153,8 @@ pub struct ServiceNumbers {
     pub name: Arc<str>,
     /// The number of connections that wait for a server with room.
     pub queued: u64,
+    /// How a server is chosen for a connection.
+    pub balance: Balance,
     /// The counters.
     pub counters: ServiceCounters,
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Shared;
 use super::addresses::Addresses;
+use super::ceiling::CeilingNumbers;
 use super::config_loads::ConfigLoads;
 use super::conns::Phase;
 use super::entrypoint::{Direction, EntrypointIdentity, EntrypointNumbers};
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub config_loads: ConfigLoads,
     /// The bytes held for blocked receivers.
     pub held: HeldBytes,
+    /// What was done against a lack of memory.
+    pub ceiling: CeilingNumbers,
     /// Whether metrics that Traefik also has are published under Traefik's names, too.
     pub traefik_names: bool,
 }
@@ -99,6 +102,7 @@ impl Shared {
             addresses: registry.addresses(),
             config_loads: self.config_loads.clone(),
             held: self.held.copy(),
+            ceiling: self.ceiling.numbers(),
             traefik_names: self.traefik_names.get(),
         }
     }

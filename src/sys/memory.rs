@@ -14,6 +14,16 @@ fn parse_total(meminfo: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Returns the resident memory that is this process's own, in bytes, from `/proc/self/statm`: what
+/// is mapped from files does not count, because the kernel can drop it.
+#[must_use]
+pub fn own() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = statm.split(' ').skip(1).map(str::parse::<u64>);
+    let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
+    Some(resident.saturating_sub(shared) * rustix::param::page_size() as u64)
+}
+
 /// Makes the allocator return unused memory to the system.
 ///
 /// glibc keeps freed memory below anything still in use. musl has no such call, and unmaps a group
@@ -29,7 +39,15 @@ pub fn trim() {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_total, total};
+    use super::{own, parse_total, total};
+
+    #[test]
+    fn own_memory_follows_what_is_touched() {
+        let before = own().expect("/proc/self/statm");
+        let touched = std::hint::black_box(vec![1_u8; 64 << 20]);
+        assert!(own().is_some_and(|now| now > before + (32 << 20)));
+        drop(touched);
+    }
 
     #[test]
     fn total_is_found() {

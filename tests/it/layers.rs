@@ -41,7 +41,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 /// Each library with the one place that may use it: a layer, a floor or a file.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("argh", &["cli", "main"]),
-    ("serde_json", &["admin/agreement", "client"]),
+    ("serde_json", &["admin/json", "client"]),
     ("async_signal", &["commands/stops"]),
     ("http_types", &["admin/http"]),
     ("httparse", &["admin/http", "net/probe"]),

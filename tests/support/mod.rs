@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod backend;
+pub mod fleet;
 pub mod http;
 pub mod in_process;
 pub mod kernel;

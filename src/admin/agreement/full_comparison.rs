@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::rc::Rc;
 
 use super::comparison::{BETWEEN_READINGS, READINGS};
-use super::json::Json;
 use super::kernel::Kernel;
 use super::report::{Differences, Report};
 use crate::admin::body::{Body, Room};
+use crate::admin::json::Json;
 use crate::admin::moments::Moments;
 use crate::admin::park::Park;
 

@@ -3,7 +3,6 @@
 
 mod comparison;
 mod full_comparison;
-mod json;
 mod kernel;
 mod report;
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use smol::future::yield_now;
 
-use super::json::{Json, OrNull, Separator};
 use super::kernel::entrypoint_of;
 use crate::admin::body::Body;
+use crate::admin::json::{Json, OrNull, Separator};
 use crate::state::{Addresses, ConnId, Entries, Entry, EntrypointId, Peer, Phase};
 use crate::sys::sockets::{Name, Table, TableSource, TcpState};
 

@@ -7,9 +7,10 @@ use http_types::StatusCode;
 use smol::channel::bounded;
 
 use super::answer::{Answer, silence, text};
-use super::request::Head;
+use super::request::{Head, SERVER};
 use crate::admin::orders::{Ask, Order, Orders};
 use crate::admin::park::Park;
+use crate::state::{AdminState, Label as _};
 
 /// Where orders go, and where they must come from.
 #[derive(Debug)]
@@ -25,7 +26,11 @@ pub(crate) struct Ordering {
 impl Ordering {
     /// Passes an order on and waits for its answer.
     pub(super) async fn obey(&self, head: &Head, park: &Park) -> Answer {
-        let ask = match ask(head) {
+        let ask = match head.request.url().path() {
+            SERVER => for_server(head),
+            _ => reload(head),
+        };
+        let ask = match ask {
             Ok(ask) => ask,
             Err(why) => {
                 let why = format!("400 Bad Request: {why}\n");
@@ -45,23 +50,53 @@ impl Ordering {
     }
 
     /// Creates the response to an order that arrives over TCP.
-    pub(super) fn only_there(&self) -> Answer {
+    pub(super) fn only_there(&self, path: &str) -> Answer {
+        let is_for_server = path == SERVER;
+        let command = if is_for_server { "server" } else { "reload" };
         let how = match &self.path {
             Some(path) => format!(
-                "this needs the control socket {}, which `coracle reload` uses",
+                "this needs the control socket {}, which `coracle {command}` uses",
                 path.display()
             ),
+            None if is_for_server => "this needs the control socket, and there is none (`socket` in [admin] of the configuration)".to_owned(),
             None => "this needs the control socket, and there is none (`socket` in [admin] of the configuration); send SIGHUP to the process instead".to_owned(),
         };
         text(StatusCode::Forbidden, &format!("403 Forbidden: {how}\n"))
     }
 }
 
-/// Returns what an order asks for. An unknown parameter is an error: `?dryrun` must not reload.
+/// Returns what an order for a server asks for.
 ///
 /// # Errors
 /// Returns what is wrong with the request.
-fn ask(head: &Head) -> Result<Ask, String> {
+fn for_server(head: &Head) -> Result<Ask, String> {
+    const PARAMETERS: &str =
+        "the parameters are ?service=NAME&server=NAME&state= and drain, ready or down";
+    let (mut service, mut server, mut state) = (None, None, None);
+    for (key, value) in head.request.url().query_pairs() {
+        let value = value.into_owned();
+        match &*key {
+            "service" => service = Some(value),
+            "server" => server = Some(value),
+            "state" => state = AdminState::ALL.iter().find(|it| it.label() == value),
+            _ => return Err(PARAMETERS.to_owned()),
+        }
+    }
+    match (service, server, state) {
+        (Some(service), Some(server), Some(state)) => Ok(Ask::Server {
+            service,
+            server,
+            state: *state,
+        }),
+        _ => Err(PARAMETERS.to_owned()),
+    }
+}
+
+/// Returns what an order to reload asks for. An unknown parameter is an error: `?dryrun` must not reload.
+///
+/// # Errors
+/// Returns what is wrong with the request.
+fn reload(head: &Head) -> Result<Ask, String> {
     let (mut is_dry_run, mut name) = (false, None);
     for (key, value) in head.request.url().query_pairs() {
         match &*key {

@@ -12,8 +12,10 @@ pub(super) const HEAD_BYTES: usize = 8 * 1024;
 const BODY_BYTES: u64 = 8 * 1024;
 /// The longest body of an order. This is also the longest configuration.
 const ORDER_BYTES: u64 = 1024 * 1024;
-/// The path that orders are posted to.
+/// The path that a reload is ordered at.
 pub(super) const RELOAD: &str = "/reload";
+/// The path that a server's state is ordered at.
+pub(super) const SERVER: &str = "/server";
 /// The most headers. A browser sends about 15.
 const HEADERS: usize = 64;
 
@@ -72,7 +74,7 @@ pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, Status
     let is_http_1_0 = minor == 0;
     fields.check_host(is_http_1_0)?;
     let url = url(method, target)?;
-    let is_order = access == Access::Command && method == "POST" && url.path() == RELOAD;
+    let is_order = access == Access::Command && method == "POST" && takes_orders(url.path());
     let most = if is_order { ORDER_BYTES } else { BODY_BYTES };
     let body_bytes = fields.body_bytes(is_http_1_0, most)?;
     let host = if target.starts_with('/') || method == "OPTIONS" || method == "CONNECT" {
@@ -111,6 +113,11 @@ pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, Status
         keep_alive: asked_to_keep && !is_cut_short,
         is_http_1_0,
     }))
+}
+
+/// Returns whether orders are posted to `path`.
+pub(super) fn takes_orders(path: &str) -> bool {
+    matches!(path, RELOAD | SERVER)
 }
 
 /// A request's headers, as received.

@@ -13,7 +13,7 @@ use smol::future::FutureExt;
 use super::answer::{Answer, not_allowed, refusal, silence, text, with_body};
 use super::hosts::{self, Hosts};
 use super::ordering::Ordering;
-use super::request::{Head, RELOAD};
+use super::request::{Head, takes_orders};
 use crate::admin::agreement::{self, Kernel};
 use crate::admin::body::{Body, Room};
 use crate::admin::desk::Desk;
@@ -22,10 +22,11 @@ use crate::admin::metrics::{Format, Output};
 use crate::admin::moments::{Moments, Sign};
 use crate::admin::park::Park;
 use crate::admin::sockets::Access;
+use crate::admin::status;
 use crate::sys::process::Process;
 
-/// After a scrape or an audit, the thread rests for this many times as long as that took. So each
-/// of the two takes at most a quarter of a core, even if clients ask without a pause.
+/// After a scrape, an audit or a status, the thread rests for this many times as long as that took.
+/// So each of the three takes at most a quarter of a core, even if clients ask without a pause.
 const REST: u32 = 3;
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_millis(250);
@@ -33,9 +34,11 @@ const REST_MAX: Duration = Duration::from_millis(250);
 const INDEX: &str = "coracle's admin endpoint:
 /metrics   metrics for Prometheus
 /audit     the open connections and the kernel's socket table, for `coracle audit` and `coracle list`
+/status    the entrypoints, services and servers, for `coracle status`
 /healthz   200 while the loop that moves data responds
 /readyz    200 while coracle accepts connections, 503 while it drains
 /reload    POST over the control socket: reread the configuration; ?dry-run reports what would change
+/server    POST over the control socket: drain a server, take it down, or make it ready again
 ";
 
 const STRANGER: &str = "403 Forbidden: only root, the user that coracle runs as, and members of the \
@@ -60,6 +63,8 @@ pub(crate) struct Routes {
     pub metrics: Desk<Format, Made>,
     /// Those who wait for an audit.
     pub audits: Desk<(), Made>,
+    /// Those who wait for the status.
+    pub statuses: Desk<(), Made>,
     /// Those who wait for a sign of life from the data loop.
     pub signs: Desk<(), Option<Sign>>,
     /// The way for orders.
@@ -87,8 +92,8 @@ impl Routes {
         let path = request.url().path();
         match request.method() {
             Method::Post if head.is_order => return self.ordering.obey(head, &self.park).await,
-            Method::Post if path == RELOAD => return self.ordering.only_there(),
-            _ if path == RELOAD => return not_allowed("POST"),
+            Method::Post if takes_orders(path) => return self.ordering.only_there(path),
+            _ if takes_orders(path) => return not_allowed("POST"),
             Method::Get | Method::Head => {}
             _ => return refusal(StatusCode::MethodNotAllowed),
         }
@@ -98,6 +103,7 @@ impl Routes {
                 made(self.metrics.ask(format).await, format.content_type())
             }
             "/audit" => made(self.audits.ask(()).await, "application/json"),
+            "/status" => made(self.statuses.ask(()).await, "application/json"),
             "/healthz" => match self.sign().await {
                 Some(_) => text(StatusCode::Ok, "ok\n"),
                 None => silence(),
@@ -120,8 +126,9 @@ impl Routes {
     pub(crate) async fn work(&self) {
         let metrics = forever(async || self.make_metrics().await);
         let audits = forever(async || self.make_audit().await);
+        let statuses = forever(async || self.make_status().await);
         let signs = forever(async || self.look_for_sign().await);
-        metrics.or(audits).or(signs).await;
+        metrics.or(audits).or(statuses).or(signs).await;
     }
 
     async fn make_metrics(&self) {
@@ -176,6 +183,35 @@ impl Routes {
             waiting.tell(made.clone());
         }
         // The readers hold it now.
+        drop(made);
+        self.rest(took).await;
+    }
+
+    async fn make_status(&self) {
+        self.statuses.wanted().await;
+        drop(self.room.free().await);
+        self.moments.rested().await;
+        let waiting = self.statuses.take();
+        // Those who ask from here on need a later copy than this.
+        let snapshot = self.moments.snapshot().await;
+        let making = self.room.free().await;
+        let begun = Instant::now();
+        let made = match &snapshot {
+            None => Err(StatusCode::ServiceUnavailable),
+            Some(snapshot) => {
+                let mut body = Body::in_room(&self.room);
+                let written = status::write(&mut body, snapshot, begun).await;
+                written.map(|()| Rc::new(body)).map_err(|error| {
+                    log::error!("admin: cannot encode the status: {error}");
+                    StatusCode::InternalServerError
+                })
+            }
+        };
+        let took = begun.elapsed();
+        drop((making, snapshot));
+        for waiting in waiting {
+            waiting.tell(made.clone());
+        }
         drop(made);
         self.rest(took).await;
     }

@@ -33,6 +33,7 @@ pub(crate) async fn write(
     out.publish(&snapshot.services).await;
     out.publish(&snapshot.servers).await;
     out.publish(&[snapshot.held]).await;
+    out.publish(std::slice::from_ref(&snapshot.ceiling)).await;
     out.publish(std::slice::from_ref(&snapshot.config_loads))
         .await;
     if snapshot.traefik_names {

@@ -170,6 +170,11 @@ impl Stream {
         if !ready.contains(Ready::READ_CLOSED) {
             return ready.contains(Ready::END);
         }
+        // A reset also closes the stream. Reading would take the error, which the kernel reports
+        // once, from whoever waits for it.
+        if ready.contains(Ready::ERROR) {
+            return false;
+        }
         let peeked = retrying(|| net::recv(&self.source, &mut [0; 1], RecvFlags::PEEK));
         matches!(peeked, Ok(Some((0, _))))
     }

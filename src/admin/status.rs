@@ -1,0 +1,119 @@
+//! The answer of `/status`: entrypoints, services and servers at one moment, in JSON.
+
+use std::fmt::{self, Write};
+use std::time::Instant;
+
+use smol::future::yield_now;
+
+use super::body::Body;
+use super::json::{Json, OrNull, Separator};
+use crate::state::{
+    ConnectError, EntrypointNumbers, LastCheck, Local, RefuseReason, ServerNumbers, ServiceNumbers,
+    Snapshot,
+};
+
+/// After this many lines, other work of the thread gets its turn.
+const PIECE: usize = 32;
+
+/// Writes the status. Ages are up to `now`.
+///
+/// # Errors
+/// Never fails: writing to a body cannot fail.
+pub(super) async fn write(body: &mut Body, snapshot: &Snapshot, now: Instant) -> fmt::Result {
+    let version = Json(env!("CARGO_PKG_VERSION"));
+    write!(body, "{{\"coracle\":{version},\"entrypoints\":[")?;
+    let mut entrypoints: Vec<_> = snapshot.entrypoints.iter().collect();
+    entrypoints.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
+    each(body, entrypoints, write_entrypoint).await?;
+    body.write_str("],\"services\":[")?;
+    each(body, &snapshot.services, write_service).await?;
+    body.write_str("],\"servers\":[")?;
+    let write = |body: &mut Body, server: &ServerNumbers| write_server(body, server, now);
+    each(body, &snapshot.servers, write).await?;
+    body.write_str("]}")
+}
+
+async fn each<T>(
+    body: &mut Body,
+    all: impl IntoIterator<Item = T>,
+    write: impl Fn(&mut Body, T) -> fmt::Result,
+) -> fmt::Result {
+    let mut comma = Separator::default();
+    for (n, it) in all.into_iter().enumerate() {
+        write!(body, "{comma}")?;
+        comma.next();
+        write(body, it)?;
+        if n % PIECE == PIECE - 1 {
+            yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+fn write_entrypoint(body: &mut Body, it: &EntrypointNumbers) -> fmt::Result {
+    let name = Json(&it.identity.name);
+    write!(body, "{{\"name\":{name},\"listening\":[")?;
+    let mut comma = Separator::default();
+    for local in it.listening.iter() {
+        let address = match local {
+            Local::Tcp(address) => address.to_string(),
+            Local::Unix(path) => format!("unix:{}", path.display()),
+        };
+        write!(body, "{comma}{}", Json(&address))?;
+        comma.next();
+    }
+    let service = OrNull(it.service.as_deref().map(Json));
+    let (open, most) = (it.open, OrNull(it.limit.most));
+    let refused = it.counters.refused.of(RefuseReason::Limit).value();
+    write!(
+        body,
+        "],\"service\":{service},\"open\":{open},\"max_connections\":{most},\"refused\":{refused}}}"
+    )
+}
+
+fn write_service(body: &mut Body, it: &ServiceNumbers) -> fmt::Result {
+    let (name, balance, queued) = (Json(&it.name), it.balance.word(), it.queued);
+    let retries = it.counters.retries.value();
+    write!(
+        body,
+        "{{\"name\":{name},\"balance\":\"{balance}\",\"queued\":{queued},\"retries\":{retries}}}"
+    )
+}
+
+fn write_server(body: &mut Body, it: &ServerNumbers, now: Instant) -> fmt::Result {
+    let (service, name) = (Json(&it.identity.service), Json(&it.identity.name));
+    let (up, admin) = (it.is_up, it.admin);
+    let why = OrNull(it.why_down.as_deref().map(Json));
+    let age = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
+    let since = OrNull(it.since.map(age));
+    let (weight, backup) = (it.share.weight, it.share.is_backup);
+    let most = OrNull(it.share.max_connections);
+    let (open, dialling) = (it.open, it.dialling);
+    let errors: u64 = it
+        .counters
+        .connect_errors
+        .iter()
+        .map(|(_, n): (ConnectError, u64)| n)
+        .sum();
+    write!(
+        body,
+        "{{\"service\":{service},\"name\":{name},\"up\":{up},\"admin\":\"{admin}\",\"why_down\":{why},\
+         \"state_seconds\":{since},\"weight\":{weight},\"backup\":{backup},\"max_connections\":{most},\
+         \"open\":{open},\"dialling\":{dialling},\"connect_errors\":{errors},\"last_check\":"
+    )?;
+    match &it.last_check {
+        None => body.write_str("null}"),
+        Some(LastCheck {
+            failure,
+            took,
+            ended,
+        }) => {
+            let (is_good, took, ago) = (failure.is_none(), took.as_secs_f64(), age(*ended));
+            let failure = OrNull(failure.as_deref().map(Json));
+            write!(
+                body,
+                "{{\"succeeded\":{is_good},\"failure\":{failure},\"seconds\":{took},\"age_seconds\":{ago}}}}}"
+            )
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! `coracle status`: asks a running coracle for its entrypoints, services and servers, and formats
+//! them for people.
+
+use serde_json::Value;
+
+use super::audit_answer::age;
+use super::get::get;
+use super::request::Failure;
+use super::table::table;
+use crate::config::{AdminEndpoint, printable};
+
+/// The entrypoints, services and servers of a running coracle, at one moment.
+#[derive(Debug)]
+pub struct Status(Value);
+
+impl Status {
+    /// Asks the coracle whose admin endpoint is at `admin`. This takes at most 15 seconds.
+    ///
+    /// # Errors
+    /// If nothing answers there, or another program does.
+    pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
+        get(admin, "/status").map(Self)
+    }
+
+    /// Returns the answer as received, in JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        self.0.to_string()
+    }
+
+    /// Formats three tables, sorted by name.
+    #[must_use]
+    pub fn tables(&self) -> String {
+        let rows = |key: &str| self.0[key].as_array().map_or(&[][..], Vec::as_slice).iter();
+        let entrypoints = table(
+            [
+                "ENTRYPOINT",
+                "LISTENS ON",
+                "SERVICE",
+                "OPEN",
+                "LIMIT",
+                "REFUSED",
+            ],
+            rows("entrypoints").map(entrypoint).collect(),
+        );
+        let services = table(
+            ["SERVICE", "BALANCE", "QUEUED", "RETRIES"],
+            rows("services").map(service).collect(),
+        );
+        let servers = table(
+            [
+                "SERVICE",
+                "SERVER",
+                "OPEN",
+                "DIALLING",
+                "LIMIT",
+                "WEIGHT",
+                "ERRORS",
+                "LAST CHECK",
+                "SINCE",
+                "STATE",
+            ],
+            rows("servers").map(server).collect(),
+        );
+        format!("{entrypoints}\n{services}\n{servers}")
+            .trim_end()
+            .to_owned()
+    }
+}
+
+fn entrypoint(it: &Value) -> [String; 6] {
+    let listening = it["listening"].as_array().map_or(&[][..], Vec::as_slice);
+    let listening: Vec<_> = listening.iter().map(cell).collect();
+    [
+        cell(&it["name"]),
+        match listening.is_empty() {
+            true => "-".to_owned(),
+            false => listening.join(", "),
+        },
+        cell(&it["service"]),
+        cell(&it["open"]),
+        cell(&it["max_connections"]),
+        cell(&it["refused"]),
+    ]
+}
+
+fn service(it: &Value) -> [String; 4] {
+    ["name", "balance", "queued", "retries"].map(|key| cell(&it[key]))
+}
+
+fn server(it: &Value) -> [String; 10] {
+    let backup = match it["backup"].as_bool() {
+        Some(true) => ", backup",
+        _ => "",
+    };
+    let check = &it["last_check"];
+    let took = check["seconds"].as_f64();
+    let took = took.map(|seconds| match seconds < 0.001 {
+        true => "<1ms".to_owned(),
+        false => age(seconds),
+    });
+    let last_check = match (check["succeeded"].as_bool(), took) {
+        (Some(true), Some(took)) => format!("good, {took}"),
+        (Some(false), Some(took)) => format!("failed, {took}"),
+        _ => "-".to_owned(),
+    };
+    let since = it["state_seconds"].as_f64().map(age);
+    [
+        cell(&it["service"]),
+        cell(&it["name"]),
+        cell(&it["open"]),
+        cell(&it["dialling"]),
+        cell(&it["max_connections"]),
+        cell(&it["weight"]) + backup,
+        cell(&it["connect_errors"]),
+        last_check,
+        since.unwrap_or_else(|| "-".to_owned()),
+        state(it),
+    ]
+}
+
+/// Says whether a server gets connections, and if it is down, why.
+fn state(server: &Value) -> String {
+    let down = server["why_down"].as_str();
+    let down = down.map(|why| format!("down: {}", printable(why)));
+    match (server["admin"].as_str(), down) {
+        (Some("drain"), None) => "drain".to_owned(),
+        (Some("drain"), Some(down)) => format!("drain, {down}"),
+        (_, Some(down)) => down,
+        (_, None) => "up".to_owned(),
+    }
+}
+
+/// Formats a text, a number, or nothing.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => printable(text),
+        value => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tables_are_in_words() {
+        let server = |name: &str, admin: &str, why: Value| {
+            json!({ "service": "web", "name": name, "up": why.is_null(), "admin": admin, "why_down": why,
+                "state_seconds": 61.2, "weight": 1, "backup": false, "max_connections": null, "open": 3,
+                "dialling": 0, "connect_errors": 0, "last_check": null })
+        };
+        let mut first = server("a", "ready", Value::Null);
+        first["backup"] = true.into();
+        first["state_seconds"] = Value::Null;
+        first["last_check"] = json!({ "succeeded": true, "seconds": 0.0124 });
+        let status = Status(json!({
+            "entrypoints": [
+                { "name": "web", "listening": ["127.0.0.1:80", "[::1]:80"], "service": "web", "open": 12,
+                  "max_connections": 100, "refused": 0 },
+                { "name": "gone", "listening": [], "service": null, "open": 1, "max_connections": null,
+                  "refused": 0 },
+            ],
+            "services": [{ "name": "web", "balance": "round_robin", "queued": 0, "retries": 7 }],
+            "servers": [
+                first,
+                server("b", "drain", Value::Null),
+                server("c", "drain", "3 connections in a row failed: \u{1b}".into()),
+                server("d", "down", "ordered by an operator".into()),
+            ],
+        }));
+        let expected = [
+            "ENTRYPOINT  LISTENS ON              SERVICE  OPEN  LIMIT  REFUSED",
+            "web         127.0.0.1:80, [::1]:80  web      12    100    0",
+            "gone        -                       -        1     -      0",
+            "",
+            "SERVICE  BALANCE      QUEUED  RETRIES",
+            "web      round_robin  0       7",
+            "",
+            "SERVICE  SERVER  OPEN  DIALLING  LIMIT  WEIGHT     ERRORS  LAST CHECK  SINCE  STATE",
+            "web      a       3     0         -      1, backup  0       good, 12ms  -      up",
+            "web      b       3     0         -      1          0       -           1m 1s  drain",
+            "web      c       3     0         -      1          0       -           1m 1s  drain, down: 3 connections in a row failed: \\u{1b}",
+            "web      d       3     0         -      1          0       -           1m 1s  down: ordered by an operator",
+        ];
+        assert_eq!(status.tables().lines().collect::<Vec<_>>(), expected);
+    }
+}
