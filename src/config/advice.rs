@@ -70,6 +70,6 @@ fn is_duration(key: &str) -> bool {
     key.ends_with("timeout")
         || matches!(
             key,
-            "keepalive" | "fail_window" | "slow_start" | "interval" | "jitter"
+            "keepalive" | "fail_window" | "slow_start" | "resolve_interval" | "interval" | "jitter"
         )
 }

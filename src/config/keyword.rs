@@ -1,7 +1,7 @@
 //! The words for a choice, such as those of `on_removed`: one table each, to read and to print.
 
 use super::diagnostic::{Mistake, nearest, shown, wrong};
-use super::model::{AtLimit, Balance, HealthKind, OnDown, OnRemoved, WhenDown};
+use super::model::{AtLimit, Balance, HealthKind, OnDown, OnRemoved, Resolve, WhenDown};
 
 /// A choice between words.
 pub(super) trait Keyword: Copy + PartialEq + 'static {
@@ -37,6 +37,10 @@ impl Keyword for WhenDown {
 
 impl Keyword for OnDown {
     const WORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("close", Self::Close)];
+}
+
+impl Keyword for Resolve {
+    const WORDS: &'static [(&'static str, Self)] = &[("first", Self::First), ("all", Self::All)];
 }
 
 /// The `kind` of a health check.

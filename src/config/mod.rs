@@ -36,6 +36,6 @@ pub use forward::Forward;
 pub use host::Host;
 pub use model::{
     Admin, AtLimit, Balance, Config, ControlSocket, Entrypoint, Expect, Health, HealthKind, Limits,
-    Log, Metrics, OnDown, OnRemoved, Server, Service, SocketAccess, WhenDown, defaults,
+    Log, Metrics, OnDown, OnRemoved, Resolve, Server, Service, SocketAccess, WhenDown, defaults,
 };
 pub use value::AdminListen;

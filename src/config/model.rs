@@ -183,6 +183,10 @@ pub struct Service {
     pub health: Option<Health>,
     /// The time over which a returning server's share grows to its full size; zero for at once.
     pub slow_start: Duration,
+    /// What a server's name stands for.
+    pub resolve: Resolve,
+    /// How long an answer for a server's name is used before it is looked up again.
+    pub resolve_interval: Duration,
 }
 
 /// One server of a service.
@@ -258,6 +262,16 @@ pub enum OnDown {
     Keep,
     /// They are reset.
     Close,
+}
+
+/// What a server's name stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resolve {
+    /// One server, at the first of its addresses that answers.
+    #[default]
+    First,
+    /// A server at each of its addresses.
+    All,
 }
 
 /// How servers are checked.
@@ -337,6 +351,8 @@ impl Service {
             queue_timeout: defaults::QUEUE_TIMEOUT,
             health: None,
             slow_start: Duration::ZERO,
+            resolve: Resolve::default(),
+            resolve_interval: defaults::RESOLVE_INTERVAL,
         }
     }
 }
@@ -368,6 +384,8 @@ pub mod defaults {
     pub const QUEUE: u32 = 1024;
     /// `queue_timeout`: as long as most clients are patient.
     pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
+    /// `resolve_interval`.
+    pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
     /// `health.interval`.
     pub const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
     /// `health.timeout`, or half of the interval if that is shorter.

@@ -48,6 +48,23 @@ pub(super) fn check_interval(text: &str) -> Result<Duration, Mistake> {
     at_most(value, MAX_TIMEOUT, "366 days")
 }
 
+/// Parses the time between two look-ups of a name.
+pub(super) fn resolve_interval(text: &str) -> Result<Duration, Mistake> {
+    /// More often, look-ups would be a burden for the resolver.
+    const LEAST: Duration = Duration::from_millis(100);
+    if text == "off" {
+        return wrong("`off` is not allowed here; write a long duration, such as \"1d\"");
+    }
+    let value = duration(text)?;
+    if value < LEAST {
+        return wrong(format!(
+            "`{}` is too short; write \"100ms\" or more",
+            shown(text)
+        ));
+    }
+    at_most(value, MAX_TIMEOUT, "366 days")
+}
+
 /// Parses a duration of at least one millisecond.
 pub(super) fn dialling_timeout(text: &str) -> Result<Duration, Mistake> {
     if text == "off" {

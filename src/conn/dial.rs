@@ -2,7 +2,7 @@
 //!
 //! Counts and logs each failure, then tries the next server.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -35,6 +35,7 @@ pub(super) async fn dial<'a>(
         conn,
         route,
         opening,
+        targets: RefCell::new(route.pool.get()),
         deadline: Cell::new(route.reactor.now() + route.dial_timeout),
     };
     dialling.dial().await
@@ -44,6 +45,8 @@ struct Dialling<'a> {
     conn: &'a Conn,
     route: &'a Rc<Route>,
     opening: &'a EarlyData<'a>,
+    /// The servers to choose among: the service's, as they were when the first one was chosen.
+    targets: RefCell<Rc<[Rc<Target>]>>,
     /// The moment `dial_timeout` expires. Time in the queue does not count.
     deadline: Cell<Instant>,
 }
@@ -78,15 +81,15 @@ impl Failure {
 /// A server without room, with the connection's place there.
 ///
 /// `failure` is `None` if it was not tried because other connections already wait for it.
-struct Lacking<'a> {
-    target: &'a Target,
+struct Lacking {
+    /// The server's position in the list, which stays as it is while servers are tried.
+    index: usize,
     place: Place,
     failure: Option<Failure>,
 }
 
-impl<'a> Dialling<'a> {
+impl Dialling<'_> {
     async fn dial(&self) -> Result<(Place, Stream), CloseReason> {
-        let targets = &*self.route.targets;
         let rules = self.route.service.rules();
         let mut lacking = Vec::new();
         // Positions of servers that need no second attempt, and how many attempts have failed.
@@ -111,12 +114,12 @@ impl<'a> Dialling<'a> {
                 }
                 None => break,
             };
-            let target = &targets[index];
+            let target = self.target(index);
             if !target.line.is_empty() {
                 tried.push(index);
                 let failure = None;
                 lacking.push(Lacking {
-                    target,
+                    index,
                     place,
                     failure,
                 });
@@ -125,7 +128,7 @@ impl<'a> Dialling<'a> {
             if failed > 0 {
                 self.route.service.counters.retries.increment();
             }
-            match self.attempt(target).await {
+            match self.attempt(&target).await {
                 Ok(stream) => {
                     self.passed_over(lacking);
                     return Ok((place, stream));
@@ -133,12 +136,12 @@ impl<'a> Dialling<'a> {
                 Err(failure) if failure.lack.is_some() => {
                     let failure = Some(failure);
                     lacking.push(Lacking {
-                        target,
+                        index,
                         place,
                         failure,
                     });
                 }
-                Err(failure) => self.tell(target, &failure),
+                Err(failure) => self.tell(&target, &failure),
             }
             // Only now: if the first server accepts, nothing is allocated.
             tried.push(index);
@@ -146,13 +149,13 @@ impl<'a> Dialling<'a> {
             if rules.retries.is_some_and(|most| failed > most) {
                 break;
             }
-            let untried = targets.len().saturating_sub(tried.len());
+            let all = self.targets.borrow().len();
+            let untried = all.saturating_sub(tried.len());
             if untried > 0 && self.is_late() {
                 let limit = humantime::format_duration(self.route.dial_timeout);
                 log::warn!(
                     entrypoint = self.conn.entrypoint.name();
-                    "dial: no server reached within {limit} (dial_timeout); {untried} of {} not tried",
-                    targets.len()
+                    "dial: no server reached within {limit} (dial_timeout); {untried} of {all} not tried"
                 );
                 break;
             }
@@ -163,21 +166,19 @@ impl<'a> Dialling<'a> {
     /// Chooses a server and takes a place there. Waits in the queue if all are at their limits.
     /// Returns `None` if there is none to choose.
     async fn choose(&self, tried: &[usize]) -> Result<Option<(usize, Place)>, CloseReason> {
-        let (service, targets) = (&self.route.service, &*self.route.targets);
+        let service = &self.route.service;
         let client = match self.conn.peer() {
             Peer::Tcp(address) => Some(address.ip()),
             Peer::Unix => None,
         };
         let choose = || {
             let random = &mut || fastrand::u64(..);
-            service.choose(
-                targets,
-                server,
-                tried,
-                client,
-                random,
-                self.route.reactor.now(),
-            )
+            if tried.is_empty() {
+                // Only then, because `tried` holds positions in the list.
+                self.targets.replace(self.route.pool.get());
+            }
+            let (targets, now) = (self.targets.borrow(), self.route.reactor.now());
+            service.choose(&targets, server, tried, client, random, now)
         };
         // Those that wait come first.
         let choice = match service.queued() {
@@ -186,12 +187,13 @@ impl<'a> Dialling<'a> {
         };
         match choice {
             Choice::Server(index) => {
-                let place = targets[index].server.place(self.conn.id);
+                let place = self.targets.borrow()[index].server.place(self.conn.id);
                 Ok(Some((index, place)))
             }
             Choice::None => Ok(None),
             Choice::Full => {
-                let queued = queue(self.conn, self.route, self.opening, tried, choose);
+                let (conn, route, targets) = (self.conn, self.route, &self.targets);
+                let queued = queue(conn, route, self.opening, targets, tried, choose);
                 // Boxed because few connections ever wait.
                 let (chosen, took) = Box::pin(queued).await?;
                 self.deadline.set(self.deadline.get() + took);
@@ -200,10 +202,14 @@ impl<'a> Dialling<'a> {
         }
     }
 
+    fn target(&self, index: usize) -> Rc<Target> {
+        self.targets.borrow()[index].clone()
+    }
+
     /// Returns why no server can be chosen.
     fn why_none(&self) -> &'static str {
-        let mut servers = self.route.targets.iter().map(|target| &target.server);
-        match servers.all(|it| it.is_up()) {
+        let targets = self.targets.borrow();
+        match targets.iter().all(|it| it.server.is_up()) {
             true => "each is drained or has a weight of 0",
             false => "each is down, drained or has a weight of 0",
         }
@@ -220,12 +226,17 @@ impl<'a> Dialling<'a> {
     /// Waits in line at all of these servers until one of them has room.
     async fn wait_for_room(
         &self,
-        mut lacking: Vec<Lacking<'a>>,
+        mut lacking: Vec<Lacking>,
     ) -> Result<(Place, Stream), CloseReason> {
         let (reactor, conns) = (&self.route.reactor, &*self.route.conns);
         let limit = reactor.now() + self.route.connect_timeout;
         let mut late = reactor.sleep_until(limit.min(self.deadline.get()));
-        let mut turns: Vec<Turn<'a>> = lacking.iter().map(|it| self.join(it)).collect();
+        let targets = self.targets.borrow().clone();
+        let join = |it: &Lacking| {
+            let lack = it.failure.as_ref().and_then(|failure| failure.lack);
+            targets[it.index].line.join(lack, reactor.now())
+        };
+        let mut turns: Vec<Turn<'_>> = lacking.iter().map(join).collect();
         let mut starving = None;
         while !turns.is_empty() {
             let starves = turns.iter().any(|it| it.lack() == Some(Lack::Descriptors));
@@ -246,7 +257,7 @@ impl<'a> Dialling<'a> {
             let Some(i) = turn.await else {
                 break;
             };
-            let target = lacking[i].target;
+            let target = &targets[lacking[i].index];
             let mut attempt = pin!(self.attempt(target));
             let outcome = match poll_once(attempt.as_mut()).await {
                 Some(Err(failure)) if failure.lack.is_some() => {
@@ -276,37 +287,29 @@ impl<'a> Dialling<'a> {
                 }
                 Err(failure) if failure.lack.is_some() => {
                     tried.failure = Some(failure);
-                    turns.push(self.join(&tried));
+                    turns.push(join(&tried));
                     lacking.push(tried);
                 }
                 Err(failure) => self.tell(target, &failure),
             }
         }
         let (limit, key) = self.limit(limit);
-        for Lacking {
-            target, failure, ..
-        } in lacking
-        {
+        for Lacking { index, failure, .. } in lacking {
             let why = failure.map_or("others are already waiting".to_owned(), |it| it.text);
             let text = format!("{why}; no room within {limit} ({key})");
-            self.tell(target, &Failure::new(ConnectError::Exhausted, text).ours());
+            self.tell(
+                &targets[index],
+                &Failure::new(ConnectError::Exhausted, text).ours(),
+            );
         }
         Err(CloseReason::ConnectFailed)
     }
 
-    fn join(&self, lacking: &Lacking<'a>) -> Turn<'a> {
-        let lack = lacking.failure.as_ref().and_then(|failure| failure.lack);
-        lacking.target.line.join(lack, self.route.reactor.now())
-    }
-
     /// Reports the servers that failed before another one accepted the connection.
-    fn passed_over(&self, lacking: Vec<Lacking<'_>>) {
-        for Lacking {
-            target, failure, ..
-        } in lacking
-        {
+    fn passed_over(&self, lacking: Vec<Lacking>) {
+        for Lacking { index, failure, .. } in lacking {
             if let Some(failure) = failure {
-                self.tell(target, &failure);
+                self.tell(&self.target(index), &failure);
             }
         }
     }

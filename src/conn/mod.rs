@@ -15,4 +15,4 @@ pub use access::log_access;
 pub use report::{order, report};
 pub use route::{CurrentRoute, Route};
 pub use serve::serve;
-pub use target::{At, CurrentTopology, OwnListener, Target, Topology};
+pub use target::{At, CurrentTopology, OwnListener, Pool, Target, Topology};

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::target::{CurrentTopology, Target};
+use super::target::{CurrentTopology, Pool};
 use crate::net::{Keepalive, Names, Reactor};
 use crate::state::{Conns, Entrypoint, Service};
 
@@ -23,8 +23,8 @@ pub struct Route {
     pub entrypoint: Rc<Entrypoint>,
     /// The service that handles the connections.
     pub service: Rc<Service>,
-    /// The service's servers, in configuration order.
-    pub targets: Rc<[Rc<Target>]>,
+    /// The service's servers.
+    pub pool: Rc<Pool>,
     /// Which servers are listeners of our own.
     pub topology: Rc<CurrentTopology>,
     /// The longest time to spend connecting to one server.

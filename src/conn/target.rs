@@ -21,10 +21,41 @@ pub struct Target {
     pub server: Rc<Server>,
     /// The server's address.
     pub address: Address,
+    /// The address in the configuration, if that is a name that stands for several servers.
+    pub of: Option<Address>,
     /// The server's host name, if it has one. It is resolved for as long as this target lives.
     pub name: Option<Rc<Name>>,
     /// The connections that wait for the server to have room.
     pub line: Line,
+}
+
+impl Target {
+    /// Returns the address in the configuration.
+    #[must_use]
+    pub fn configured(&self) -> &Address {
+        self.of.as_ref().unwrap_or(&self.address)
+    }
+}
+
+/// The servers of a service.
+///
+/// A reload changes them, and so does a name that stands for several servers.
+#[derive(Debug, Default)]
+pub struct Pool(RefCell<Rc<[Rc<Target>]>>);
+
+impl Pool {
+    /// Returns the servers, in configuration order.
+    #[must_use]
+    pub fn get(&self) -> Rc<[Rc<Target>]> {
+        self.0.borrow().clone()
+    }
+
+    /// Replaces the servers for connections that have not chosen one yet.
+    pub fn replace(&self, targets: Rc<[Rc<Target>]>) {
+        // Drop the old list outside the borrow, because it may be the last owner of a server.
+        let old = self.0.replace(targets);
+        drop(old);
+    }
 }
 
 pub(super) fn server(target: &Rc<Target>) -> &Server {

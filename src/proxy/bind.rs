@@ -174,10 +174,11 @@ pub(super) fn log_listening(listen: &Listen, route: &Route, listener: &Listener,
     let (name, service) = (route.entrypoint.name(), &*route.service.name);
     let entrypoint = (name != at).then_some(name);
     let service_name = (name != service).then_some(service);
-    let servers = route.targets.iter().take(SERVERS);
+    let targets = route.pool.get();
+    let servers = targets.iter().take(SERVERS);
     let servers: Vec<_> = servers.map(|it| it.server.name()).collect();
     let mut to = servers.join(",");
-    if let more @ 1.. = route.targets.len().saturating_sub(SERVERS) {
+    if let more @ 1.. = targets.len().saturating_sub(SERVERS) {
         to.push_str(&format!(" and {more} more"));
     }
     log::info!(target: "setup", entrypoint, address = at.as_str(), service = service_name, to,

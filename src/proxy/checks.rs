@@ -1,7 +1,7 @@
 //! The health checks: one task for each server of a service that has checks.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::rc::Rc;
@@ -57,11 +57,16 @@ impl Common {
     }
 }
 
-/// Returns how many checks of `config` may run at once, each with one descriptor.
-pub(super) fn at_once(config: &Config, open_files: usize) -> usize {
+/// Returns how many checks of these servers may run at once, each with one descriptor.
+pub(super) fn at_once<'a>(
+    config: &Config,
+    targets: impl Iterator<Item = &'a Rc<Target>>,
+    open_files: usize,
+) -> usize {
     let checked = config.services.iter().filter(|it| it.health.is_some());
-    let servers: usize = checked.map(|it| it.servers.len()).sum();
-    servers.min(slots(open_files))
+    let checked: BTreeSet<_> = checked.map(|it| it.name.as_str()).collect();
+    let servers = targets.filter(|it| checked.contains(&*it.server.service.name));
+    servers.count().min(slots(open_files))
 }
 
 fn slots(open_files: usize) -> usize {
@@ -94,10 +99,10 @@ impl Checks {
                 unchecked.extend(known);
                 continue;
             };
-            let is_same = |it: &Checked| it.health == *health && it.address == target.address;
+            let is_same = |it: &Checked| it.health == *health && it.address == *target.configured();
             let checked = match known.filter(is_same) {
                 Some(known) => known,
-                None => match compiled.check(name, health, &target.address) {
+                None => match compiled.check(name, health, target.configured()) {
                     Ok(check) => self.start(ground, target, health, check),
                     Err(why) => {
                         // The configuration would have been refused.
@@ -140,7 +145,7 @@ impl Checks {
         let schedule = Schedule::new(health.interval, health.jitter);
         Checked {
             server: target.server.clone(),
-            address: target.address.clone(),
+            address: target.configured().clone(),
             health: health.clone(),
             _task: ground.spawn(checking.run(schedule)),
         }

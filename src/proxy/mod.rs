@@ -21,6 +21,7 @@ mod hand_over;
 mod ipv6;
 mod listeners;
 mod notify;
+mod resolving;
 mod running;
 mod services;
 mod supervisor;

@@ -10,10 +10,11 @@ use super::bind::{self, BindError};
 use super::ground::Ground;
 use super::hand_over::HandOver;
 use super::listeners::{Listeners, Wanted};
+use super::resolving;
 use super::services::{self, Targets};
-use crate::config::{self, Address, AtLimit, Config, Host};
-use crate::conn::{Route, Target, Topology};
-use crate::net::{Keepalive, Line, Name};
+use crate::config::{self, AtLimit, Config};
+use crate::conn::{OwnListener, Pool, Route, Target, Topology};
+use crate::net::Keepalive;
 use crate::state::{ConnectionLimit, Entrypoint, Protocol, ServerId, Timeouts};
 
 /// The running configuration and its objects.
@@ -23,7 +24,11 @@ pub(super) struct Running {
     pub(super) listeners: Listeners,
     /// The entrypoints by name.
     entrypoints: BTreeMap<String, Rc<Entrypoint>>,
+    /// The servers of each service, by its name.
+    pools: BTreeMap<String, Rc<Pool>>,
     targets: BTreeMap<ServerId, Rc<Target>>,
+    /// The listeners, as possible servers.
+    own: Vec<OwnListener>,
 }
 
 /// An entrypoint that the configuration no longer has, with its former configuration.
@@ -44,7 +49,9 @@ impl Running {
             },
             listeners: Listeners::default(),
             entrypoints: BTreeMap::new(),
+            pools: BTreeMap::new(),
             targets: BTreeMap::new(),
+            own: Vec::new(),
         }
     }
 
@@ -59,7 +66,7 @@ impl Running {
         config: Config,
         handed: HandOver,
     ) -> Result<Vec<Removed>, BindError> {
-        let targets = self.find_targets(ground, &config)?;
+        let targets = resolving::targets(ground, &config, &self.targets)?;
         let found = self.listeners.find(&config);
         let adapted = self.listeners.adapt(&config, &found)?;
         let slots = self.listeners.open(ground, &config, &found, handed).await;
@@ -67,7 +74,16 @@ impl Running {
 
         // From here on nothing fails.
         services::adopt(&ground.shared.registry, &config, &targets);
-        let routes = routes(ground, &config, &targets);
+        resolving::set_intervals(ground, &config, &targets);
+        let pools = std::mem::take(&mut self.pools);
+        let pools = config.services.iter().map(|it| {
+            let pool = pools.get(&it.name).cloned().unwrap_or_default();
+            (it.name.clone(), pool)
+        });
+        self.pools = pools.collect();
+        // Before anything listens, because a connection may come at once.
+        fill(&self.pools, &targets);
+        let routes = routes(ground, &config, &self.pools);
         let mut stays = BTreeSet::new();
         let mut own = Vec::new();
         let mut locals: BTreeMap<&str, Vec<_>> = BTreeMap::new();
@@ -93,25 +109,54 @@ impl Running {
                 registry.listens_on(&route.entrypoint, locals);
             }
         }
-        let onward = routes.values();
-        let onward = onward.map(|it| (it.entrypoint.id(), it.targets.clone()));
-        ground
-            .topology
-            .replace(Topology::new(onward.collect(), &own));
-        let all = targets.values().flat_map(|it| it.iter().cloned());
-        self.targets = all.map(|it| (it.server.id(), it)).collect();
+        self.own = own;
         let entrypoints = routes.into_iter();
         let entrypoints = entrypoints.map(|(name, route)| (name, route.entrypoint.clone()));
         let before = std::mem::replace(&mut self.entrypoints, entrypoints.collect());
         // A listener may have changed its entrypoint while it waited at the former one's limit.
         before.values().for_each(|it| it.open.offer_all());
         let old = std::mem::replace(&mut self.config, config);
+        self.put_servers(ground, targets);
         Ok(self.removed(ground, before, old))
     }
 
     /// Returns the servers of the configuration in force.
     pub(super) fn targets(&self) -> impl Iterator<Item = &Rc<Target>> {
         self.targets.values()
+    }
+
+    /// Adapts the servers to names that now have other addresses. Returns whether any changed.
+    pub(super) fn resolve(&mut self, ground: &Ground) -> bool {
+        // The names are held already, so this starts no thread, which could fail.
+        let Ok(targets) = resolving::targets(ground, &self.config, &self.targets) else {
+            return false;
+        };
+        let ids = targets.values().flatten().map(|it| it.target.server.id());
+        if ids.collect::<BTreeSet<_>>() == self.targets.keys().copied().collect() {
+            return false;
+        }
+        resolving::log_changes(&self.targets, &targets);
+        services::adopt(&ground.shared.registry, &self.config, &targets);
+        self.put_servers(ground, targets);
+        true
+    }
+
+    /// Makes these the servers in force, for connections, checks and the topology.
+    fn put_servers(&mut self, ground: &Ground, targets: Targets) {
+        fill(&self.pools, &targets);
+        let all = targets.into_values().flatten().map(|it| it.target);
+        self.targets = all.map(|it| (it.server.id(), it)).collect();
+        let onward = self.config.entrypoints.iter().filter_map(|it| {
+            let entrypoint = self.entrypoints.get(&it.name)?;
+            let pool = self.pools.get(&self.config.services[it.service].name)?;
+            Some((entrypoint.id(), pool.get()))
+        });
+        let topology = Topology::new(onward.collect(), &self.own);
+        ground.topology.replace(topology);
+        // A new server has room for those in the queues.
+        for it in &self.config.services {
+            ground.shared.registry.service(&it.name).offer();
+        }
     }
 
     /// Returns the entrypoints that the configuration no longer has. They listen nowhere.
@@ -135,39 +180,23 @@ impl Running {
         }
         removed
     }
+}
 
-    /// Returns the servers of each service. A server that already exists keeps its waiting line,
-    /// unless its name now stands for another address.
-    fn find_targets(&self, ground: &Ground, config: &Config) -> Result<Targets, BindError> {
-        let registry = &ground.shared.registry;
-        let mut all = Targets::new();
-        for configured in &config.services {
-            let service = registry.service(&configured.name);
-            let mut targets: Vec<Rc<Target>> = Vec::new();
-            for server in &configured.servers {
-                let address = &server.address;
-                let server = registry.server(&service, &server.label());
-                let twice = targets.iter().find(|it| it.server.id() == server.id());
-                let known = twice.or_else(|| self.targets.get(&server.id()));
-                let known = known.filter(|it| it.address == *address).cloned();
-                targets.push(match known {
-                    Some(target) => target,
-                    None => Rc::new(Target {
-                        name: look_up(ground, address)?,
-                        server,
-                        address: address.clone(),
-                        line: Line::default(),
-                    }),
-                });
-            }
-            all.insert(configured.name.clone(), targets.into());
+/// Gives connections that choose from now on these servers.
+fn fill(pools: &BTreeMap<String, Rc<Pool>>, targets: &Targets) {
+    for (service, found) in targets {
+        if let Some(pool) = pools.get(service) {
+            pool.replace(found.iter().map(|it| it.target.clone()).collect());
         }
-        Ok(all)
     }
 }
 
 /// Returns the route of each entrypoint, by its name.
-fn routes(ground: &Ground, config: &Config, targets: &Targets) -> BTreeMap<String, Rc<Route>> {
+fn routes(
+    ground: &Ground,
+    config: &Config,
+    pools: &BTreeMap<String, Rc<Pool>>,
+) -> BTreeMap<String, Rc<Route>> {
     let registry = &ground.shared.registry;
     let now = ground.reactor.now();
     let route = |configured: &config::Entrypoint| {
@@ -189,7 +218,7 @@ fn routes(ground: &Ground, config: &Config, targets: &Targets) -> BTreeMap<Strin
             names: ground.names.clone(),
             entrypoint,
             service: of_route,
-            targets: targets.get(&service.name).cloned().unwrap_or_default(),
+            pool: pools.get(&service.name).cloned().unwrap_or_default(),
             topology: ground.topology.clone(),
             connect_timeout: service.connect_timeout,
             dial_timeout: service.dial_timeout.max(service.connect_timeout),
@@ -200,18 +229,4 @@ fn routes(ground: &Ground, config: &Config, targets: &Targets) -> BTreeMap<Strin
     entrypoints
         .map(|configured| (configured.name.clone(), route(configured)))
         .collect()
-}
-
-/// Starts look-ups of a server's name, if it has one.
-fn look_up(ground: &Ground, server: &Address) -> Result<Option<Rc<Name>>, BindError> {
-    match server {
-        Address::Tcp {
-            host: Host::Name(name),
-            ..
-        } => {
-            let held = ground.names.hold(name);
-            held.map(Some).map_err(BindError::names)
-        }
-        _ => Ok(None),
-    }
 }

@@ -7,8 +7,15 @@ use crate::config::{self, Config, OnDown, WhenDown};
 use crate::conn::Target;
 use crate::state::{Balance, HealthRules, Registry, ServiceRules, Share};
 
-/// The servers of each service, by its name.
-pub(super) type Targets = BTreeMap<String, Rc<[Rc<Target>]>>;
+/// The servers of each service, by its name, in configuration order.
+pub(super) type Targets = BTreeMap<String, Vec<Found>>;
+
+/// A server, and which one of the configuration it is, or is an address of.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) position: usize,
+    pub(super) target: Rc<Target>,
+}
 
 /// Brings the rules of `config` into force.
 pub(super) fn adopt(registry: &Registry, config: &Config, targets: &Targets) {
@@ -16,10 +23,11 @@ pub(super) fn adopt(registry: &Registry, config: &Config, targets: &Targets) {
         registry
             .service(&configured.name)
             .set_rules(rules(configured));
-        let targets = targets.get(&configured.name).into_iter();
-        let targets = targets.flat_map(|it| it.iter());
-        for (server, target) in configured.servers.iter().zip(targets) {
-            target.server.set_share(share(server));
+        let found = targets.get(&configured.name).into_iter().flatten();
+        for Found { position, target } in found {
+            target
+                .server
+                .set_share(share(&configured.servers[*position]));
         }
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct Tasks {
 enum Event {
     Stop(Option<&'static str>),
     Command(Command),
+    /// Names have other addresses.
+    Resolved(u64),
 }
 
 impl Supervisor {
@@ -69,6 +71,7 @@ impl Supervisor {
         stops: &mut (impl Stream<Item = &'static str> + Unpin),
     ) -> Result<(Self, Option<&'static str>), BindError> {
         self.start()?;
+        let mut seen = 0;
         loop {
             let stop = async { Event::Stop(stops.next().await) };
             let command = async {
@@ -78,9 +81,14 @@ impl Supervisor {
                     Err(_) => std::future::pending().await,
                 }
             };
-            match stop.or(command).await {
+            let resolved = async { Event::Resolved(self.ground.names.changed(seen).await) };
+            match stop.or(command).or(resolved).await {
                 Event::Stop(signal) => return Ok((self, signal)),
                 Event::Command(command) => self.obey(command).await,
+                Event::Resolved(now) => {
+                    seen = now;
+                    self.resolve();
+                }
             }
         }
     }
@@ -93,8 +101,7 @@ impl Supervisor {
         ground.reactor.limit_memory(capacity.limits);
         // Only now, so that it takes no descriptor before we know that there are enough.
         self.admin.start(&ground)?;
-        let more = self.admin.control_clients()
-            + checks::at_once(&self.running.config, capacity.open_files);
+        let more = self.admin.control_clients() + self.checks_at_once(capacity.open_files);
         let capacity = capacity.with_more_open(more as isize);
         ground.capacity.set(capacity);
         ground.shared.conns.offer_places();
@@ -192,7 +199,7 @@ impl Supervisor {
         let changes = self.changes(&config);
         let drain_timeout = config.drain_timeout;
         let before = self.running.listeners.numbers();
-        let checks_before = self.checks_at_once();
+        let checks_before = self.checks_now();
         let admin = self.admin.prepare(&self.ground, &config).await;
         let admin = admin.map_err(|why| format!("coracle: {why}"))?;
         let removed = self
@@ -217,10 +224,7 @@ impl Supervisor {
             self.end_removed(it, drain_timeout);
         }
         let now = self.running.listeners.numbers();
-        let more_checks = self.checks_at_once() as isize - checks_before as isize;
-        if more_checks != 0 {
-            self.more_is_open(more_checks);
-        }
+        self.checks_have_changed(checks_before);
         let capacity = self.ground.capacity.get();
         let limited = capacity.within(self.running.config.limits);
         self.ground.capacity.set(limited);
@@ -240,8 +244,30 @@ impl Supervisor {
     }
 
     /// Returns how many descriptors the health checks may have at once.
-    fn checks_at_once(&self) -> usize {
-        checks::at_once(&self.running.config, self.ground.capacity.get().open_files)
+    fn checks_at_once(&self, open_files: usize) -> usize {
+        let running = &self.running;
+        checks::at_once(&running.config, running.targets(), open_files)
+    }
+
+    fn checks_now(&self) -> usize {
+        self.checks_at_once(self.ground.capacity.get().open_files)
+    }
+
+    /// Adapts the capacity to the checks, of which there were as many as `before` at once.
+    fn checks_have_changed(&self, before: usize) {
+        let more = self.checks_now() as isize - before as isize;
+        if more != 0 {
+            self.more_is_open(more);
+        }
+    }
+
+    /// Adapts the servers to names that have other addresses.
+    fn resolve(&mut self) {
+        let checks_before = self.checks_now();
+        if self.running.resolve(&self.ground) {
+            self.checks_have_changed(checks_before);
+            self.tasks.follow(&self.ground, &self.running);
+        }
     }
 
     /// Adapts the capacity to `more` descriptors that are or may be open.

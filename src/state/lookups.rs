@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 
-/// How long an answer is used before it is refreshed. getaddrinfo(3) does not report an answer's
-/// time to live.
+/// How long an answer is used before it is refreshed, unless [`Lookups::set_interval`] says
+/// otherwise. getaddrinfo(3) does not report an answer's time to live.
 const REFRESH: Duration = Duration::from_secs(30);
-/// The pause after a first failure; it doubles up to [`REFRESH`].
+/// The pause after a first failure; it doubles up to [`REFRESH`], or to a shorter interval.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The schedule of all look-ups. A look-up cannot be cancelled: it occupies its place until it
@@ -27,6 +27,8 @@ pub struct Lookups {
 #[derive(Debug)]
 struct Name {
     phase: Phase,
+    /// How long an answer is used.
+    interval: Duration,
     retry: Backoff,
     /// The last look-up took longer than [`Lookups::DEADLINE`].
     is_slow: bool,
@@ -79,6 +81,7 @@ impl Lookups {
     pub fn add(&mut self) -> usize {
         let name = Name {
             phase: Phase::Due,
+            interval: REFRESH,
             retry: Backoff::new(RETRY, REFRESH),
             is_slow: false,
             is_proven: false,
@@ -174,11 +177,26 @@ impl Lookups {
         let rest = match is_good {
             true => {
                 name.retry.reset();
-                REFRESH
+                name.interval
             }
             false => name.retry.pause(),
         };
         name.phase = Phase::Resting { until: now + rest };
+    }
+
+    /// Sets how long an answer for a name is used. Shortens a rest that would now be too long.
+    pub fn set_interval(&mut self, index: usize, interval: Duration, now: Instant) {
+        let Some(name) = self.names.get_mut(&index) else {
+            return;
+        };
+        if name.interval == interval {
+            return;
+        }
+        name.interval = interval;
+        name.retry = Backoff::new(RETRY.min(interval), REFRESH.min(interval));
+        if let Phase::Resting { until } = &mut name.phase {
+            *until = (*until).min(now + interval);
+        }
     }
 
     /// Returns when [`Lookups::advance`] next has something to do.
@@ -329,6 +347,35 @@ mod tests {
             lookups.advance(now);
         }
         assert_eq!(pauses, [1, 2, 30, 1]);
+    }
+
+    #[test]
+    fn interval_of_a_name_counts_from_now_on() {
+        let now = Instant::now();
+        let mut lookups = lookups(2, 4);
+        assert_eq!(begun(&mut lookups, now), [1, 2]);
+        lookups.finished(1, now, true);
+        lookups.set_interval(2, Duration::from_secs(60), now);
+        lookups.finished(2, now, true);
+        lookups.set_interval(1, Duration::from_millis(200), now);
+        let soon = now + Duration::from_millis(200);
+        assert_eq!(lookups.next_event(), Some(soon), "the rest is shortened");
+        lookups.advance(soon);
+        assert_eq!(begun(&mut lookups, soon), [1]);
+        lookups.finished(1, soon, false);
+        let retry = soon + Duration::from_millis(200);
+        assert_eq!(lookups.next_event(), Some(retry), "no longer than that");
+        lookups.advance(retry);
+        assert_eq!(begun(&mut lookups, retry), [1]);
+        lookups.finished(1, retry, true);
+        lookups.set_interval(1, Duration::from_secs(3600), retry);
+        let then = retry + Duration::from_millis(200);
+        assert_eq!(lookups.next_event(), Some(then), "never lengthened");
+        lookups.advance(then);
+        assert_eq!(begun(&mut lookups, then), [1]);
+        lookups.finished(1, then, true);
+        let other = now + Duration::from_secs(60);
+        assert_eq!(lookups.next_event(), Some(other));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use coracle::config::{
     Admin, AtLimit, Balance, Config, ControlSocket, Diagnostic, Diagnostics, Expect, Forward,
-    Health, HealthKind, Limits, Listen, Location, OnDown, OnRemoved, Overrides, Server, Service,
-    WhenDown,
+    Health, HealthKind, Limits, Listen, Location, OnDown, OnRemoved, Overrides, Resolve, Server,
+    Service, WhenDown,
 };
 
 use crate::config_cases::configurations;
@@ -130,6 +130,8 @@ on_down = "close"
 queue = 16
 queue_timeout = "5s"
 slow_start = "30s"
+resolve = "all"
+resolve_interval = "5m"
 [services.web.health]
 kind = "http"
 interval = "4s"
@@ -226,6 +228,8 @@ fn every_key_of_balancing_health_and_limits_is_read() {
         queue: 16,
         queue_timeout: Duration::from_secs(5),
         slow_start: Duration::from_secs(30),
+        resolve: Resolve::All,
+        resolve_interval: Duration::from_secs(300),
         health: Some(Health {
             kind: HealthKind::Http {
                 path: "/health".to_owned(),

@@ -52,6 +52,7 @@ mod reactor;
 mod relay;
 mod reload;
 mod resets;
+mod resolve;
 mod reuse_port;
 mod room;
 mod servers;

@@ -88,6 +88,8 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ("service", "on_down", &["close"], "\"close\""),
     ("service", "queue_timeout", &["5s"], "\"5s\""),
     ("service", "slow_start", &["1m"], "\"1m\""),
+    ("service", "resolve", &["all"], "\"all\""),
+    ("service", "resolve_interval", &["1m"], "\"1m\""),
     ("service", "retries", &["2"], "2"),
     ("service", "max_fails", &["007"], "7"),
     ("service", "queue", &["9"], "9"),

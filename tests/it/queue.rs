@@ -299,6 +299,23 @@ fn room_that_the_first_in_line_cannot_use_goes_to_the_next() {
 }
 
 #[test]
+fn reload_that_adds_a_server_wakes_those_who_wait() {
+    let mut rng = rng::from_env();
+    let (admin, listen) = (lasting_address(&mut rng), lasting_address(&mut rng));
+    let members = Member::several(2, &mut rng);
+    // Without settings of its own, the new server makes room only by being there.
+    let servers = [with(&members[0], ONE), with(&members[1], "")];
+    let config = |n: usize| reloadable(admin, listen, &service(&servers[..n], PATIENT));
+    let coracle = Coracle::start(&config(1));
+    let _first = server_of(connect(&coracle));
+    let waiting = [join(&coracle, 1), join(&coracle, 2)];
+    assert!(coracle.reload(&config(2)));
+    for client in waiting {
+        assert_eq!(server_of(client).server, 1);
+    }
+}
+
+#[test]
 fn reload_that_drains_the_only_server_ends_the_wait() {
     let it = Reloaded::start();
     let mut first = server_of(connect(&it.coracle));

@@ -28,7 +28,7 @@ fn connection_task_and_entry_stay_small() {
         names: Rc::default(),
         entrypoint: entrypoint.clone(),
         service: service.clone(),
-        targets: [].into(),
+        pool: Rc::default(),
         topology: Rc::default(),
         connect_timeout: Duration::from_secs(5),
         dial_timeout: Duration::from_secs(10),

@@ -24,6 +24,8 @@ pub(super) const KEYS: &[&str] = &[
     "queue",
     "queue_timeout",
     "slow_start",
+    "resolve",
+    "resolve_interval",
     "health",
 ];
 
@@ -94,6 +96,10 @@ impl Reader<'_, '_> {
             slow_start: self
                 .parsed(table, "slow_start", value::duration_or_zero)
                 .unwrap_or_default(),
+            resolve: self.parsed(table, "resolve", keyword).unwrap_or_default(),
+            resolve_interval: self
+                .parsed(table, "resolve_interval", value::resolve_interval)
+                .unwrap_or(defaults::RESOLVE_INTERVAL),
             ..Service::new(key.get_ref().to_string(), servers)
         };
         DraftService {

@@ -27,6 +27,8 @@ impl Changes {
             queue_timeout,
             health,
             slow_start,
+            resolve,
+            resolve_interval,
         } = old;
         match (is_own, servers.as_slice(), new.servers.as_slice()) {
             (true, [old], [new]) if old.label() != new.label() => {
@@ -43,6 +45,7 @@ impl Changes {
             ("fail_window", fail_window, &new.fail_window),
             ("queue_timeout", queue_timeout, &new.queue_timeout),
             ("slow_start", slow_start, &new.slow_start),
+            ("resolve_interval", resolve_interval, &new.resolve_interval),
         ] {
             self.value(key(name), old, new, words::duration);
         }
@@ -50,6 +53,7 @@ impl Changes {
         self.value(key("max_fails"), max_fails, &new.max_fails, u32::to_string);
         self.value(key("when_down"), when_down, &new.when_down, word);
         self.value(key("on_down"), on_down, &new.on_down, word);
+        self.value(key("resolve"), resolve, &new.resolve, word);
         self.value(key("queue"), queue, &new.queue, u32::to_string);
         let who = key("health check");
         match (health, &new.health) {

@@ -2,7 +2,7 @@
 //! connections do not wait for look-ups.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::{pending, poll_fn};
 use std::io;
@@ -10,6 +10,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use smol::channel::{Receiver, Sender, unbounded};
 use smol::future::FutureExt;
@@ -37,6 +38,10 @@ pub struct Names {
     lookups: RefCell<Lookups>,
     /// Wakes [`Names::keep_fresh`] when a name is requested.
     wanted: Waiters,
+    /// How many answers have differed from the one before.
+    changes: Cell<u64>,
+    /// Wakes those who wait for another change.
+    changed: Waiters,
     resolver: Resolver,
     threads: Cell<usize>,
     jobs: (Sender<Job>, Receiver<Job>),
@@ -87,6 +92,8 @@ impl Names {
             table: RefCell::default(),
             lookups: RefCell::new(Lookups::new(0)),
             wanted: Waiters::default(),
+            changes: Cell::default(),
+            changed: Waiters::default(),
             resolver,
             threads: Cell::new(0),
             jobs: unbounded(),
@@ -175,6 +182,27 @@ impl Names {
         name.answer.borrow().clone()?.ok()
     }
 
+    /// Sets how long an answer for a name is used before the name is looked up again.
+    pub fn set_interval(&self, name: &Name, interval: Duration, reactor: &Reactor) {
+        let mut lookups = self.lookups.borrow_mut();
+        lookups.set_interval(name.number, interval, reactor.now());
+        drop(lookups);
+        self.wanted.wake_all();
+    }
+
+    /// Waits until more than `seen` answers have differed from the one before. Returns how many.
+    pub async fn changed(&self, seen: u64) -> u64 {
+        let mut waiting = self.changed.waiting();
+        poll_fn(|cx| {
+            if self.changes.get() != seen {
+                return Poll::Ready(self.changes.get());
+            }
+            waiting.wait(cx.waker());
+            Poll::Pending
+        })
+        .await
+    }
+
     /// Looks up all names repeatedly.
     ///
     /// Runs until cancelled.
@@ -237,7 +265,8 @@ impl Names {
     }
 
     fn answered(&self, number: usize, answer: io::Result<Vec<IpAddr>>, reactor: &Reactor) {
-        let is_good = answer.as_ref().is_ok_and(|ips| !ips.is_empty());
+        let is_good = answer.as_ref();
+        let is_good = is_good.is_ok_and(|ips| !ips.iter().all(IpAddr::is_unspecified));
         let mut lookups = self.lookups.borrow_mut();
         lookups.finished(number, reactor.now(), is_good);
         drop(lookups);
@@ -245,8 +274,18 @@ impl Names {
             return;
         };
         match answer {
+            // A resolver that blocks names says so. A connection there would end on this machine.
+            Ok(ips) if !ips.is_empty() && ips.iter().all(IpAddr::is_unspecified) => {
+                name.failed("the resolver blocks the name: it answers 0.0.0.0 or ::");
+            }
             Ok(ips) if ips.is_empty() => name.failed("the name has no address"),
-            Ok(ips) => name.resolved(ips),
+            Ok(mut ips) => {
+                ips.retain(|ip| !ip.is_unspecified());
+                if name.resolved(ips) {
+                    self.changes.set(self.changes.get() + 1);
+                    self.changed.wake_all();
+                }
+            }
             Err(error) => name.failed(&error.to_string()),
         }
     }
@@ -263,14 +302,18 @@ impl Name {
         }
     }
 
-    fn resolved(&self, ips: Vec<IpAddr>) {
+    /// Records an answer. Returns true if its addresses are others than before, in any order.
+    fn resolved(&self, ips: Vec<IpAddr>) -> bool {
         let name = self.name.as_str();
         log::debug!(name, addresses:? = ips; "resolved");
         if self.is_failing.replace(false) {
             log::info!(name; "the name resolves again");
         }
-        self.answer.replace(Some(Ok(ips.into())));
+        let ips: Rc<[IpAddr]> = ips.into();
+        let is: BTreeSet<_> = ips.iter().copied().collect();
+        let old = self.answer.replace(Some(Ok(ips)));
         self.waiting.wake_all();
+        !matches!(old, Some(Ok(old)) if old.iter().copied().collect::<BTreeSet<_>>() == is)
     }
 
     /// Records a failed look-up.

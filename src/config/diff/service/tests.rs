@@ -107,23 +107,27 @@ const CASES: &[Case] = &[
     // How a service balances.
     (
         "\"round_robin\"\nqueue = 10\n",
-        "\"source\"\nqueue = 0\nmax_fails = 5\nfail_window = \"1m\"\nwhen_down = \"refuse\"\non_down = \"close\"\nslow_start = \"30s\"\n",
+        "\"source\"\nqueue = 0\nmax_fails = 5\nfail_window = \"1m\"\nwhen_down = \"refuse\"\non_down = \"close\"\nslow_start = \"30s\"\nresolve = \"all\"\nresolve_interval = \"1m\"\n",
         &[
             "service web: balance source instead of round_robin",
             "service web: fail_window 1m instead of 10s",
             "service web: slow_start 30s instead of 0s",
+            "service web: resolve_interval 1m instead of 30s",
             "service web: max_fails 5 instead of 3",
             "service web: when_down refuse instead of try",
             "service web: on_down close instead of keep",
+            "service web: resolve all instead of first",
             "service web: queue 0 instead of 10",
         ],
         &[
             "service web: balance round_robin instead of source",
             "service web: fail_window 10s instead of 1m",
             "service web: slow_start 0s instead of 30s",
+            "service web: resolve_interval 30s instead of 1m",
             "service web: max_fails 3 instead of 5",
             "service web: when_down try instead of refuse",
             "service web: on_down keep instead of close",
+            "service web: resolve first instead of all",
             "service web: queue 10 instead of 0",
         ],
     ),

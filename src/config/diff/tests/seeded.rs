@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::model::{
     Admin, AtLimit, Balance, Config, ControlSocket, Entrypoint, Expect, Health, HealthKind, Limits,
-    Log, Metrics, OnDown, OnRemoved, Server, Service, SocketAccess, WhenDown,
+    Log, Metrics, OnDown, OnRemoved, Resolve, Server, Service, SocketAccess, WhenDown,
 };
 use crate::config::{Address, Changes, Host, Listen};
 
@@ -225,7 +225,7 @@ fn mutate_entrypoint(entrypoint: &mut Entrypoint, random: &mut Random) {
 fn mutate_service(service: &mut Service, random: &mut Random) {
     let time = random.pick(&TIMES);
     let number = random.pick(&NUMBERS);
-    match random.below(19) {
+    match random.below(21) {
         0 => random.mutate(&mut service.servers, &servers()),
         1 => service.servers.reverse(),
         2 => service.connect_timeout = time,
@@ -248,7 +248,9 @@ fn mutate_service(service: &mut Service, random: &mut Random) {
         11 => service.queue_timeout = time,
         12 => service.slow_start = time,
         13 => service.health = random.pick(&[None, Some(())]).map(|()| health(random)),
-        14 | 15 => {
+        14 => service.resolve = random.pick(&[Resolve::First, Resolve::All]),
+        15 => service.resolve_interval = time,
+        16 | 17 => {
             let at = random.below(service.servers.len());
             mutate_server(&mut service.servers[at], random);
         }
