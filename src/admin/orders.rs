@@ -24,6 +24,10 @@ pub enum Ask {
         /// The state.
         state: AdminState,
     },
+    /// Stop accepting, let open connections end, and end the program.
+    Drain,
+    /// Reset the open connections and end the program.
+    Stop,
 }
 
 /// A requested change, and where to send the answer: what has changed or

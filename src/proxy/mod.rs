@@ -170,18 +170,18 @@ impl Proxy {
     /// Returns an error if open files or memory leave no room for a single connection.
     pub fn run(
         self,
-        mut stops: impl Stream<Item = &'static str> + Unpin + 'static,
+        stops: impl Stream<Item = &'static str> + Unpin + 'static,
     ) -> Result<Drained, BindError> {
-        let Ground {
-            reactor, executor, ..
-        } = self.supervisor.ground.clone();
-        // In a separate task, because the loop polls its own future in each iteration, and checking
-        // for signals is a system call.
+        let ground = self.supervisor.ground.clone();
+        let (reactor, executor) = (&ground.reactor, &ground.executor);
+        // In tasks, because the loop polls its own future in each iteration, and checking for
+        // signals is a system call.
+        let _following = ground.spawn(self.commander.follow(stops));
         let supervise = executor.spawn(async move {
-            let (supervisor, signal) = self.supervisor.run(&mut stops).await?;
-            Ok(supervisor.drain(signal, stops).await)
+            let (supervisor, end) = self.supervisor.run().await?;
+            Ok(supervisor.drain(end).await)
         });
-        reactor.block_on(supervise.or(run_tasks(&executor)))
+        reactor.block_on(supervise.or(run_tasks(executor)))
     }
 }
 

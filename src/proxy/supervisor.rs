@@ -6,14 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use smol::Task;
 use smol::channel::Receiver;
-use smol::future::FutureExt;
-use smol::stream::{Stream, StreamExt};
 
 use super::admin::Admin;
 use super::bind::BindError;
 use super::capacity::Capacity;
 use super::checks::Checks;
-use super::commands::{Command, Commander, ConfigSource, Reloaded};
+use super::commands::{Command, Commander, ConfigSource, End, Reloaded};
 use super::ground::Ground;
 use super::hand_over::HandOver;
 use super::running::{Removed, Running};
@@ -53,34 +51,22 @@ pub(super) struct Tasks {
     ending: Vec<Task<()>>,
 }
 
-/// What happens next.
-enum Event {
-    Stop(Option<&'static str>),
-    Command(Command),
-}
-
 impl Supervisor {
-    /// Runs until `stops` yields or ends. Returns itself, to be drained, and what `stops` yielded.
+    /// Obeys commands until one of them ends the program. Returns itself, to be drained, and how to
+    /// end.
     ///
     /// # Errors
     /// Returns an error if open files or memory leave no room for a single connection.
-    pub(super) async fn run(
-        mut self,
-        stops: &mut (impl Stream<Item = &'static str> + Unpin),
-    ) -> Result<(Self, Option<&'static str>), BindError> {
+    pub(super) async fn run(mut self) -> Result<(Self, End), BindError> {
         self.start()?;
         loop {
-            let stop = async { Event::Stop(stops.next().await) };
-            let command = async {
-                match self.commands.recv().await {
-                    Ok(command) => Event::Command(command),
-                    // All senders of commands are gone.
-                    Err(_) => std::future::pending().await,
-                }
+            let end = match self.commands.recv().await {
+                Ok(command) => self.obey(command).await,
+                // Impossible: this task has a sender itself.
+                Err(_) => std::future::pending().await,
             };
-            match stop.or(command).await {
-                Event::Stop(signal) => return Ok((self, signal)),
-                Event::Command(command) => self.obey(command).await,
+            if let Some(end) = end {
+                return Ok((self, end));
             }
         }
     }
@@ -112,7 +98,8 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn obey(&mut self, command: Command) {
+    /// Obeys a command. Returns how to end, if the command says so.
+    async fn obey(&mut self, command: Command) -> Option<End> {
         match command {
             Command::Reload { by, answer } => {
                 let reloaded = self.reload(by).await;
@@ -134,7 +121,16 @@ impl Supervisor {
                 let ordered = by_hand::order(ground, running, &service, &server, state);
                 let _ = answer.try_send(ordered);
             }
+            Command::Drain { by, answer } => {
+                let is_now = false;
+                return Some(End { by, is_now, answer });
+            }
+            Command::Stop { by, answer } => {
+                let is_now = true;
+                return Some(End { by, is_now, answer });
+            }
         }
+        None
     }
 
     fn source(&self) -> Result<&dyn ConfigSource, String> {

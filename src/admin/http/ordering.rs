@@ -7,7 +7,7 @@ use http_types::StatusCode;
 use smol::channel::bounded;
 
 use super::answer::{Answer, silence, text};
-use super::request::{Head, SERVER};
+use super::request::{DRAIN, Head, RELOAD, SERVER, STOP};
 use crate::admin::orders::{Ask, Order, Orders};
 use crate::admin::park::Park;
 use crate::state::{AdminState, Label as _};
@@ -28,6 +28,8 @@ impl Ordering {
     pub(super) async fn obey(&self, head: &Head, park: &Park) -> Answer {
         let ask = match head.request.url().path() {
             SERVER => for_server(head),
+            DRAIN => bare(head, Ask::Drain),
+            STOP => bare(head, Ask::Stop),
             _ => reload(head),
         };
         let ask = match ask {
@@ -51,15 +53,16 @@ impl Ordering {
 
     /// Creates the response to an order that arrives over TCP.
     pub(super) fn only_there(&self, path: &str) -> Answer {
-        let is_for_server = path == SERVER;
-        let command = if is_for_server { "server" } else { "reload" };
-        let how = match &self.path {
-            Some(path) => format!(
-                "this needs the control socket {}, which `coracle {command}` uses",
-                path.display()
-            ),
-            None if is_for_server => "this needs the control socket, and there is none (`socket` in [admin] of the configuration)".to_owned(),
-            None => "this needs the control socket, and there is none (`socket` in [admin] of the configuration); send SIGHUP to the process instead".to_owned(),
+        let mut how = match &self.path {
+            Some(path) => format!("this needs the control socket {}", path.display()),
+            None => "this needs the control socket, and there is none (`socket` in [admin] of the configuration)".to_owned(),
+        };
+        let command = path.trim_start_matches('/');
+        how += &match (path, &self.path) {
+            (DRAIN | STOP, _) => "; or send SIGTERM to the process".to_owned(),
+            (_, Some(_)) => format!(", which `coracle {command}` uses"),
+            (RELOAD, None) => "; send SIGHUP to the process instead".to_owned(),
+            (_, None) => String::new(),
         };
         text(StatusCode::Forbidden, &format!("403 Forbidden: {how}\n"))
     }
@@ -89,6 +92,17 @@ fn for_server(head: &Head) -> Result<Ask, String> {
             state: *state,
         }),
         _ => Err(PARAMETERS.to_owned()),
+    }
+}
+
+/// Returns what an order without parameters asks for.
+///
+/// # Errors
+/// Returns what is wrong with the request.
+fn bare(head: &Head, ask: Ask) -> Result<Ask, String> {
+    match head.request.url().query() {
+        None => Ok(ask),
+        Some(_) => Err("there are no parameters".to_owned()),
     }
 }
 
