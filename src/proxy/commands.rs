@@ -9,7 +9,7 @@ use smol::stream::{Stream, StreamExt};
 use super::fingerprint::Fingerprint;
 use crate::admin::{Ask, Order};
 use crate::config::{Config, printable};
-use crate::state::AdminState;
+use crate::state::{AdminState, Which};
 
 /// Where the configuration comes from.
 pub trait ConfigSource {
@@ -59,6 +59,12 @@ pub(super) enum Command {
         service: String,
         server: String,
         state: AdminState,
+        answer: Answer,
+    },
+    /// End connections, or list those that would end.
+    Kill {
+        which: Which,
+        is_dry_run: bool,
         answer: Answer,
     },
     /// Stop accepting, let open connections end, and end the program.
@@ -125,6 +131,11 @@ impl Commander {
             Ask::Reload => Command::Reload {
                 by,
                 answer: Some(answer),
+            },
+            Ask::Kill { which, is_dry_run } => Command::Kill {
+                which,
+                is_dry_run,
+                answer,
             },
             Ask::Drain => Command::Drain {
                 by,

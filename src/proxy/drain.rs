@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use smol::future::FutureExt;
 
-use super::commands::{Answer, Command, End};
+use super::commands::{Command, End};
+use super::kill;
 use super::supervisor::Supervisor;
 use crate::config::count;
 use crate::state::CloseReason;
@@ -38,7 +39,7 @@ impl Supervisor {
         self.running.listeners.retain(&Default::default()).await;
         let open = shared.conns.len();
         let limit = humantime::format_duration(drain_timeout);
-        let was_ordered = answer.is_some();
+        let mut was_ordered = answer.is_some();
         let mut stop = None;
         if is_now {
             log::info!(by, open; "stopping");
@@ -49,73 +50,70 @@ impl Supervisor {
                 let open = count(open, "connection");
                 let _ = answer.try_send(Ok(format!("draining: {open} may continue for {limit}")));
             }
-            let all_ended = async {
-                shared.conns.below(1).await;
-                None
-            };
-            let timed_out = async {
-                reactor.sleep(drain_timeout).await;
-                None
-            };
-            let stopped = all_ended.or(timed_out).or(self.obey_draining()).await;
-            if let Some((by, answer)) = stopped {
-                log::info!(by; "stopping");
-                stop = answer;
+            let deadline = reactor.now() + drain_timeout;
+            loop {
+                let ended = async {
+                    shared.conns.below(1).await;
+                    None
+                };
+                let late = async {
+                    reactor.sleep_until(deadline).await;
+                    None
+                };
+                let command = async { Some(self.next_command().await) };
+                match ended.or(late).or(command).await {
+                    None => break,
+                    Some(Command::Stop { by, answer }) => {
+                        log::info!(by; "stopping");
+                        stop = answer;
+                        break;
+                    }
+                    Some(command) => was_ordered |= self.obey_draining(command).await,
+                }
             }
         }
         let cut = shared.conns.kill_all(CloseReason::Drain, reactor.now());
         shared.conns.below(1).await;
         let ended = open - cut;
         log::info!(ended, cut; "drained");
-        let was_stopped = stop.is_some();
         if let Some(answer) = stop {
+            was_ordered = true;
             let _ = answer.try_send(Ok(format!("stopped: {} reset", count(cut, "connection"))));
         }
-        if was_ordered || was_stopped {
+        if was_ordered {
             let late = reactor.sleep(FAREWELL);
             self.admin.retire().or(late).await;
         }
         Drained { ended, cut }
     }
 
-    /// Obeys commands while the proxy drains, until one says to stop. Returns who sent it and who
-    /// wants to know the result.
-    async fn obey_draining(&self) -> Option<(&'static str, Option<Answer>)> {
-        while let Ok(command) = self.commands.recv().await {
-            match command {
-                Command::Stop { by, answer } => return Some((by, answer)),
-                other => self.refuse(other),
-            }
-        }
-        // Impossible: this task has a sender itself.
-        std::future::pending().await
-    }
-
-    /// Rejects a command, because a draining proxy takes none but to stop.
-    fn refuse(&self, command: Command) {
-        let mut told =
-            Err("coracle: the proxy is draining and accepts no new configuration".to_owned());
-        let answer = match command {
+    /// Ends connections on command, and rejects what a draining proxy does not do. Returns whether
+    /// somebody waits for the answer.
+    async fn obey_draining(&self, command: Command) -> bool {
+        const NO_RELOAD: &str = "coracle: the proxy is draining and accepts no new configuration";
+        const NO_ORDER: &str = "coracle: the proxy is draining and takes no orders for servers";
+        let (answer, told) = match command {
             Command::Reload { by, answer } => {
                 log::warn!(target: "setup", by; "not reloaded: the proxy is draining and accepts no new configuration");
-                answer
+                (answer, Err(NO_RELOAD.to_owned()))
             }
-            Command::DryRun { answer, .. } => Some(answer),
-            Command::Server { answer, .. } => {
-                told = Err(
-                    "coracle: the proxy is draining and takes no orders for servers".to_owned(),
-                );
-                Some(answer)
+            Command::DryRun { answer, .. } => (Some(answer), Err(NO_RELOAD.to_owned())),
+            Command::Server { answer, .. } => (Some(answer), Err(NO_ORDER.to_owned())),
+            Command::Kill {
+                which,
+                is_dry_run,
+                answer,
+            } => {
+                let killed = kill::obey(&self.ground, &which, is_dry_run).await;
+                (Some(answer), killed)
             }
             Command::Drain { by, answer } | Command::Stop { by, answer } => {
                 let open = count(self.ground.shared.conns.len(), "connection");
                 log::info!(by; "draining already");
-                told = Ok(format!("draining already: {open} left"));
-                answer
+                (answer, Ok(format!("draining already: {open} left")))
             }
         };
-        if let Some(answer) = answer {
-            let _ = answer.try_send(told);
-        }
+        // The receiver may be gone.
+        answer.is_some_and(|answer| answer.try_send(told).is_ok())
     }
 }

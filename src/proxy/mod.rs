@@ -19,6 +19,7 @@ mod fingerprint;
 mod ground;
 mod hand_over;
 mod ipv6;
+mod kill;
 mod listeners;
 mod notify;
 mod running;
@@ -160,7 +161,8 @@ impl Proxy {
         self.supervisor.admin.local_addr()
     }
 
-    /// Forwards until `stops` yields or ends, then drains.
+    /// Forwards until `stops` yields or ends, or an order over the control socket says so, then
+    /// drains.
     ///
     /// A drain stops accepting immediately, lets open connections end, and cuts the rest after
     /// `drain_timeout` or when `stops` yields again. If `stops` ends after the first request, that

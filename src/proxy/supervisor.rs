@@ -1,4 +1,4 @@
-//! The task that owns everything running and takes commands: reload, drain, stop.
+//! The task that owns everything running and takes commands: reload, kill, drain, stop.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use super::commands::{Command, Commander, ConfigSource, End, Reloaded};
 use super::ground::Ground;
 use super::hand_over::HandOver;
 use super::running::{Removed, Running};
-use super::{by_hand, ceiling, checks, sweep, watch};
+use super::{by_hand, ceiling, checks, kill, sweep, watch};
 use crate::config::{Changes, Config, Diagnostic, Location, OnRemoved};
 use crate::state::{CloseReason, Left, Pauses, Shared};
 use crate::{conn, logging};
@@ -60,12 +60,8 @@ impl Supervisor {
     pub(super) async fn run(mut self) -> Result<(Self, End), BindError> {
         self.start()?;
         loop {
-            let end = match self.commands.recv().await {
-                Ok(command) => self.obey(command).await,
-                // Impossible: this task has a sender itself.
-                Err(_) => std::future::pending().await,
-            };
-            if let Some(end) = end {
+            let command = self.next_command().await;
+            if let Some(end) = self.obey(command).await {
                 return Ok((self, end));
             }
         }
@@ -98,6 +94,15 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Waits for the next command.
+    pub(super) async fn next_command(&self) -> Command {
+        match self.commands.recv().await {
+            Ok(command) => command,
+            // Impossible: this task has a sender itself.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Obeys a command. Returns how to end, if the command says so.
     async fn obey(&mut self, command: Command) -> Option<End> {
         match command {
@@ -120,6 +125,14 @@ impl Supervisor {
                 let (ground, running) = (&self.ground, &self.running);
                 let ordered = by_hand::order(ground, running, &service, &server, state);
                 let _ = answer.try_send(ordered);
+            }
+            Command::Kill {
+                which,
+                is_dry_run,
+                answer,
+            } => {
+                let killed = kill::obey(&self.ground, &which, is_dry_run).await;
+                let _ = answer.try_send(killed);
             }
             Command::Drain { by, answer } => {
                 let is_now = false;
@@ -291,10 +304,7 @@ impl Supervisor {
         let ground = self.ground.clone();
         self.tasks.ending.push(self.ground.spawn(async move {
             ground.reactor.sleep(after).await;
-            for id in ids {
-                let now = ground.reactor.now();
-                ground.shared.conns.kill(id, CloseReason::Removed, now);
-            }
+            kill::end_each(&ground, &ids, CloseReason::Removed).await;
         }));
     }
 }
