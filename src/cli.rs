@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 use coracle::config::{AdminEndpoint, AdminListen, Forward, printable};
-use coracle::state::{AdminState, Label as _};
+use coracle::state::{AdminState, ConnId, Label as _, Network};
 
 use words::Misuse;
 
@@ -38,6 +38,7 @@ pub(crate) enum Command {
     Audit(Audit),
     Reload(Reload),
     Server(Server),
+    Kill(Kill),
     Demo(Demo),
     Version(Version),
 }
@@ -222,6 +223,50 @@ fn admin_state(text: &str) -> Result<AdminState, String> {
     let found = AdminState::ALL.iter().find(|state| state.label() == text);
     let found = found.copied();
     found.ok_or_else(|| "not a state; write drain, ready or down".to_owned())
+}
+
+/// End open connections of a running coracle: one by its ID, or all that fit every option given.
+/// Both peers are reset. Prints how many were ended.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "kill",
+    help_triggers("-h", "--help"),
+    example = "{command_name} 12",
+    example = "{command_name} --peer 203.0.113.0/24",
+    example = "{command_name} --dry-run --entrypoint web --peer 203.0.113.7",
+    example = "{command_name} --service web --server 192.168.1.10:80",
+    example = "{command_name} --socket /run/coracle/other.sock 12"
+)]
+pub(crate) struct Kill {
+    /// the control socket; default: /run/coracle/control.sock
+    #[argh(option, arg_name = "path")]
+    pub socket: Option<PathBuf>,
+
+    /// those of clients in this network, such as 203.0.113.0/24, or with this IP address. A client
+    /// over a Unix socket is in no network
+    #[argh(option, arg_name = "network")]
+    pub peer: Option<Network>,
+
+    /// those of this entrypoint
+    #[argh(option, arg_name = "name")]
+    pub entrypoint: Option<String>,
+
+    /// those of this service
+    #[argh(option, arg_name = "name")]
+    pub service: Option<String>,
+
+    /// those connected to this server: its name, or its address as written in the configuration
+    #[argh(option, arg_name = "address")]
+    pub server: Option<String>,
+
+    /// list what would be ended, and end nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+
+    /// the ID of one connection, as `coracle list` shows it
+    #[argh(positional, arg_name = "id")]
+    pub id: Option<ConnId>,
 }
 
 /// Show the proxy at work, between a web server and a client of its own.

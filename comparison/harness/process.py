@@ -187,6 +187,11 @@ class Load:
             raise Failure("the server of the load generator does not start")
         return [int(word) for word in words]
 
+    def give_way(self) -> None:
+        """Makes the server stand for another machine, which does not compete for the processor."""
+        assert self._server
+        os.setpriority(os.PRIO_PROCESS, self._server.pid, 19)
+
     def server_complaints(self) -> list[str]:
         """Returns what the server found wrong since the last call."""
         lines = self._said.read_text().splitlines()
@@ -236,6 +241,10 @@ class Client:
         if not line:
             self._fail()
         return json.loads(line)
+
+    def give_way(self) -> None:
+        """Makes it stand for another machine, which does not compete for the processor."""
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, 19)
 
     def close(self) -> None:
         """Closes the connections."""

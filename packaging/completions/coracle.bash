@@ -2,7 +2,7 @@
 
 _coracle() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} options files=
-    local commands='run check status list audit reload server demo version help'
+    local commands='run check status list audit reload server kill demo version help'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W "$commands -V --version -h --help" -- "$cur")
@@ -13,7 +13,7 @@ _coracle() {
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
             ;;
-        -L | --forward | --listen) return ;;
+        -L | --forward | --listen | --peer | --entrypoint | --service | --server) return ;;
         --admin)
             case ${COMP_WORDS[1]} in
                 run) options='off 127.0.0.1:2672' ;;
@@ -38,6 +38,7 @@ _coracle() {
         audit) options='--admin --json --watch -h --help' ;;
         reload) options='--socket --dry-run -h --help' files=yes ;;
         server) options='--socket -h --help' ;;
+        kill) options='--socket --peer --entrypoint --service --server --dry-run -h --help' ;;
         demo) options='--listen --admin -h --help' ;;
         version) options='-h --help' ;;
         help) options=$commands ;;

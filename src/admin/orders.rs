@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smol::channel::Sender;
 
-use crate::state::AdminState;
+use crate::state::{AdminState, Which};
 
 /// The requested change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,17 @@ pub enum Ask {
         /// The state.
         state: AdminState,
     },
+    /// End connections.
+    Kill {
+        /// Which ones.
+        which: Which,
+        /// Whether only to list them.
+        is_dry_run: bool,
+    },
+    /// Stop accepting, let open connections end, and end the program.
+    Drain,
+    /// Reset the open connections and end the program.
+    Stop,
 }
 
 /// A requested change, and where to send the answer: what has changed or

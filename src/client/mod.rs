@@ -4,6 +4,7 @@ mod audit_answer;
 mod command;
 mod connections;
 mod get;
+mod kill;
 mod reload;
 mod request;
 mod server;
@@ -12,6 +13,7 @@ mod table;
 
 pub use audit_answer::Audit;
 pub use connections::Connections;
+pub use kill::KillOrder;
 pub use reload::{Reload, Reloaded};
 pub use request::Failure;
 pub use server::{Ordered, ServerOrder};

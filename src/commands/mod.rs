@@ -4,6 +4,7 @@
 mod audit;
 mod check;
 mod demo;
+mod kill;
 mod list;
 mod load;
 mod reload;
@@ -23,6 +24,7 @@ use log::LevelFilter;
 pub(crate) use audit::audit;
 pub(crate) use check::check;
 pub(crate) use demo::demo;
+pub(crate) use kill::kill;
 pub(crate) use list::list;
 pub(crate) use reload::reload;
 pub(crate) use run::run;

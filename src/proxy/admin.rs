@@ -106,9 +106,16 @@ impl Admin {
     pub(super) fn commit(&mut self, next: Next) {
         let before = std::mem::replace(&mut self.serving, next.serving);
         if let Some(before) = before {
-            before.retire();
+            before.retire().detach();
         }
         self.configured = next.configured;
+    }
+
+    /// Ends the endpoint once its clients have their answers.
+    pub(super) async fn retire(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.retire().await;
+        }
     }
 
     /// Restarts the current endpoint if it was ended for another one, which must have ended by now.
@@ -146,7 +153,7 @@ impl Admin {
         if bound.as_ref().is_err_and(|error| error.is_in_use)
             && let Some(before) = self.serving.take_if(is_in_the_way)
         {
-            before.retire();
+            before.retire().detach();
             bound = bound_again(ground, &configured.admin).await;
         }
         let started = bound?.map(|it| it.start(ground, configured, &self.commander));

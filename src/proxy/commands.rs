@@ -4,11 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 
 use smol::channel::{Receiver, Sender, unbounded};
+use smol::stream::{Stream, StreamExt};
 
 use super::fingerprint::Fingerprint;
 use crate::admin::{Ask, Order};
 use crate::config::{Config, printable};
-use crate::state::AdminState;
+use crate::state::{AdminState, Which};
 
 /// Where the configuration comes from.
 pub trait ConfigSource {
@@ -36,28 +37,57 @@ pub trait ConfigSource {
 /// force stays.
 pub type Reloaded = Result<String, String>;
 
+/// Takes what a command has changed, or why it has changed nothing.
+pub(super) type Answer = Sender<Result<String, String>>;
+
 /// A command for the supervisor.
 pub(super) enum Command {
     /// Read the configuration again and bring it into force.
     Reload {
         /// Who asked for it, for the log.
         by: &'static str,
-        answer: Option<Sender<Reloaded>>,
+        answer: Option<Answer>,
     },
     /// Report what bringing a configuration into force would change: the current file, or this name
     /// and text.
     DryRun {
         text: Option<(String, String)>,
-        answer: Sender<Reloaded>,
+        answer: Answer,
     },
     /// Put a server into another state.
     Server {
         service: String,
         server: String,
         state: AdminState,
-        /// Takes what has changed, or why nothing has.
-        answer: Sender<Result<String, String>>,
+        answer: Answer,
     },
+    /// End connections, or list those that would end.
+    Kill {
+        which: Which,
+        is_dry_run: bool,
+        answer: Answer,
+    },
+    /// Stop accepting, let open connections end, and end the program.
+    Drain {
+        /// Who asked for it, for the log.
+        by: &'static str,
+        answer: Option<Answer>,
+    },
+    /// Reset the open connections and end the program.
+    Stop {
+        /// Who asked for it, for the log.
+        by: &'static str,
+        answer: Option<Answer>,
+    },
+}
+
+/// How the program is to end: by a command to drain or to stop.
+pub(super) struct End {
+    /// Who asked for it, for the log.
+    pub(super) by: &'static str,
+    /// Whether open connections are reset at once.
+    pub(super) is_now: bool,
+    pub(super) answer: Option<Answer>,
 }
 
 /// Sends commands to a running proxy from any thread.
@@ -83,12 +113,36 @@ impl Commander {
         let _ = self.0.try_send(Command::Reload { by, answer: None });
     }
 
+    /// Turns signals into commands: the first one drains, and a second one stops. If `stops` ends
+    /// before the first, that drains too.
+    pub(super) async fn follow(self, mut stops: impl Stream<Item = &'static str> + Unpin) {
+        let by = stops.next().await.unwrap_or("end of signals");
+        let _ = self.0.try_send(Command::Drain { by, answer: None });
+        if let Some(by) = stops.next().await {
+            let _ = self.0.try_send(Command::Stop { by, answer: None });
+        }
+    }
+
     /// Takes an order from the control socket. If the proxy has ended, this drops the order's
     /// answer channel.
     pub(super) fn take(&self, Order { ask, answer }: Order) {
+        let by = "control socket";
         let command = match ask {
             Ask::Reload => Command::Reload {
-                by: "control socket",
+                by,
+                answer: Some(answer),
+            },
+            Ask::Kill { which, is_dry_run } => Command::Kill {
+                which,
+                is_dry_run,
+                answer,
+            },
+            Ask::Drain => Command::Drain {
+                by,
+                answer: Some(answer),
+            },
+            Ask::Stop => Command::Stop {
+                by,
                 answer: Some(answer),
             },
             Ask::DryRun(text) => Command::DryRun {

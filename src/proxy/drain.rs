@@ -1,12 +1,18 @@
 //! The end of a running proxy: it stops accepting, gives open connections time to end, and cuts the
 //! rest.
 
-use smol::future::FutureExt;
-use smol::stream::{Stream, StreamExt};
+use std::time::Duration;
 
-use super::commands::Command;
+use smol::future::FutureExt;
+
+use super::commands::{Command, End};
+use super::kill;
 use super::supervisor::Supervisor;
+use crate::config::count;
 use crate::state::CloseReason;
+
+/// How long the answer to the order to end may take to reach its client.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +24,14 @@ pub struct Drained {
 }
 
 impl Supervisor {
-    /// Stops accepting, lets open connections end, and cuts the rest after `drain_timeout` or when
-    /// `stops` yields again.
-    pub(super) async fn drain(
-        mut self,
-        signal: Option<&'static str>,
-        mut stops: impl Stream<Item = &'static str> + Unpin,
-    ) -> Drained {
-        let signal = signal.unwrap_or("end of signals");
+    /// Stops accepting, lets open connections end, and cuts the rest after `drain_timeout` or at a
+    /// command to stop.
+    pub(super) async fn drain(mut self, End { by, is_now, answer }: End) -> Drained {
         let (shared, reactor) = (&self.ground.shared, &self.ground.reactor);
-        let drain_timeout = self.running.config.drain_timeout;
+        let drain_timeout = match is_now {
+            true => Duration::ZERO,
+            false => self.running.config.drain_timeout,
+        };
         shared.start_draining();
         // This replaces notifications that were not sent yet: they are outdated.
         let stopping = self.ground.manager.stopping(reactor, drain_timeout);
@@ -35,45 +39,81 @@ impl Supervisor {
         self.running.listeners.retain(&Default::default()).await;
         let open = shared.conns.len();
         let limit = humantime::format_duration(drain_timeout);
-        log::info!(signal, open, drain_timeout:% = limit; "draining; a second signal stops immediately");
-        let all_ended = shared.conns.below(1);
-        let timed_out = reactor.sleep(drain_timeout);
-        let told_again = async {
-            if stops.next().await.is_none() {
-                // The end of the stream is not a second request.
-                std::future::pending().await
+        let mut was_ordered = answer.is_some();
+        let mut stop = None;
+        if is_now {
+            log::info!(by, open; "stopping");
+            stop = answer;
+        } else {
+            log::info!(by, open, drain_timeout:% = limit; "draining; a second signal stops immediately");
+            if let Some(answer) = answer {
+                let open = count(open, "connection");
+                let _ = answer.try_send(Ok(format!("draining: {open} may continue for {limit}")));
             }
-        };
-        let refusing = async {
-            while let Ok(command) = self.commands.recv().await {
-                refuse(command);
+            let deadline = reactor.now() + drain_timeout;
+            loop {
+                let ended = async {
+                    shared.conns.below(1).await;
+                    None
+                };
+                let late = async {
+                    reactor.sleep_until(deadline).await;
+                    None
+                };
+                let command = async { Some(self.next_command().await) };
+                match ended.or(late).or(command).await {
+                    None => break,
+                    Some(Command::Stop { by, answer }) => {
+                        log::info!(by; "stopping");
+                        stop = answer;
+                        break;
+                    }
+                    Some(command) => was_ordered |= self.obey_draining(command).await,
+                }
             }
-            std::future::pending().await
-        };
-        all_ended.or(timed_out).or(told_again).or(refusing).await;
+        }
         let cut = shared.conns.kill_all(CloseReason::Drain, reactor.now());
         shared.conns.below(1).await;
         let ended = open - cut;
         log::info!(ended, cut; "drained");
+        if let Some(answer) = stop {
+            was_ordered = true;
+            let _ = answer.try_send(Ok(format!("stopped: {} reset", count(cut, "connection"))));
+        }
+        if was_ordered {
+            let late = reactor.sleep(FAREWELL);
+            self.admin.retire().or(late).await;
+        }
         Drained { ended, cut }
     }
-}
 
-/// Rejects a command, because a draining proxy takes none.
-fn refuse(command: Command) {
-    let mut why = "coracle: the proxy is draining and accepts no new configuration";
-    let answer = match command {
-        Command::Reload { by, answer } => {
-            log::warn!(target: "setup", by; "not reloaded: the proxy is draining and accepts no new configuration");
-            answer
-        }
-        Command::DryRun { answer, .. } => Some(answer),
-        Command::Server { answer, .. } => {
-            why = "coracle: the proxy is draining and takes no orders for servers";
-            Some(answer)
-        }
-    };
-    if let Some(answer) = answer {
-        let _ = answer.try_send(Err(why.to_owned()));
+    /// Ends connections on command, and rejects what a draining proxy does not do. Returns whether
+    /// somebody waits for the answer.
+    async fn obey_draining(&self, command: Command) -> bool {
+        const NO_RELOAD: &str = "coracle: the proxy is draining and accepts no new configuration";
+        const NO_ORDER: &str = "coracle: the proxy is draining and takes no orders for servers";
+        let (answer, told) = match command {
+            Command::Reload { by, answer } => {
+                log::warn!(target: "setup", by; "not reloaded: the proxy is draining and accepts no new configuration");
+                (answer, Err(NO_RELOAD.to_owned()))
+            }
+            Command::DryRun { answer, .. } => (Some(answer), Err(NO_RELOAD.to_owned())),
+            Command::Server { answer, .. } => (Some(answer), Err(NO_ORDER.to_owned())),
+            Command::Kill {
+                which,
+                is_dry_run,
+                answer,
+            } => {
+                let killed = kill::obey(&self.ground, &which, is_dry_run).await;
+                (Some(answer), killed)
+            }
+            Command::Drain { by, answer } | Command::Stop { by, answer } => {
+                let open = count(self.ground.shared.conns.len(), "connection");
+                log::info!(by; "draining already");
+                (answer, Ok(format!("draining already: {open} left")))
+            }
+        };
+        // The receiver may be gone.
+        answer.is_some_and(|answer| answer.try_send(told).is_ok())
     }
 }

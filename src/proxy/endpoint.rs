@@ -145,11 +145,10 @@ impl Serving {
     }
 
     /// Ends the endpoint without cutting an answer short. Its sockets close immediately, except
-    /// those shared with another endpoint.
-    pub(super) fn retire(self) {
+    /// those shared with another endpoint. Returns a task that ends with the endpoint's thread.
+    pub(super) fn retire(self) -> Task<()> {
         self.handle.retire();
-        // The task ends with the endpoint's thread.
-        self.answering.detach();
+        self.answering
     }
 }
 

@@ -19,6 +19,7 @@ mod fingerprint;
 mod ground;
 mod hand_over;
 mod ipv6;
+mod kill;
 mod listeners;
 mod notify;
 mod resolving;
@@ -161,7 +162,8 @@ impl Proxy {
         self.supervisor.admin.local_addr()
     }
 
-    /// Forwards until `stops` yields or ends, then drains.
+    /// Forwards until `stops` yields or ends, or an order over the control socket says so, then
+    /// drains.
     ///
     /// A drain stops accepting immediately, lets open connections end, and cuts the rest after
     /// `drain_timeout` or when `stops` yields again. If `stops` ends after the first request, that
@@ -171,18 +173,18 @@ impl Proxy {
     /// Returns an error if open files or memory leave no room for a single connection.
     pub fn run(
         self,
-        mut stops: impl Stream<Item = &'static str> + Unpin + 'static,
+        stops: impl Stream<Item = &'static str> + Unpin + 'static,
     ) -> Result<Drained, BindError> {
-        let Ground {
-            reactor, executor, ..
-        } = self.supervisor.ground.clone();
-        // In a separate task, because the loop polls its own future in each iteration, and checking
-        // for signals is a system call.
+        let ground = self.supervisor.ground.clone();
+        let (reactor, executor) = (&ground.reactor, &ground.executor);
+        // In tasks, because the loop polls its own future in each iteration, and checking for
+        // signals is a system call.
+        let _following = ground.spawn(self.commander.follow(stops));
         let supervise = executor.spawn(async move {
-            let (supervisor, signal) = self.supervisor.run(&mut stops).await?;
-            Ok(supervisor.drain(signal, stops).await)
+            let (supervisor, end) = self.supervisor.run().await?;
+            Ok(supervisor.drain(end).await)
         });
-        reactor.block_on(supervise.or(run_tasks(&executor)))
+        reactor.block_on(supervise.or(run_tasks(executor)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The task that owns everything running and takes commands: reload, drain, stop.
+//! The task that owns everything running and takes commands: reload, kill, drain, stop.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,17 +7,16 @@ use std::time::{Duration, SystemTime};
 use smol::Task;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
-use smol::stream::{Stream, StreamExt};
 
 use super::admin::Admin;
 use super::bind::BindError;
 use super::capacity::Capacity;
 use super::checks::Checks;
-use super::commands::{Command, Commander, ConfigSource, Reloaded};
+use super::commands::{Command, Commander, ConfigSource, End, Reloaded};
 use super::ground::Ground;
 use super::hand_over::HandOver;
 use super::running::{Removed, Running};
-use super::{by_hand, ceiling, checks, sweep, watch};
+use super::{by_hand, ceiling, checks, kill, sweep, watch};
 use crate::config::{Changes, Config, Diagnostic, Location, OnRemoved};
 use crate::state::{CloseReason, Left, Pauses, Shared};
 use crate::{conn, logging};
@@ -55,36 +54,30 @@ pub(super) struct Tasks {
 
 /// What happens next.
 enum Event {
-    Stop(Option<&'static str>),
     Command(Command),
     /// Names have other addresses.
     Resolved(u64),
 }
 
 impl Supervisor {
-    /// Runs until `stops` yields or ends. Returns itself, to be drained, and what `stops` yielded.
+    /// Obeys commands until one of them ends the program. Returns itself, to be drained, and how to
+    /// end.
     ///
     /// # Errors
     /// Returns an error if open files or memory leave no room for a single connection.
-    pub(super) async fn run(
-        mut self,
-        stops: &mut (impl Stream<Item = &'static str> + Unpin),
-    ) -> Result<(Self, Option<&'static str>), BindError> {
+    pub(super) async fn run(mut self) -> Result<(Self, End), BindError> {
         self.start()?;
         let mut seen = 0;
         loop {
-            let stop = async { Event::Stop(stops.next().await) };
-            let command = async {
-                match self.commands.recv().await {
-                    Ok(command) => Event::Command(command),
-                    // All senders of commands are gone.
-                    Err(_) => std::future::pending().await,
+            let names = self.ground.names.clone();
+            let command = async { Event::Command(self.next_command().await) };
+            let resolved = async { Event::Resolved(names.changed(seen).await) };
+            match command.or(resolved).await {
+                Event::Command(command) => {
+                    if let Some(end) = self.obey(command).await {
+                        return Ok((self, end));
+                    }
                 }
-            };
-            let resolved = async { Event::Resolved(self.ground.names.changed(seen).await) };
-            match stop.or(command).or(resolved).await {
-                Event::Stop(signal) => return Ok((self, signal)),
-                Event::Command(command) => self.obey(command).await,
                 Event::Resolved(now) => {
                     seen = now;
                     self.resolve();
@@ -119,7 +112,17 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn obey(&mut self, command: Command) {
+    /// Waits for the next command.
+    pub(super) async fn next_command(&self) -> Command {
+        match self.commands.recv().await {
+            Ok(command) => command,
+            // Impossible: this task has a sender itself.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Obeys a command. Returns how to end, if the command says so.
+    async fn obey(&mut self, command: Command) -> Option<End> {
         match command {
             Command::Reload { by, answer } => {
                 let reloaded = self.reload(by).await;
@@ -141,7 +144,24 @@ impl Supervisor {
                 let ordered = by_hand::order(ground, running, &service, &server, state);
                 let _ = answer.try_send(ordered);
             }
+            Command::Kill {
+                which,
+                is_dry_run,
+                answer,
+            } => {
+                let killed = kill::obey(&self.ground, &which, is_dry_run).await;
+                let _ = answer.try_send(killed);
+            }
+            Command::Drain { by, answer } => {
+                let is_now = false;
+                return Some(End { by, is_now, answer });
+            }
+            Command::Stop { by, answer } => {
+                let is_now = true;
+                return Some(End { by, is_now, answer });
+            }
         }
+        None
     }
 
     fn source(&self) -> Result<&dyn ConfigSource, String> {
@@ -321,10 +341,7 @@ impl Supervisor {
         let ground = self.ground.clone();
         self.tasks.ending.push(self.ground.spawn(async move {
             ground.reactor.sleep(after).await;
-            for id in ids {
-                let now = ground.reactor.now();
-                ground.shared.conns.kill(id, CloseReason::Removed, now);
-            }
+            kill::end_each(&ground, &ids, CloseReason::Removed).await;
         }));
     }
 }

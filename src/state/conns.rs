@@ -199,11 +199,18 @@ impl Conns {
         self.map.borrow().values().for_each(|conn| visit(conn));
     }
 
+    /// Returns the entry of a connection, if it is open.
+    #[must_use]
+    pub fn get(&self, id: ConnId) -> Option<Rc<Conn>> {
+        self.map.borrow().get(&id).cloned()
+    }
+
     /// Ends a connection by dropping its task, and with it the sockets, the guard and the entry.
     ///
-    /// Returns `false` if there is no such connection. A task must not end itself this way.
+    /// Returns `false` if there is no such connection, or it ends already. A task must not end
+    /// itself this way.
     pub fn kill(&self, id: ConnId, reason: CloseReason, now: Instant) -> bool {
-        let Some(conn) = self.map.borrow().get(&id).cloned() else {
+        let Some(conn) = self.get(id).filter(|conn| conn.end.get().is_none()) else {
             return false;
         };
         conn.ends(reason, now);

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::num::NonZeroU64;
+use std::str::FromStr;
 
 /// Declares an identity type.
 macro_rules! identity {
@@ -29,6 +30,16 @@ identity! {
     /// A connection's identity.
     ConnId
 }
+
+impl FromStr for ConnId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.parse().map(Self);
+        number.map_err(|_| "not an ID; write a number, as `coracle list` shows it".to_owned())
+    }
+}
+
 identity! {
     /// An entrypoint's identity. Older entrypoints have smaller identities.
     EntrypointId

@@ -18,12 +18,14 @@ mod config_loads;
 mod conns;
 mod counters;
 mod entrypoint;
+mod filter;
 mod health;
 mod held;
 mod identity;
 mod lookups;
 mod members;
 mod metric;
+mod network;
 mod pauses;
 mod peer;
 mod reason;
@@ -52,12 +54,14 @@ pub use entrypoint::{
     AcceptError, ConnectionLimit, Direction, Entrypoint, EntrypointCounters, EntrypointIdentity,
     EntrypointNumbers, Local, Protocol, RefuseReason, Timeouts,
 };
+pub use filter::{Filter, Which};
 pub use health::{Change, HealthRules};
 pub use held::{Held, HeldBytes, HeldIn, Reservation};
 pub use identity::{ConnId, EntrypointId, ServerId};
 pub use lookups::Lookups;
 pub use members::Members;
 pub use metric::{Kind, Metric, Observed, Publish, Samples};
+pub use network::Network;
 pub use pauses::Pauses;
 pub use peer::Peer;
 pub use reason::{CloseReason, ConnectError};

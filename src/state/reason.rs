@@ -45,6 +45,8 @@ label! {
         /// A reload removed the entrypoint, and the configuration says that this ends its
         /// connections.
         Removed = "removed",
+        /// An operator ended it.
+        Killed = "killed",
         /// An internal error in coracle ended this connection's task; please report it.
         Panic = "panic",
         /// The task was dropped without a reason.

@@ -93,7 +93,7 @@ fn well(text: &str) -> Told {
 }
 
 /// Sends a request to a Unix socket. Returns the last response with its status.
-fn ask(socket: &Path, request: impl AsRef<[u8]>) -> (u16, String) {
+pub(super) fn ask(socket: &Path, request: impl AsRef<[u8]>) -> (u16, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     // A refused client may be answered before it has sent everything.
@@ -105,7 +105,7 @@ fn ask(socket: &Path, request: impl AsRef<[u8]>) -> (u16, String) {
     (status[..3].parse().unwrap(), body.to_owned())
 }
 
-fn post(target: &str, body: &str) -> String {
+pub(super) fn post(target: &str, body: &str) -> String {
     let length = body.len();
     format!("POST {target} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}")
 }
@@ -193,17 +193,24 @@ fn tcp_address_refuses_commands_and_names_the_control_socket() {
     let path = it.socket.display().to_string();
     assert!(body.contains("needs the control socket"), "{body}");
     assert!(body.contains(&path), "{body}");
-    let (status, headers, _) = get(it.coracle.admin, "/reload");
-    assert_eq!((status, headers.value("allow")), (405, Some("POST")));
+    for path in ["/reload", "/drain", "/stop"] {
+        let (status, headers, _) = get(it.coracle.admin, path);
+        assert_eq!((status, headers.value("allow")), (405, Some("POST")));
+        let (status, _, body) = http(it.coracle.admin, post(path, ""));
+        assert_eq!(status, 403, "{path}");
+        assert!(body.contains("needs the control socket"), "{body}");
+    }
     assert_eq!(reload_at(&it.socket, &[]), well("nothing has changed\n"));
     it.coracle.logged("reloaded: nothing has changed");
 
     let off = Coracle::start(&format!(
         "{WEB}[admin]\nlisten = \"127.0.0.1:0\"\nsocket = \"off\"\n"
     ));
-    let (status, _, body) = http(off.admin, request);
-    assert_eq!(status, 403);
-    assert!(body.contains("SIGHUP"), "{body}");
+    for (path, signal) in [("/reload", "SIGHUP"), ("/drain", "SIGTERM")] {
+        let (status, _, body) = http(off.admin, post(path, ""));
+        assert_eq!(status, 403);
+        assert!(body.contains(signal), "{body}");
+    }
 }
 
 #[test]
@@ -234,6 +241,8 @@ fn malformed_commands_change_nothing() {
         (400, post("/reload?dry-run=no", "")),
         (400, post("/reload", "a = 1\n")),
         (400, post("/reload?name=a", "")),
+        (400, post("/drain?dry-run", "")),
+        (400, post("/stop?", "")),
         (404, "GET /reloads HTTP/1.0\r\n\r\n".to_owned()),
         (405, post("/metrics", "")),
         (405, "PUT /reload HTTP/1.0\r\n\r\n".to_owned()),

@@ -32,6 +32,8 @@ mod forwarding;
 
 mod health;
 mod help;
+mod kill;
+mod killer;
 mod layers;
 mod limits;
 mod logs;

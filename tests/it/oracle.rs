@@ -1,4 +1,5 @@
-//! The oracle: twenty thousand connections end in random ways through the real binary, and at every
+//! The oracle: twenty thousand connections end in random ways through the real binary, by the peers
+//! and by kills over the control socket, and at every
 //! quiet point the gauge, the connections held by this test, and the kernel's table are one number.
 
 use std::io::{ErrorKind, Read, Write};
@@ -10,6 +11,7 @@ use std::thread;
 
 use rustix::process::Signal;
 
+use crate::killer::Killer;
 use crate::support;
 use crate::support::backend::{
     self, Script, Silent, bound_but_not_listening, pattern, reset_on_close,
@@ -47,12 +49,18 @@ enum Fate {
     IdleServerFinished,
     UnixCloses,
     UnixIdle,
+    Killed,
+    KilledWhileDialling,
+    KilledWhileSending,
 }
 
 impl Fate {
     fn random(rng: &mut Rng) -> Self {
         match rng.u64(..100) {
-            0..=19 => Self::ClientCloses,
+            0..=13 => Self::ClientCloses,
+            14..=16 => Self::Killed,
+            17..=18 => Self::KilledWhileDialling,
+            19 => Self::KilledWhileSending,
             20..=29 => Self::ServerCloses,
             30..=32 => Self::UnixCloses,
             33..=34 => Self::UnixIdle,
@@ -90,6 +98,7 @@ struct Targets {
     refuse: SocketAddr,
     silent: SocketAddr,
     mortal: SocketAddr,
+    killer: Killer,
 }
 
 #[test]
@@ -110,6 +119,7 @@ fn gauge_kernel_and_test_agree_over_twenty_thousand_connections() {
 
     let dir = tempfile::tempdir().unwrap();
     let unix_path = dir.path().join("oracle.sock");
+    let control = dir.path().join("control.sock");
     let config = [
         forward("v4", "127.0.0.1:0", &backend.to_string()),
         forward("v6", "[::1]:0", &backend.to_string()),
@@ -135,6 +145,10 @@ fn gauge_kernel_and_test_agree_over_twenty_thousand_connections() {
             &format!("{}\"\nconnect_timeout = \"300ms", silent.address),
         ),
         forward("mortal", "127.0.0.1:0", &mortal_address.to_string()),
+        format!(
+            "[admin]\nlisten = \"127.0.0.1:0\"\nsocket = \"{}\"\n",
+            control.display()
+        ),
     ];
     let coracle = Coracle::start(&config.concat());
     let dual = coracle.address("dual").port();
@@ -149,6 +163,7 @@ fn gauge_kernel_and_test_agree_over_twenty_thousand_connections() {
         refuse: coracle.address("refuse"),
         silent: coracle.address("silent"),
         mortal: coracle.address("mortal"),
+        killer: Killer::new(control),
     };
     support::metrics::scrape(coracle.admin);
     let descriptors_at_start = coracle.settled_descriptors();
@@ -209,7 +224,7 @@ fn gauge_kernel_and_test_agree_over_twenty_thousand_connections() {
         while rng.u64(..8) != 0 && !held.is_empty() {
             let victims = held.len().min(1 + rng.usize(..8));
             held.drain(..victims)
-                .for_each(|stream| end_held(&stream, &mut rng));
+                .for_each(|stream| end_held(&stream, &mut rng, &targets.killer));
         }
         agree(&coracle, &targets, &made, held.len(), round);
     }
@@ -227,6 +242,9 @@ fn gauge_kernel_and_test_agree_over_twenty_thousand_connections() {
         let n = closed(&metrics, reason);
         assert!(n > 0.0, "no connection ended by {reason}");
     }
+    let killed = targets.killer.killed();
+    assert!(killed > 0);
+    assert_eq!(closed(&metrics, "killed"), killed as f64);
     for reason in ["panic", "dropped"] {
         assert_eq!(closed(&metrics, reason), 0.0, "{reason}");
     }
@@ -299,7 +317,31 @@ fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<Held> {
             let mut stream = begin(script, Script::Echo, 0);
             echo(&mut stream, LONG_BYTES);
         }
+        Fate::Idle if script.is_ipv4() => {
+            let stream = targets.killer.begin(script, Script::Hold, 0);
+            return Some(Held::Tcp(stream));
+        }
         Fate::Idle => return Some(Held::Tcp(hold(script, Script::Hold))),
+        Fate::Killed => {
+            let mut stream = targets.killer.begin(targets.scripts[2], Script::Hold, 0);
+            assert!(targets.killer.kill(&stream), "the server has answered");
+            expect_reset(&mut stream);
+        }
+        Fate::KilledWhileDialling => {
+            let mut stream = targets.killer.connect(targets.silent);
+            // Possibly before it is accepted, and then it ends by itself.
+            targets.killer.kill(&stream);
+            expect_reset(&mut stream);
+        }
+        Fate::KilledWhileSending => {
+            let script = Script::SendAndClose;
+            let n = LONG_BYTES as u64;
+            let mut stream = targets.killer.begin(targets.scripts[0], script, n);
+            // Everything may have been passed on already.
+            if targets.killer.kill(&stream) {
+                expect_reset(&mut stream);
+            }
+        }
         Fate::IdleHalfClosed => {
             // The server answers an hour later: until then the connection is half-open.
             let stream = begin(script, Script::AnswerLate, 3_600_000);
@@ -330,13 +372,19 @@ fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<Held> {
     None
 }
 
-/// Ends a held connection: closes or resets it.
-fn end_held(held: &Held, rng: &mut Rng) {
-    if let Held::Tcp(stream) = held
-        && rng.u64(..2) == 0
-    {
-        reset_on_close(stream);
+/// Ends a held connection: closes, resets or kills it.
+fn end_held(held: &Held, rng: &mut Rng, killer: &Killer) {
+    let Held::Tcp(stream) = held else { return };
+    match rng.u64(..3) {
+        0 => reset_on_close(stream),
+        1 if Killer::may_kill(stream) => assert!(killer.kill(stream), "it is held"),
+        _ => {}
     }
+}
+
+fn expect_reset(stream: &mut TcpStream) {
+    let error = read_all(stream).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
 fn connect(address: SocketAddr) -> TcpStream {

@@ -7,10 +7,10 @@ use http_types::StatusCode;
 use smol::channel::bounded;
 
 use super::answer::{Answer, silence, text};
-use super::request::{Head, SERVER};
+use super::request::{DRAIN, Head, KILL, RELOAD, SERVER, STOP};
 use crate::admin::orders::{Ask, Order, Orders};
 use crate::admin::park::Park;
-use crate::state::{AdminState, Label as _};
+use crate::state::{AdminState, Filter, Label as _, Which};
 
 /// Where orders go, and where they must come from.
 #[derive(Debug)]
@@ -28,6 +28,9 @@ impl Ordering {
     pub(super) async fn obey(&self, head: &Head, park: &Park) -> Answer {
         let ask = match head.request.url().path() {
             SERVER => for_server(head),
+            KILL => for_connections(head),
+            DRAIN => bare(head, Ask::Drain),
+            STOP => bare(head, Ask::Stop),
             _ => reload(head),
         };
         let ask = match ask {
@@ -51,15 +54,16 @@ impl Ordering {
 
     /// Creates the response to an order that arrives over TCP.
     pub(super) fn only_there(&self, path: &str) -> Answer {
-        let is_for_server = path == SERVER;
-        let command = if is_for_server { "server" } else { "reload" };
-        let how = match &self.path {
-            Some(path) => format!(
-                "this needs the control socket {}, which `coracle {command}` uses",
-                path.display()
-            ),
-            None if is_for_server => "this needs the control socket, and there is none (`socket` in [admin] of the configuration)".to_owned(),
-            None => "this needs the control socket, and there is none (`socket` in [admin] of the configuration); send SIGHUP to the process instead".to_owned(),
+        let mut how = match &self.path {
+            Some(path) => format!("this needs the control socket {}", path.display()),
+            None => "this needs the control socket, and there is none (`socket` in [admin] of the configuration)".to_owned(),
+        };
+        let command = path.trim_start_matches('/');
+        how += &match (path, &self.path) {
+            (DRAIN | STOP, _) => "; or send SIGTERM to the process".to_owned(),
+            (_, Some(_)) => format!(", which `coracle {command}` uses"),
+            (RELOAD, None) => "; send SIGHUP to the process instead".to_owned(),
+            (_, None) => String::new(),
         };
         text(StatusCode::Forbidden, &format!("403 Forbidden: {how}\n"))
     }
@@ -89,6 +93,51 @@ fn for_server(head: &Head) -> Result<Ask, String> {
             state: *state,
         }),
         _ => Err(PARAMETERS.to_owned()),
+    }
+}
+
+/// Returns what an order to end connections asks for. It must say which: nobody ends all of them by
+/// a parameter that is missing.
+///
+/// # Errors
+/// Returns what is wrong with the request.
+fn for_connections(head: &Head) -> Result<Ask, String> {
+    const PARAMETERS: &str = "the parameters are ?id=ID, or one or more of ?peer=NETWORK&entrypoint=NAME&service=NAME&server=NAME, and &dry-run";
+    let (mut id, mut peer, mut filter, mut dry_run) = (None, None, Filter::default(), None);
+    for (key, value) in head.request.url().query_pairs() {
+        let place = match &*key {
+            "id" => &mut id,
+            "peer" => &mut peer,
+            "entrypoint" => &mut filter.entrypoint,
+            "service" => &mut filter.service,
+            "server" => &mut filter.server,
+            "dry-run" if value.is_empty() => &mut dry_run,
+            _ => return Err(PARAMETERS.to_owned()),
+        };
+        if place.replace(value.into_owned()).is_some() {
+            return Err(format!("`{key}` is given twice; {PARAMETERS}"));
+        }
+    }
+    let peer = peer.map(|peer| peer.parse().map_err(|why| format!("peer: {why}")));
+    filter.peer = peer.transpose()?;
+    let id = id.map(|id| id.parse().map_err(|why| format!("id: {why}")));
+    let which = match (id.transpose()?, filter.is_empty()) {
+        (Some(id), true) => Which::Id(id),
+        (None, false) => Which::Fitting(filter),
+        _ => return Err(PARAMETERS.to_owned()),
+    };
+    let is_dry_run = dry_run.is_some();
+    Ok(Ask::Kill { which, is_dry_run })
+}
+
+/// Returns what an order without parameters asks for.
+///
+/// # Errors
+/// Returns what is wrong with the request.
+fn bare(head: &Head, ask: Ask) -> Result<Ask, String> {
+    match head.request.url().query() {
+        None => Ok(ask),
+        Some(_) => Err("there are no parameters".to_owned()),
     }
 }
 

@@ -16,6 +16,12 @@ const ORDER_BYTES: u64 = 1024 * 1024;
 pub(super) const RELOAD: &str = "/reload";
 /// The path that a server's state is ordered at.
 pub(super) const SERVER: &str = "/server";
+/// The path that the end of connections is ordered at.
+pub(super) const KILL: &str = "/kill";
+/// The path that a drain of the whole program is ordered at.
+pub(super) const DRAIN: &str = "/drain";
+/// The path that the program's end is ordered at.
+pub(super) const STOP: &str = "/stop";
 /// The most headers. A browser sends about 15.
 const HEADERS: usize = 64;
 
@@ -117,7 +123,7 @@ pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, Status
 
 /// Returns whether orders are posted to `path`.
 pub(super) fn takes_orders(path: &str) -> bool {
-    matches!(path, RELOAD | SERVER)
+    matches!(path, RELOAD | SERVER | KILL | DRAIN | STOP)
 }
 
 /// A request's headers, as received.

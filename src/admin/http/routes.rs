@@ -39,6 +39,9 @@ const INDEX: &str = "coracle's admin endpoint:
 /readyz    200 while coracle accepts connections, 503 while it drains
 /reload    POST over the control socket: reread the configuration; ?dry-run reports what would change
 /server    POST over the control socket: drain a server, take it down, or make it ready again
+/kill      POST over the control socket: end connections; ?dry-run lists them
+/drain     POST over the control socket: stop accepting, and end when the open connections have ended
+/stop      POST over the control socket: reset the open connections and end
 ";
 
 const STRANGER: &str = "403 Forbidden: only root, the user that coracle runs as, and members of the \

@@ -1,6 +1,7 @@
 //! Waits for a point in time.
 
-use std::future::Future;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -32,6 +33,22 @@ impl Reactor {
     /// Returns a future that completes after `duration`.
     pub fn sleep(self: &Rc<Self>, duration: Duration) -> Sleep {
         self.sleep_until(self.now() + duration)
+    }
+}
+
+impl Reactor {
+    /// Waits for the next iteration of the loop, which looks at new events first. Everything that is
+    /// ready to run now has its turn meanwhile.
+    pub async fn next_iteration(&self) {
+        let is_asked = Cell::new(false);
+        poll_fn(|cx| {
+            if is_asked.replace(true) {
+                return Poll::Ready(());
+            }
+            self.wake_next_iteration(cx.waker());
+            Poll::Pending
+        })
+        .await;
     }
 }
 

@@ -1,0 +1,82 @@
+//! Ends connections of a running coracle over its control socket, and counts them.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::control::{ask, post};
+use crate::support;
+use crate::support::backend::Script;
+
+/// Ends connections over the control socket, each by its client's address, which no other has.
+pub(super) struct Killer {
+    /// One order at a time: a client that has not sent its request yet gives way to the next.
+    socket: Mutex<PathBuf>,
+    addresses: AtomicU32,
+    killed: AtomicU64,
+}
+
+impl Killer {
+    const FIRST: u32 = u32::from_be_bytes([127, 16, 0, 0]);
+
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self {
+            socket: Mutex::new(socket),
+            addresses: AtomicU32::new(0),
+            killed: AtomicU64::new(0),
+        }
+    }
+
+    /// How many connections it has ended.
+    pub(super) fn killed(&self) -> u64 {
+        self.killed.load(Ordering::Relaxed)
+    }
+
+    /// Connects from an address of its own.
+    pub(super) fn connect(&self, address: SocketAddr) -> TcpStream {
+        let n = self.addresses.fetch_add(1, Ordering::Relaxed);
+        let own = SocketAddr::from((Ipv4Addr::from_bits(Self::FIRST + n), 0));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&own.into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+        stream
+    }
+
+    /// Requests a script from an address of its own, and waits for the server's first byte.
+    pub(super) fn begin(&self, address: SocketAddr, script: Script, n: u64) -> TcpStream {
+        let mut stream = self.connect(address);
+        stream.write_all(&script.request(n)).unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        stream
+    }
+
+    /// Kills the connection of a client that connected from an address of its own. Returns whether
+    /// it was in the set.
+    pub(super) fn kill(&self, client: &TcpStream) -> bool {
+        let peer = client.local_addr().unwrap().ip();
+        let socket = self.socket.lock().unwrap();
+        let (status, told) = ask(&socket, post(&format!("/kill?peer={peer}"), ""));
+        assert_eq!(status, 200, "{told}");
+        let n = match &*told {
+            "0 connections ended\n" => 0,
+            "1 connection ended\n" => 1,
+            _ => panic!("{told}"),
+        };
+        self.killed.fetch_add(n, Ordering::Relaxed);
+        n == 1
+    }
+
+    /// Whether a client connected from an address of its own.
+    pub(super) fn may_kill(client: &TcpStream) -> bool {
+        match client.local_addr().unwrap().ip() {
+            IpAddr::V4(ip) => ip.to_bits() >= Self::FIRST,
+            IpAddr::V6(_) => false,
+        }
+    }
+}
