@@ -255,7 +255,8 @@ impl Server {
             return None;
         }
         let health = self.health.borrow();
-        let is_usable = health.is_up() || (health.is_trial_due(now) && !self.is_on_trial.get());
+        let may_be_tried = || !self.is_on_trial.get() && self.has_room();
+        let is_usable = health.is_up() || (health.is_trial_due(now) && may_be_tried());
         match (is_usable, share.is_backup) {
             (true, false) => Some(Tier::Primary),
             (true, true) => Some(Tier::Backup),
