@@ -266,6 +266,13 @@ impl Server {
         }
     }
 
+    /// Returns when a connection may try it again, if it is out until then. Only time makes that
+    /// moment come, so whoever waits for the server needs a timer.
+    #[must_use]
+    pub fn next_trial(&self) -> Option<Instant> {
+        self.health.borrow().next_trial()
+    }
+
     pub(super) fn candidate(&self, now: Instant) -> Candidate<'_> {
         let slow_start = self.service.rules().slow_start;
         let share = self.health.borrow().share(slow_start, now);
@@ -322,6 +329,8 @@ impl Server {
         self.is_checked.set(false);
         let change = self.health.borrow_mut().unchecked(now);
         self.record.unchecked();
+        // Without a change, too, it may be time for a connection to try it.
+        self.service.offer();
         self.found(change, now)
     }
 
