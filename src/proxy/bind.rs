@@ -175,7 +175,7 @@ pub(super) fn log_listening(listen: &Listen, route: &Route, listener: &Listener,
     let entrypoint = (name != at).then_some(name);
     let service_name = (name != service).then_some(service);
     let servers = route.targets.iter().take(SERVERS);
-    let servers: Vec<_> = servers.map(|it| it.server.name()).collect();
+    let servers: Vec<_> = servers.map(|it| it.address.to_string()).collect();
     let mut to = servers.join(",");
     if let more @ 1.. = route.targets.len().saturating_sub(SERVERS) {
         to.push_str(&format!(" and {more} more"));
