@@ -176,7 +176,7 @@ pub(super) fn log_listening(listen: &Listen, route: &Route, listener: &Listener,
     let service_name = (name != service).then_some(service);
     let targets = route.pool.get();
     let servers = targets.iter().take(SERVERS);
-    let servers: Vec<_> = servers.map(|it| it.server.name()).collect();
+    let servers: Vec<_> = servers.map(|it| it.address.to_string()).collect();
     let mut to = servers.join(",");
     if let more @ 1.. = targets.len().saturating_sub(SERVERS) {
         to.push_str(&format!(" and {more} more"));

@@ -58,17 +58,21 @@ impl Candidate<'_> {
 impl Balance {
     /// Returns the position of the chosen candidate, or `None` if there are none.
     ///
-    /// `client` is the client's address, if it has one. `random` returns uniformly distributed
-    /// numbers.
-    pub fn choose(
+    /// `candidates` have their positions, in rising order. `client` is the client's address, if it
+    /// has one. `random` returns uniformly distributed numbers.
+    pub fn choose<'a>(
         self,
-        candidates: &[Candidate<'_>],
+        candidates: impl Candidates<'a>,
         client: Option<IpAddr>,
         random: &mut dyn FnMut() -> u64,
     ) -> Option<usize> {
+        let mut some = candidates.clone();
+        let first = some.next().map(|(position, _)| position);
+        if some.next().is_none() {
+            return first;
+        }
         match (self, client) {
-            (_, _) if candidates.len() < 2 => candidates.len().checked_sub(1),
-            (Self::RoundRobin, _) | (Self::Source, None) => round_robin(candidates, |_| true),
+            (Self::RoundRobin, _) | (Self::Source, None) => round_robin(candidates),
             (Self::LeastConnections, _) => least_connections(candidates),
             (Self::Random, _) => random_of_two(candidates, random),
             (Self::Source, Some(client)) => by_source(candidates, client),
@@ -76,76 +80,73 @@ impl Balance {
     }
 }
 
+/// Candidates with their positions, of which each walk finds the same.
+pub trait Candidates<'a>: Iterator<Item = (usize, Candidate<'a>)> + Clone {}
+
+impl<'a, I: Iterator<Item = (usize, Candidate<'a>)> + Clone> Candidates<'a> for I {}
+
 /// Smooth weighted round robin, as in nginx since 1.3.1: each candidate gains its weight, and the
 /// one that then has most pays the sum of all weights. A weight of 5 beside two of 1 gives
 /// `aabacaa` instead of `aaaaabc`.
-fn round_robin(
-    candidates: &[Candidate<'_>],
-    fits: impl Fn(&Candidate<'_>) -> bool,
-) -> Option<usize> {
+fn round_robin<'a>(candidates: impl Candidates<'a>) -> Option<usize> {
     let mut total = 0;
-    let mut best: Option<(usize, i64)> = None;
-    for (index, candidate) in candidates.iter().enumerate() {
-        if !fits(candidate) {
-            continue;
-        }
+    let mut best: Option<(usize, Candidate<'_>)> = None;
+    for (position, candidate) in candidates {
         let weight = i64::from(candidate.weight);
         let seat = candidate.seat.get().saturating_add(weight);
         candidate.seat.set(seat);
         total += weight;
-        if best.is_none_or(|(_, most)| seat > most) {
-            best = Some((index, seat));
+        if best.is_none_or(|(_, best)| seat > best.seat.get()) {
+            best = Some((position, candidate));
         }
     }
-    let (index, seat) = best?;
-    candidates[index].seat.set(seat - total);
-    Some(index)
+    let (position, best) = best?;
+    best.seat.set(best.seat.get() - total);
+    Some(position)
 }
 
 /// Equally loaded candidates take turns.
-fn least_connections(candidates: &[Candidate<'_>]) -> Option<usize> {
-    let mut least = candidates.first()?;
-    for candidate in candidates {
-        if candidate.is_less_loaded(least) {
-            least = candidate;
-        }
-    }
-    round_robin(candidates, |it| !least.is_less_loaded(it))
+fn least_connections<'a>(candidates: impl Candidates<'a>) -> Option<usize> {
+    let less_loaded = |a: Candidate<'a>, b| match Candidate::is_less_loaded(&b, &a) {
+        true => b,
+        false => a,
+    };
+    let all = candidates.clone().map(|(_, it)| it);
+    let least = all.reduce(less_loaded)?;
+    round_robin(candidates.filter(move |(_, it)| !least.is_less_loaded(it)))
 }
 
 /// The power of two random choices (Mitzenmacher, 2001): nearly as even as the least loaded of all,
 /// and several proxies do not all pick the same server at once.
-fn random_of_two(candidates: &[Candidate<'_>], random: &mut dyn FnMut() -> u64) -> Option<usize> {
-    let first = weighted(candidates, None, random())?;
-    let Some(second) = weighted(candidates, Some(first), random()) else {
-        return Some(first);
-    };
-    match candidates[second].is_less_loaded(&candidates[first]) {
-        true => Some(second),
-        false => Some(first),
+fn random_of_two<'a>(
+    candidates: impl Candidates<'a>,
+    random: &mut dyn FnMut() -> u64,
+) -> Option<usize> {
+    let (first, one) = weighted(candidates.clone(), random())?;
+    let others = candidates.filter(move |(position, _)| *position != first);
+    match weighted(others, random()) {
+        Some((second, other)) if other.is_less_loaded(&one) => Some(second),
+        _ => Some(first),
     }
 }
 
-/// Returns a candidate other than `without`, each in proportion to its weight.
-fn weighted(candidates: &[Candidate<'_>], without: Option<usize>, random: u64) -> Option<usize> {
-    let others = candidates.iter().enumerate();
-    let others = others.filter(|(index, _)| Some(*index) != without);
-    let total: u64 = others.clone().map(|(_, it)| u64::from(it.weight)).sum();
+/// Returns one of the candidates, each in proportion to its weight.
+fn weighted<'a>(candidates: impl Candidates<'a>, random: u64) -> Option<(usize, Candidate<'a>)> {
+    let mut candidates = candidates;
+    let total: u64 = candidates.clone().map(|(_, it)| u64::from(it.weight)).sum();
     let mut left = random.checked_rem(total)?;
-    for (index, candidate) in others {
-        let weight = u64::from(candidate.weight);
-        if left < weight {
-            return Some(index);
-        }
-        left -= weight;
-    }
-    None
+    candidates.find(|(_, it)| {
+        let weight = u64::from(it.weight);
+        let is_it = left < weight;
+        left = left.saturating_sub(weight);
+        is_it
+    })
 }
 
 /// Rendezvous hashing (Thaler and Ravishankar, 1998) with the weights of Schindelhauer and
 /// Schomaker (2005): the client's highest score wins. A server that goes moves only its own
 /// clients, and one that comes takes its share from all others equally.
-fn by_source(candidates: &[Candidate<'_>], client: IpAddr) -> Option<usize> {
+fn by_source<'a>(candidates: impl Candidates<'a>, client: IpAddr) -> Option<usize> {
     let client = match client.to_canonical() {
         IpAddr::V4(ip) => mixed(fnv(&ip.octets())),
         IpAddr::V6(ip) => mixed(fnv(&ip.octets())),
@@ -156,9 +157,9 @@ fn by_source(candidates: &[Candidate<'_>], client: IpAddr) -> Option<usize> {
         let uniform = (hash as f64 + 0.5) / (1u64 << 53) as f64;
         -f64::from(it.weight) / uniform.ln()
     };
-    let scores = candidates.iter().map(score).enumerate();
+    let scores = candidates.map(|(position, it)| (position, score(&it)));
     let best = scores.max_by(|(_, a), (_, b)| a.total_cmp(b));
-    best.map(|(index, _)| index)
+    best.map(|(position, _)| position)
 }
 
 /// Returns the key of a server by its name.

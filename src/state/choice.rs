@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::balance::Candidate;
 use super::server::{Server, Tier};
 use super::service::Service;
 
@@ -33,18 +32,20 @@ impl Service {
         random: &mut dyn FnMut() -> u64,
         now: Instant,
     ) -> Choice {
-        let fitting = match Self::fitting(servers, &server, tried, now) {
+        let tier = match Self::fitting(servers, &server, tried, now) {
             Fitting::None => return Choice::None,
             Fitting::Full => return Choice::Full,
             Fitting::One(index) => return Choice::Server(index),
-            Fitting::Many(fitting) => fitting,
+            Fitting::Many(tier) => tier,
         };
-        let candidates = fitting
-            .iter()
-            .map(|index| server(&servers[*index]).candidate(now));
-        let candidates: Vec<Candidate<'_>> = candidates.collect();
-        let chosen = self.rules().balance.choose(&candidates, client, random);
-        chosen.map_or(Choice::None, |chosen| Choice::Server(fitting[chosen]))
+        // Looked up again each time, because a list would be an allocation per connection.
+        let candidates = servers.iter().enumerate().filter_map(|(index, it)| {
+            let it = server(it);
+            let fits = !tried.contains(&index) && it.tier(now) == Some(tier) && it.has_room();
+            fits.then(|| (index, it.candidate(now)))
+        });
+        let chosen = self.rules().balance.choose(candidates, client, random);
+        chosen.map_or(Choice::None, Choice::Server)
     }
 
     /// Returns whether [`Service::choose`] would choose a server.
@@ -83,29 +84,26 @@ impl Service {
                 fitting = Fitting::Full;
             }
             if it.has_room() {
-                fitting.add(index);
+                fitting = match fitting {
+                    Fitting::None | Fitting::Full => Fitting::One(index),
+                    Fitting::One(_) | Fitting::Many(_) => Fitting::Many(tier),
+                };
             }
         }
         fitting
     }
 }
 
-/// The servers of the best group, by position. A single one, the usual case, needs no list.
+/// The servers of the best group that have room.
 enum Fitting {
+    /// There is no group.
     None,
+    /// The group has no room.
     Full,
+    /// The position of the only one, the usual case.
     One(usize),
-    Many(Vec<usize>),
-}
-
-impl Fitting {
-    fn add(&mut self, index: usize) {
-        match self {
-            Self::None | Self::Full => *self = Self::One(index),
-            Self::One(first) => *self = Self::Many(vec![*first, index]),
-            Self::Many(all) => all.push(index),
-        }
-    }
+    /// The group.
+    Many(Tier),
 }
 
 #[cfg(test)]

@@ -73,6 +73,11 @@ impl Health {
         self.checks_pass && self.out_until.is_some_and(|until| until <= now)
     }
 
+    /// Returns when a connection may try the server again, if connections have taken it out.
+    pub(super) fn next_trial(&self) -> Option<Instant> {
+        self.out_until
+    }
+
     /// Returns the server's present share in 256ths while it starts slowly.
     pub(super) fn share(&self, slow_start: Duration, now: Instant) -> u32 {
         let Some(since) = self.since.filter(|_| !slow_start.is_zero()) else {

@@ -255,7 +255,8 @@ impl Server {
             return None;
         }
         let health = self.health.borrow();
-        let is_usable = health.is_up() || (health.is_trial_due(now) && !self.is_on_trial.get());
+        let may_be_tried = || !self.is_on_trial.get() && self.has_room();
+        let is_usable = health.is_up() || (health.is_trial_due(now) && may_be_tried());
         match (is_usable, share.is_backup) {
             (true, false) => Some(Tier::Primary),
             (true, true) => Some(Tier::Backup),
@@ -263,6 +264,13 @@ impl Server {
             (false, false) => Some(Tier::DownPrimary),
             (false, true) => Some(Tier::DownBackup),
         }
+    }
+
+    /// Returns when a connection may try it again, if it is out until then. Only time makes that
+    /// moment come, so whoever waits for the server needs a timer.
+    #[must_use]
+    pub fn next_trial(&self) -> Option<Instant> {
+        self.health.borrow().next_trial()
     }
 
     pub(super) fn candidate(&self, now: Instant) -> Candidate<'_> {
@@ -321,6 +329,8 @@ impl Server {
         self.is_checked.set(false);
         let change = self.health.borrow_mut().unchecked(now);
         self.record.unchecked();
+        // Without a change, too, it may be time for a connection to try it.
+        self.service.offer();
         self.found(change, now)
     }
 

@@ -134,6 +134,11 @@ impl Service {
         }
     }
 
+    /// Wakes the connection that is the first in the queue now, because the one that was has left.
+    pub fn tell_first(&self) {
+        self.queue.wake_first();
+    }
+
     /// Returns a copy of the service's numbers.
     #[must_use]
     pub fn numbers(self: &Rc<Self>) -> ServiceNumbers {

@@ -86,7 +86,9 @@ fn startup_logs_each_listener_once_with_its_target() {
         format!("[entrypoints.e{n}]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n")
     };
     let mut config: String = (0..ENTRYPOINTS).map(entrypoint).collect();
-    let servers: Vec<_> = (1..=10).map(|n| format!("\"10.0.0.{n}:80\"")).collect();
+    // A name does not hide where a server is.
+    let server = |n| format!("{{ address = \"10.0.0.{n}:80\", name = \"server {n}\" }}");
+    let servers: Vec<_> = (1..=10).map(server).collect();
     let servers = servers.join(",");
     config += "[entrypoints.long]\nlisten = \"127.0.0.1:0\"\nservice = \"web\"\n";
     config += &format!("[services.web]\nservers = [{servers}]\n");

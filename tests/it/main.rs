@@ -45,6 +45,7 @@ mod notify;
 mod old_kernel;
 mod openwrt;
 mod oracle;
+mod oracle_servers;
 mod panic;
 mod patience;
 mod probe;

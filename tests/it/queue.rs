@@ -124,7 +124,10 @@ fn client_that_leaves_gives_its_place_up_and_one_that_waits_for_an_answer_does_n
     assert_eq!(answer, b"\x06question");
     drop(asking);
     drop(server_of(last));
-    assert_eq!(closed(&scrape(coracle.admin), "left_queue"), 1.0);
+    let metrics = scrape(coracle.admin);
+    assert_eq!(closed(&metrics, "left_queue"), 1.0);
+    // However they left.
+    assert_eq!(metrics.sum("coracle_queue_duration_seconds_count"), 4.0);
     assert_eq!(member.accepted(), 3);
 }
 
@@ -215,6 +218,54 @@ fn client_that_finds_the_server_down_waits_for_another_one() {
     let metrics = scrape(coracle.admin);
     assert_eq!(metrics.sum("coracle_retries_total"), 2.0);
     assert_eq!(closed(&metrics, "connect_failed"), 0.0);
+}
+
+#[test]
+fn server_that_may_be_tried_again_is_offered_to_the_first_in_line() {
+    let mut rng = rng::from_env();
+    let mut members = [Member::down(0, &mut rng), Member::up(1, &mut rng)];
+    let servers = [with(&members[0], ""), with(&members[1], ONE)];
+    let coracle = Coracle::start(&service(&servers, &format!("{PATIENT}\nmax_fails = 1")));
+    let second = server_of(connect(&coracle));
+    assert_eq!(second.server, 1);
+    // It is back at once, but out until its trial. On a slow machine that may come first.
+    members[0].come();
+    let leaving = connect(&coracle);
+    until("it has been accepted", || {
+        let opened = scrape(coracle.admin).sum("coracle_connections_opened_total");
+        (opened == 2.0).then_some(())
+    });
+    let waiting = connect(&coracle);
+    until("both have been accepted", || {
+        let opened = scrape(coracle.admin).sum("coracle_connections_opened_total");
+        (opened == 3.0).then_some(())
+    });
+    // The timer passes to the next in line.
+    drop(leaving);
+    assert_eq!(server_of(waiting).server, 0);
+    assert_eq!(members[1].open(), 1);
+}
+
+#[test]
+fn trial_that_the_first_in_line_has_no_use_for_goes_to_the_next() {
+    let mut rng = rng::from_env();
+    let mut members = [Member::down(0, &mut rng), Member::up(1, &mut rng)];
+    let servers = [with(&members[0], ""), with(&members[1], ONE)];
+    let coracle = Coracle::start(&service(&servers, &format!("{PATIENT}\nmax_fails = 1")));
+    let second = server_of(connect(&coracle));
+    assert_eq!(second.server, 1);
+    let has_tried = connect(&coracle);
+    until("it has tried the first server", || {
+        let errors = scrape(coracle.admin).sum("coracle_connect_errors_total");
+        (errors == 2.0).then_some(())
+    });
+    queue_is(&coracle, 1);
+    members[0].come();
+    let waiting = connect(&coracle);
+    assert_eq!(server_of(waiting).server, 0);
+    queue_is(&coracle, 1);
+    drop(second);
+    assert_eq!(server_of(has_tried).server, 1);
 }
 
 /// A coracle with one server and a place where reloads find it.

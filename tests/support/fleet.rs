@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
 use socket2::{Domain, Socket, Type};
 
+use super::backend::reset_on_close;
 use super::metrics::Metrics;
 use super::rng::Rng;
 use super::{DEADLINE, lasting_address, until};
+
+const BACKLOG: i32 = 4096;
 
 /// A server that introduces itself to each client by one byte, and then sends everything back until
 /// EOF. It keeps its port while it is down.
@@ -19,7 +22,27 @@ pub struct Member {
     pub id: u8,
     socket: Socket,
     served: Arc<Mutex<Served>>,
+    hangs: Arc<Hangs>,
     accepting: Option<JoinHandle<()>>,
+}
+
+/// Whether the server leaves its connections unanswered.
+#[derive(Default)]
+struct Hangs {
+    now: Mutex<bool>,
+    no_longer: Condvar,
+}
+
+impl Hangs {
+    fn set(&self, hangs: bool) {
+        *self.now.lock().unwrap() = hangs;
+        self.no_longer.notify_all();
+    }
+
+    fn wait(&self) {
+        let hangs = self.now.lock().unwrap();
+        drop(self.no_longer.wait_while(hangs, |hangs| *hangs).unwrap());
+    }
 }
 
 #[derive(Default)]
@@ -47,6 +70,7 @@ impl Member {
             id,
             socket,
             served: Arc::default(),
+            hangs: Arc::default(),
             accepting: None,
         }
     }
@@ -63,12 +87,13 @@ impl Member {
     /// Accepts connections from now on.
     pub fn come(&mut self) {
         assert!(!self.is_up());
-        self.socket.listen(4096).unwrap();
+        self.socket.listen(BACKLOG).unwrap();
         let listener = TcpListener::from(self.socket.try_clone().unwrap());
-        let (served, id) = (self.served.clone(), self.id);
+        let (served, hangs, id) = (self.served.clone(), self.hangs.clone(), self.id);
         self.accepting = Some(thread::spawn(move || {
             // Shutting the socket down ends it.
             while let Ok((stream, _)) = listener.accept() {
+                hangs.wait();
                 serve(stream, id, &served);
             }
         }));
@@ -76,8 +101,34 @@ impl Member {
 
     /// Refuses connections from now on. Those it has stay open.
     pub fn go(&mut self) {
+        self.hangs.set(false);
         self.socket.shutdown(Shutdown::Both).unwrap();
         self.accepting.take().unwrap().join().unwrap();
+    }
+
+    /// Refuses connections from now on and resets those it has, as its death would.
+    pub fn die(&mut self) {
+        self.go();
+        for stream in self.served.lock().unwrap().open.values() {
+            reset_on_close(stream);
+            // Its thread wakes, and closes it.
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Answers no further connection until [`Member::resume`]. The kernel accepts a few, and then
+    /// drops the SYNs.
+    pub fn hang(&self) {
+        self.hangs.set(true);
+        self.socket.listen(0).unwrap();
+    }
+
+    /// Ends what [`Member::hang`] began.
+    pub fn resume(&self) {
+        if self.is_up() {
+            self.socket.listen(BACKLOG).unwrap();
+        }
+        self.hangs.set(false);
     }
 
     /// How many connections it has accepted so far.
@@ -90,8 +141,7 @@ impl Member {
         self.served.lock().unwrap().open.len()
     }
 
-    /// Ends the connections it has, as its death would.
-    pub fn hang_up(&self) {
+    fn hang_up(&self) {
         for stream in self.served.lock().unwrap().open.values() {
             let _ = stream.shutdown(Shutdown::Both);
         }

@@ -30,17 +30,16 @@ impl Servers {
         client: Option<IpAddr>,
         is_up: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let up: Vec<usize> = (0..self.weights.len()).filter(|n| is_up(*n)).collect();
-        let candidate = |n: &usize| Candidate {
-            weight: self.weights[*n],
-            load: self.loads[*n],
-            seat: &self.seats[*n],
+        let candidate = |n: usize| Candidate {
+            weight: self.weights[n],
+            load: self.loads[n],
+            seat: &self.seats[n],
             key: key(&format!("10.0.0.{n}:80")),
         };
-        let candidates: Vec<_> = up.iter().map(candidate).collect();
+        let up = (0..self.weights.len()).filter(|n| is_up(*n));
+        let candidates = up.map(|n| (n, candidate(n)));
         let random = &mut self.random;
-        let chosen = balance.choose(&candidates, client, &mut || random.u64(..));
-        chosen.map(|index| up[index])
+        balance.choose(candidates, client, &mut || random.u64(..))
     }
 }
 

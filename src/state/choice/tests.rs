@@ -134,6 +134,19 @@ fn server_at_its_limit_is_full_until_a_place_is_given_up() {
 }
 
 #[test]
+fn server_that_is_down_and_full_is_not_waited_for() {
+    let mut world = World::new(&["a", "b"]);
+    world.share(0, |share| share.max_connections = Some(1));
+    world.share(1, |share| share.is_backup = true);
+    let _place = world.servers[0].place(conn(1));
+    assert_eq!(world.choose(&[]), Choice::Full, "it is up");
+    world.take_down(0);
+    assert_eq!(world.choose(&[]), Choice::Server(1));
+    world.now += Duration::from_secs(1);
+    assert_eq!(world.choose(&[]), Choice::Server(1), "its trial is due");
+}
+
+#[test]
 fn trial_is_for_one_connection_at_a_time() {
     let mut world = World::new(&["a", "b"]);
     world.rules(|rules| rules.refuses_when_down = true);
