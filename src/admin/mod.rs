@@ -4,12 +4,14 @@
 //!
 //! It runs on its own thread, "admin", which has a lower priority than the thread of the data loop,
 //! which moves the data. `http` accepts clients, limits their number and answers them. `moments`
-//! gets copies of the state; making them is all that the data loop does for the endpoint. `metrics`
-//! and `agreement` turn the copies into responses, and `desk` has each response made once for all
+//! gets copies of the state; making them is all that the data loop does for the endpoint. `metrics`,
+//! `agreement` and `api` turn the copies into responses, and `desk` has each response made once for all
 //! who ask at the same time.
 
 mod agreement;
+mod api;
 mod body;
+mod connection;
 mod desk;
 mod http;
 mod json;
@@ -19,7 +21,6 @@ mod moments;
 mod orders;
 mod park;
 mod sockets;
-mod status;
 
 use std::io;
 use std::mem;
@@ -200,6 +201,7 @@ impl Endpoint {
                 metrics: desk::Desk::default(),
                 audits: desk::Desk::default(),
                 statuses: desk::Desk::default(),
+                connections: desk::Desk::default(),
                 signs: desk::Desk::default(),
                 ordering: Ordering {
                     orders: self.orders,

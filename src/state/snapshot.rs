@@ -61,6 +61,8 @@ pub struct Entry {
     pub peer: Peer,
     /// The entrypoint that accepted it.
     pub entrypoint: EntrypointId,
+    /// The name of the service that it is for.
+    pub service: Arc<str>,
     /// The server, once the connection is connected to one.
     pub server: Option<ServerId>,
     /// How far the connection has progressed.
@@ -116,6 +118,7 @@ impl Shared {
                 id: conn.id,
                 peer: conn.peer(),
                 entrypoint: conn.entrypoint.id(),
+                service: conn.service.name.clone(),
                 server: conn.server().map(|server| server.id()),
                 phase: conn.phase(),
                 opened: conn.opened(),

@@ -12,6 +12,7 @@ mod admin_metrics;
 mod admin_thread;
 mod agreement;
 mod alert;
+mod api;
 mod audit_address;
 mod benchmarks;
 mod cli;

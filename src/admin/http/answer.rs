@@ -5,6 +5,7 @@ use std::rc::Rc;
 use http_types::{Response, StatusCode};
 
 use crate::admin::body::Body;
+use crate::admin::json::Json;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -31,6 +32,24 @@ pub(super) fn not_allowed(methods: &str) -> Answer {
     let status = StatusCode::MethodNotAllowed;
     let mut answer = text(status, &format!("{status} {}\n", status.canonical_reason()));
     answer.response.insert_header("Allow", methods);
+    answer
+}
+
+/// Creates a response of the API that says what is wrong with the request, in JSON (RFC 9457).
+pub(super) fn problem(status: StatusCode, detail: &str, parameter: Option<&str>) -> Answer {
+    let title = status.canonical_reason();
+    let (detail, code) = (Json(detail), u16::from(status));
+    let parameter = parameter.map_or(String::new(), |it| format!(",\"parameter\":{}", Json(it)));
+    let json =
+        format!("{{\"title\":\"{title}\",\"status\":{code},\"detail\":{detail}{parameter}}}");
+    with_body(status, "application/problem+json", Body::of(&json))
+}
+
+/// Creates the API's response to a method that it does not have.
+pub(super) fn method_not_allowed() -> Answer {
+    let detail = "the API only reads: use GET or HEAD";
+    let mut answer = problem(StatusCode::MethodNotAllowed, detail, None);
+    answer.response.insert_header("Allow", "GET, HEAD");
     answer
 }
 
