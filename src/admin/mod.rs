@@ -20,6 +20,7 @@ mod metrics;
 mod moments;
 mod orders;
 mod park;
+mod requests;
 mod sockets;
 
 use std::io;
@@ -40,6 +41,7 @@ use smol::future::{FutureExt, or};
 use crate::sys;
 use crate::sys::process::Process;
 use agreement::Kernel;
+use api::Feed;
 use body::Room;
 use http::{Clients, Hosts, Ordering, ReserveFd, Routes, Serving};
 pub use limits::ClientLimits;
@@ -47,6 +49,7 @@ pub use moments::Answers;
 use orders::Orders;
 pub use orders::{Ask, Order};
 use park::Park;
+use requests::Requests;
 pub use sockets::Control;
 use sockets::Listeners;
 
@@ -202,6 +205,8 @@ impl Endpoint {
                 audits: desk::Desk::default(),
                 statuses: desk::Desk::default(),
                 connections: desk::Desk::default(),
+                feed: Feed::new(limits.clients, limits.control_clients),
+                requests: Requests::default(),
                 signs: desk::Desk::default(),
                 ordering: Ordering {
                     orders: self.orders,

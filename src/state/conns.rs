@@ -190,6 +190,12 @@ impl Conns {
         self.map.borrow().len()
     }
 
+    /// Returns how many connections have entered the set so far.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.identities.count()
+    }
+
     /// Returns `true` if no connection is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {

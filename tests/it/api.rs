@@ -118,7 +118,10 @@ fn each_path_answers_as_its_description_says() {
     let paths = document["paths"].as_object().unwrap();
     for (path, item) in paths {
         let pointer = "/get/responses/200/content/application~1json/schema";
-        let schema = item.pointer(pointer).unwrap();
+        let Some(schema) = item.pointer(pointer) else {
+            assert_eq!(path, "/api/v1/events", "which tests/it/events.rs reads");
+            continue;
+        };
         let answer = json(coracle.admin, path);
         check(&document, schema, &answer, path).unwrap();
     }

@@ -27,6 +27,7 @@ mod dial;
 mod docs;
 mod double_close;
 mod drain;
+mod events;
 mod exits;
 mod failover;
 mod forwarding;

@@ -1,10 +1,13 @@
 //! The API under `/api/v1/`: what a request asks for, and the answer in JSON.
 
 mod connections;
+mod events;
+mod feed;
 mod query;
 mod status;
 
 pub(super) use connections::write as write_connections;
+pub(super) use feed::{Feed, Reader};
 pub(super) use query::{Query, no_parameters};
 pub(super) use status::{Part, write as write_status};
 

@@ -72,7 +72,7 @@ async fn each<T>(
     body.write_str("]")
 }
 
-fn write_entrypoint(body: &mut Body, it: &EntrypointNumbers) -> fmt::Result {
+pub(super) fn write_entrypoint(body: &mut impl Write, it: &EntrypointNumbers) -> fmt::Result {
     let name = Json(&it.identity.name);
     write!(body, "{{\"name\":{name},\"listening\":[")?;
     let mut comma = Separator::default();
@@ -93,7 +93,7 @@ fn write_entrypoint(body: &mut Body, it: &EntrypointNumbers) -> fmt::Result {
     )
 }
 
-fn write_service(body: &mut Body, it: &ServiceNumbers) -> fmt::Result {
+fn write_service(body: &mut impl Write, it: &ServiceNumbers) -> fmt::Result {
     let (name, balance, queued) = (Json(&it.name), it.balance.word(), it.queued);
     let retries = it.counters.retries.value();
     write!(
@@ -102,7 +102,7 @@ fn write_service(body: &mut Body, it: &ServiceNumbers) -> fmt::Result {
     )
 }
 
-fn write_server(body: &mut Body, it: &ServerNumbers, now: Instant) -> fmt::Result {
+pub(super) fn write_server(body: &mut impl Write, it: &ServerNumbers, now: Instant) -> fmt::Result {
     let (service, name) = (Json(&it.identity.service), Json(&it.identity.name));
     let (up, admin) = (it.is_up, it.admin);
     let why = OrNull(it.why_down.as_deref().map(Json));

@@ -4,18 +4,21 @@ use std::rc::Rc;
 
 use http_types::{Response, StatusCode};
 
+use crate::admin::api::Reader;
 use crate::admin::body::Body;
 use crate::admin::json::Json;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A complete response.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Answer {
     /// The status and the headers.
     pub response: Response,
     /// The body, which other responses may share.
     pub body: Rc<Body>,
+    /// Events that follow the body until either side ends the connection.
+    pub events: Option<Reader>,
 }
 
 /// Creates a response that only states its status.
@@ -69,5 +72,9 @@ pub(super) fn with_body(status: StatusCode, content_type: &str, body: Rc<Body>) 
     let mut response = Response::new(status);
     response.insert_header("Cache-Control", "no-store");
     response.insert_header("Content-Type", content_type);
-    Answer { response, body }
+    Answer {
+        response,
+        body,
+        events: None,
+    }
 }

@@ -4,13 +4,14 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http_types::{Request, StatusCode};
+use http_types::{Method, Request, StatusCode};
 
-use super::answer::{Answer, problem};
+use super::answer::{Answer, problem, with_body};
 use super::routes::{Made, Routes, made};
 use crate::admin::agreement;
 use crate::admin::api::{self, Part, Query};
 use crate::admin::body::Body;
+use crate::admin::sockets::Access;
 use crate::state::{Entries, Snapshot};
 
 const JSON: &str = "application/json";
@@ -21,14 +22,16 @@ enum Resource {
     Agreement,
     Connections,
     Description,
+    Events,
     Status(Part),
 }
 
 /// The paths after `/api/v1/`.
-const RESOURCES: [(&str, Resource); 7] = [
+const RESOURCES: [(&str, Resource); 8] = [
     ("agreement", Resource::Agreement),
     ("connections", Resource::Connections),
     ("entrypoints", Resource::Status(Part::Entrypoints)),
+    ("events", Resource::Events),
     ("openapi.json", Resource::Description),
     ("servers", Resource::Status(Part::Servers)),
     ("services", Resource::Status(Part::Services)),
@@ -37,7 +40,7 @@ const RESOURCES: [(&str, Resource); 7] = [
 
 impl Routes {
     /// Returns the response to a request to read a path of the API.
-    pub(super) async fn api(&self, request: &Request) -> Answer {
+    pub(super) async fn api(&self, request: &Request, access: Access) -> Answer {
         let url = request.url();
         let name = url.path().strip_prefix("/api/v1/");
         let resource = RESOURCES.iter().find(|(own, _)| Some(*own) == name);
@@ -61,9 +64,23 @@ impl Routes {
             Resource::Agreement => self.audits.ask(()).await,
             Resource::Connections => self.connections.ask(query).await,
             Resource::Status(part) => self.statuses.ask(*part).await,
+            Resource::Events => return self.events(request, access),
             Resource::Description => Some(Ok(Body::of(api::OPENAPI))),
         };
         made(answer, JSON)
+    }
+
+    fn events(&self, request: &Request, access: Access) -> Answer {
+        let mut answer = with_body(StatusCode::Ok, "text/event-stream", Body::of(""));
+        if request.method() == Method::Head {
+            return answer;
+        }
+        answer.events = self.feed.join(access);
+        if answer.events.is_none() {
+            let detail = "too many clients read events; try again when one has left";
+            return problem(StatusCode::ServiceUnavailable, detail, None);
+        }
+        answer
     }
 
     pub(super) async fn make_audit(&self) {

@@ -15,13 +15,14 @@ use super::hosts::{self, Hosts};
 use super::ordering::Ordering;
 use super::request::{Head, takes_orders};
 use crate::admin::agreement::Kernel;
-use crate::admin::api::{Part, Query};
+use crate::admin::api::{Feed, Part, Query};
 use crate::admin::body::{Body, Room};
 use crate::admin::desk::Desk;
 use crate::admin::metrics;
 use crate::admin::metrics::{Format, Output};
 use crate::admin::moments::{Moments, Sign};
 use crate::admin::park::Park;
+use crate::admin::requests::Requests;
 use crate::admin::sockets::Access;
 use crate::sys::process::Process;
 
@@ -69,6 +70,10 @@ pub(crate) struct Routes {
     pub statuses: Desk<Part, Made>,
     /// Those who wait for connections, and for which.
     pub connections: Desk<Query, Made>,
+    /// Those who follow the events.
+    pub feed: Rc<Feed>,
+    /// The requests that were answered.
+    pub requests: Requests,
     /// Those who wait for a sign of life from the data loop.
     pub signs: Desk<(), Option<Sign>>,
     /// The way for orders.
@@ -123,7 +128,7 @@ impl Routes {
                 None => silence(),
             },
             "/" => text(StatusCode::Ok, INDEX),
-            _ if path.starts_with(API) => self.api(request).await,
+            _ if path.starts_with(API) => self.api(request, access).await,
             _ => refusal(StatusCode::NotFound),
         }
     }
@@ -140,7 +145,8 @@ impl Routes {
         let connections = forever(async || self.make_connections().await);
         let signs = forever(async || self.look_for_sign().await);
         let api = audits.or(statuses).or(connections);
-        metrics.or(api).or(signs).await;
+        let events = forever(async || self.feed.work(&self.moments, &self.park).await);
+        metrics.or(api).or(events).or(signs).await;
     }
 
     async fn make_metrics(&self) {
@@ -168,7 +174,8 @@ impl Routes {
                 Some(snapshot) => {
                     let mut out = Output::new(Body::in_room(&self.room), format);
                     let usage = self.process.usage();
-                    metrics::write(&mut out, snapshot, usage, counts.as_deref()).await;
+                    let own = (&*self.requests.numbers(), self.feed.numbers());
+                    metrics::write(&mut out, snapshot, usage, counts.as_deref(), own).await;
                     out.finish().map(Rc::new).map_err(|error| {
                         log::error!("admin: cannot encode the metrics: {error}");
                         StatusCode::InternalServerError
