@@ -1,5 +1,6 @@
 //! The API: what it answers equals what is documented, and what the state is.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
@@ -11,6 +12,7 @@ use serde_json::Value;
 use crate::support::admin::{Admin, PATIENT};
 use crate::support::backend::{self, hold};
 use crate::support::http::{get, http};
+use crate::support::metrics::scrape;
 use crate::support::process::Coracle;
 use crate::support::rng::{self, Rng};
 
@@ -79,7 +81,10 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<()
             }
             "additionalProperties" => {
                 assert_eq!(*rule, false);
-                let mut names = value.as_object().unwrap().keys();
+                let Some(object) = value.as_object() else {
+                    return wrong();
+                };
+                let mut names = object.keys();
                 if let Some(name) = names.find(|name| schema["properties"].get(name).is_none()) {
                     return Err(format!("{at}: {name} is not documented"));
                 }
@@ -92,7 +97,10 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<()
                 }
             }
             "items" => {
-                for value in value.as_array().unwrap() {
+                let Some(list) = value.as_array() else {
+                    return wrong();
+                };
+                for value in list {
                     check(document, rule, value, &format!("{at}[]"))?;
                 }
             }
@@ -126,7 +134,13 @@ fn each_path_answers_as_its_description_says() {
         check(&document, schema, &answer, path).unwrap();
     }
     // The lists that were checked are not empty.
-    for list in ["entrypoints", "services", "servers", "connections"] {
+    for list in [
+        "entrypoints",
+        "services",
+        "servers",
+        "connections",
+        "clients",
+    ] {
         let answer = json(coracle.admin, &format!("/api/v1/{list}"));
         assert!(
             answer[list].as_array().is_some_and(|list| !list.is_empty()),
@@ -340,7 +354,36 @@ fn connections_are_filtered_sorted_and_paged() {
         (&usual["total"], &usual["offset"]),
         (&1500.into(), &0.into())
     );
+    clients_are_the_sums_of_their_connections(&admin, &known);
     admin.with(|world| world.guards.clear());
+}
+
+fn clients_are_the_sums_of_their_connections(admin: &Admin, known: &[Known]) {
+    let mut sums: BTreeMap<String, [u64; 3]> = BTreeMap::new();
+    for it in known.iter().filter(|it| it.entrypoint == "web") {
+        let peer = it.peer.to_string();
+        let address = peer.split(':').next().unwrap().to_owned();
+        let sum = sums.entry(address).or_default();
+        let more = [1, it.bytes[0], it.bytes[1]];
+        sum.iter_mut().zip(more).for_each(|(sum, n)| *sum += n);
+    }
+    let (mut last, mut seen) = (u64::MAX, BTreeSet::new());
+    for offset in 0..sums.len() {
+        let path = format!("/api/v1/clients?entrypoint=web&limit=1&offset={offset}");
+        let answer = json(admin.address, &path);
+        assert_eq!(answer["total"], sums.len());
+        let client = &answer["clients"][0];
+        let number = |key: &str| client[key].as_u64().unwrap();
+        let own = ["open", "to_server_bytes", "to_client_bytes"].map(number);
+        assert_eq!(sums[client["address"].as_str().unwrap()], own);
+        assert!(
+            seen.insert(client["address"].to_string()),
+            "{client} is there twice"
+        );
+        assert!(own[0] <= last, "{path}: {client}");
+        last = own[0];
+        assert!(client["oldest_seconds"].is_f64(), "{client}");
+    }
 }
 
 #[test]
@@ -392,6 +435,42 @@ fn wrong_requests_are_told_what_is_wrong() {
     client.send(head);
     assert_eq!(client.answer_to_head().status, 200);
     client.expect_end();
+}
+
+#[test]
+fn requests_are_counted_by_kind_and_status() {
+    let admin = Admin::start(PATIENT);
+    for path in [
+        "/api/v1/servers",
+        "/api/v1/status",
+        "/api/v1/none",
+        "/healthz",
+        "/none",
+    ] {
+        get(admin.address, path);
+    }
+    http(
+        admin.address,
+        "POST /reload HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    );
+    http(admin.address, "nonsense\r\n\r\n");
+    for scrapes in [0.0, 1.0] {
+        let metrics = scrape(admin.address);
+        let count = |endpoint: &str, code: u16| {
+            let labels = [
+                format!("endpoint=\"{endpoint}\""),
+                format!("code=\"{code}\""),
+            ];
+            metrics.sum_of(
+                "coracle_admin_requests_total",
+                &labels.each_ref().map(|it| &**it),
+            )
+        };
+        assert_eq!((count("api", 200), count("api", 404)), (2.0, 1.0));
+        assert_eq!((count("health", 200), count("order", 403)), (1.0, 1.0));
+        assert_eq!((count("other", 404), count("other", 400)), (1.0, 1.0));
+        assert_eq!(count("metrics", 200), scrapes);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod status;
 
 pub(super) use connections::write as write_connections;
 pub(super) use feed::{Feed, Reader};
-pub(super) use query::{Query, no_parameters};
+pub(super) use query::{Invalid, List, Query, no_parameters};
 pub(super) use status::{Part, write as write_status};
 
 /// The description of the API in OpenAPI 3.1.

@@ -1,4 +1,4 @@
-//! The parameters of a request for connections. No I/O.
+//! The parameters of a request for connections or clients. No I/O.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,16 +10,26 @@ const LIMIT_MAX: usize = 1000;
 /// How many connections an answer has if the request does not say.
 const LIMIT: usize = 100;
 
-/// Which connections are asked for, and in which order.
+/// What a list has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum List {
+    /// Open connections.
+    Connections,
+    /// The clients that they come from.
+    Clients,
+}
+
+/// Which connections are asked for, as a list of what, and in which order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Query {
+    pub(super) list: List,
     entrypoint: Option<String>,
     service: Option<String>,
     server: Option<String>,
     peer: Option<Clients>,
     state: Option<Phase>,
     min_age_seconds: f64,
-    pub(super) sort: Sort,
+    sort: Option<Sort>,
     pub(super) is_ascending: bool,
     pub(super) limit: usize,
     pub(super) offset: usize,
@@ -34,17 +44,19 @@ pub(crate) struct Invalid {
     pub why: String,
 }
 
-/// The number that connections are sorted by.
+/// The number that a list is sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
     Age,
     Bytes,
+    Open,
     ToServerBytes,
     ToClientBytes,
 }
 
 impl Sort {
-    const ALL: [(&'static str, Self); 4] = [
+    const ALL: [(&'static str, Self); 5] = [
+        ("open", Self::Open),
         ("age", Self::Age),
         ("bytes", Self::Bytes),
         ("to_server_bytes", Self::ToServerBytes),
@@ -104,33 +116,33 @@ fn number(text: &str) -> Option<usize> {
     Some(number as usize)
 }
 
-impl Default for Query {
-    /// Asks for the connections that have been open the longest.
-    fn default() -> Self {
+impl Query {
+    /// Asks for the connections that have been open the longest, or the clients with the most.
+    fn new(list: List) -> Self {
         Self {
+            list,
             entrypoint: None,
             service: None,
             server: None,
             peer: None,
             state: None,
             min_age_seconds: 0.0,
-            sort: Sort::Age,
+            sort: None,
             is_ascending: false,
             limit: LIMIT,
             offset: 0,
         }
     }
-}
 
-impl Query {
     /// Reads the parameters of a request.
     ///
     /// # Errors
     /// If one of them is unknown, is there twice, or has a value that it may not have.
     pub(crate) fn parse<'a>(
+        list: List,
         parameters: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>,
     ) -> Result<Self, Invalid> {
-        let (mut query, mut seen) = (Self::default(), Vec::new());
+        let (mut query, mut seen) = (Self::new(list), Vec::new());
         for (name, value) in parameters {
             let set = query.set(&name, &value);
             let set = match seen.contains(&name) {
@@ -170,9 +182,11 @@ impl Query {
                 self.min_age_seconds = age.ok_or("write a number that is not negative")?;
             }
             "sort" => {
-                let sort = Sort::ALL.iter().find(|(name, _)| *name == value);
-                let names = || words(Sort::ALL.iter().map(|(name, _)| *name));
-                self.sort = sort.ok_or_else(names)?.1;
+                // Each connection is one.
+                let sorts = &Sort::ALL[usize::from(self.list == List::Connections)..];
+                let sort = sorts.iter().find(|(name, _)| *name == value);
+                let names = || words(sorts.iter().map(|(name, _)| *name));
+                self.sort = Some(sort.ok_or_else(names)?.1);
             }
             "order" => {
                 self.is_ascending = match value {
@@ -197,6 +211,14 @@ impl Query {
             }
         }
         Ok(())
+    }
+
+    /// Returns the number to sort by.
+    pub(super) fn sort(&self) -> Sort {
+        self.sort.unwrap_or(match self.list {
+            List::Connections => Sort::Age,
+            List::Clients => Sort::Open,
+        })
     }
 
     /// Returns whether a connection is among those that are asked for.
@@ -238,11 +260,14 @@ fn words<'a>(all: impl Iterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn parse(parameters: &[(&str, &str)]) -> Result<Query, Invalid> {
         let pairs = parameters.iter();
-        Query::parse(pairs.map(|(name, value)| (Cow::from(*name), Cow::from(*value))))
+        let pairs = pairs.map(|(name, value)| (Cow::from(*name), Cow::from(*value)));
+        Query::parse(List::Connections, pairs)
     }
 
     #[test]
@@ -260,6 +285,7 @@ mod tests {
             ("min_age_seconds", ""),
             ("state", "Queued"),
             ("sort", "rate"),
+            ("sort", "open"),
             ("order", "up"),
             ("peer", ""),
             ("peer", "example.org"),
@@ -278,7 +304,7 @@ mod tests {
         }
         let twice = parse(&[("limit", "1"), ("sort", "age"), ("limit", "1")]);
         assert_eq!(twice.unwrap_err().parameter, "limit");
-        assert_eq!(parse(&[]), Ok(Query::default()));
+        assert_eq!(parse(&[]), Ok(Query::new(List::Connections)));
         let query = parse(&[
             ("limit", "1000"),
             ("offset", "0"),

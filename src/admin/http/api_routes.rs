@@ -9,7 +9,7 @@ use http_types::{Method, Request, StatusCode};
 use super::answer::{Answer, problem, with_body};
 use super::routes::{Made, Routes, made};
 use crate::admin::agreement;
-use crate::admin::api::{self, Part, Query};
+use crate::admin::api::{self, Invalid, List, Part, Query};
 use crate::admin::body::Body;
 use crate::admin::sockets::Access;
 use crate::state::{Entries, Snapshot};
@@ -20,16 +20,17 @@ const JSON: &str = "application/json";
 #[derive(Clone, Copy)]
 enum Resource {
     Agreement,
-    Connections,
+    List(List),
     Description,
     Events,
     Status(Part),
 }
 
 /// The paths after `/api/v1/`.
-const RESOURCES: [(&str, Resource); 8] = [
+const RESOURCES: [(&str, Resource); 9] = [
     ("agreement", Resource::Agreement),
-    ("connections", Resource::Connections),
+    ("clients", Resource::List(List::Clients)),
+    ("connections", Resource::List(List::Connections)),
     ("entrypoints", Resource::Status(Part::Entrypoints)),
     ("events", Resource::Events),
     ("openapi.json", Resource::Description),
@@ -48,24 +49,22 @@ impl Routes {
             let detail = "no such path; /api/v1/openapi.json lists them";
             return problem(StatusCode::NotFound, detail, None);
         };
-        let query = match resource {
-            Resource::Connections => Query::parse(url.query_pairs()),
-            _ => api::no_parameters(url.query_pairs()).map(|()| Query::default()),
+        let parameters = match resource {
+            Resource::List(_) => Ok(()),
+            _ => api::no_parameters(url.query_pairs()),
         };
-        let query = match query {
-            Ok(query) => query,
-            Err(invalid) => {
-                let name = &invalid.parameter;
-                let detail = format!("{name}: {}", invalid.why);
-                return problem(StatusCode::BadRequest, &detail, Some(name));
-            }
-        };
+        if let Err(wrong) = parameters {
+            return invalid(&wrong);
+        }
         let answer = match resource {
             Resource::Agreement => self.audits.ask(()).await,
-            Resource::Connections => self.connections.ask(query).await,
-            Resource::Status(part) => self.statuses.ask(*part).await,
-            Resource::Events => return self.events(request, access),
             Resource::Description => Some(Ok(Body::of(api::OPENAPI))),
+            Resource::Events => return self.events(request, access),
+            Resource::List(list) => match Query::parse(*list, url.query_pairs()) {
+                Ok(query) => self.connections.ask(query).await,
+                Err(wrong) => return invalid(&wrong),
+            },
+            Resource::Status(part) => self.statuses.ask(*part).await,
         };
         made(answer, JSON)
     }
@@ -166,6 +165,12 @@ impl Routes {
         };
         (made, begun.elapsed())
     }
+}
+
+fn invalid(wrong: &Invalid) -> Answer {
+    let name = &wrong.parameter;
+    let detail = format!("{name}: {}", wrong.why);
+    problem(StatusCode::BadRequest, &detail, Some(name))
 }
 
 #[cfg(test)]
