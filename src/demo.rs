@@ -111,12 +111,14 @@ impl Demo {
 }
 
 /// Parses the demo's configuration from text like any other, so that it is checked and has the same
-/// defaults. It does not drain, since all connections are the demo's own.
+/// defaults. It does not drain, since all connections are the demo's own, and its admin endpoint has
+/// nothing to hide.
 fn config(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Result<Config, DemoError> {
     let text = format!(
         "drain_timeout = \"0s\"
 [admin]
 listen = \"{admin}\"
+open = true
 [log]
 level = \"warn\"
 [entrypoints.demo]

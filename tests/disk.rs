@@ -255,7 +255,7 @@ fn be_busy(coracle: &Coracle, front: &Path, rounds: u64) -> Done {
         }
         scope.spawn(|| {
             for _ in 0..rounds * AUDITS {
-                let (status, _, body) = get(coracle.admin, "/audit");
+                let (status, _, body) = get(coracle.admin, "/api/v1/agreement");
                 assert_eq!(status, 200, "{body}");
             }
         });

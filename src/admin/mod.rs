@@ -4,12 +4,14 @@
 //!
 //! It runs on its own thread, "admin", which has a lower priority than the thread of the data loop,
 //! which moves the data. `http` accepts clients, limits their number and answers them. `moments`
-//! gets copies of the state; making them is all that the data loop does for the endpoint. `metrics`
-//! and `agreement` turn the copies into responses, and `desk` has each response made once for all
+//! gets copies of the state; making them is all that the data loop does for the endpoint. `metrics`,
+//! `agreement` and `api` turn the copies into responses, and `desk` has each response made once for all
 //! who ask at the same time.
 
 mod agreement;
+mod api;
 mod body;
+mod connection;
 mod desk;
 mod http;
 mod json;
@@ -18,8 +20,8 @@ mod metrics;
 mod moments;
 mod orders;
 mod park;
+mod requests;
 mod sockets;
-mod status;
 
 use std::io;
 use std::mem;
@@ -39,6 +41,7 @@ use smol::future::{FutureExt, or};
 use crate::sys;
 use crate::sys::process::Process;
 use agreement::Kernel;
+use api::Feed;
 use body::Room;
 use http::{Clients, Hosts, Ordering, ReserveFd, Routes, Serving};
 pub use limits::ClientLimits;
@@ -46,6 +49,7 @@ pub use moments::Answers;
 use orders::Orders;
 pub use orders::{Ask, Order};
 use park::Park;
+use requests::Requests;
 pub use sockets::Control;
 use sockets::Listeners;
 
@@ -200,6 +204,9 @@ impl Endpoint {
                 metrics: desk::Desk::default(),
                 audits: desk::Desk::default(),
                 statuses: desk::Desk::default(),
+                connections: desk::Desk::default(),
+                feed: Feed::new(limits.clients, limits.control_clients),
+                requests: Requests::default(),
                 signs: desk::Desk::default(),
                 ordering: Ordering {
                     orders: self.orders,

@@ -20,7 +20,7 @@ impl Audit {
     /// # Errors
     /// If nothing answers there, or another program does.
     pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
-        get(admin, "/audit").map(Self)
+        get(admin, "/api/v1/agreement").map(Self)
     }
 
     /// Returns `true` if the set and the kernel agree.
@@ -104,7 +104,7 @@ fn row(connection: &Value) -> [String; 8] {
         text("entrypoint"),
         text("server"),
         age.unwrap_or_else(|| "-".to_owned()),
-        text("set"),
+        text("state"),
         text("kernel"),
     ]
 }
@@ -131,11 +131,11 @@ mod tests {
             "listening": [{ "backlog": 2 }, { "backlog": null }],
             "connections": [
                 { "id": "12", "peer": "10.0.0.1:5", "entrypoint": "a", "server": "b:1", "age_seconds": 61.2,
-                  "set": "relaying", "kernel": "established", "differs": false },
+                  "state": "relaying", "kernel": "established", "differs": false },
                 { "id": "3", "peer": "10.0.0.1:6", "entrypoint": "a", "server": null, "age_seconds": 0.25,
-                  "set": "dialling", "kernel": null, "differs": true },
+                  "state": "dialling", "kernel": null, "differs": true },
                 { "id": null, "peer": "10.0.0.1:7", "entrypoint": "a", "server": null, "age_seconds": null,
-                  "set": null, "kernel": "close-wait", "differs": true },
+                  "state": null, "kernel": "close-wait", "differs": true },
             ],
         }));
         let expected = [

@@ -18,7 +18,7 @@ impl Connections {
     /// # Errors
     /// If nothing answers there, or another program does.
     pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
-        Ok(Self::of(get(admin, "/audit")?))
+        Ok(Self::of(get(admin, "/api/v1/agreement")?))
     }
 
     /// Takes the connections of an audit, the oldest first, without what only the kernel has.
@@ -40,7 +40,7 @@ impl Connections {
                 "peer": connection["peer"],
                 "entrypoint": connection["entrypoint"],
                 "server": connection["server"],
-                "state": connection["set"],
+                "state": connection["state"],
                 "age_seconds": connection["age_seconds"],
                 "to_server_bytes": connection["to_server_bytes"],
                 "to_client_bytes": connection["to_client_bytes"],
@@ -75,7 +75,7 @@ fn row(connection: &Value) -> [String; 8] {
         text("peer"),
         text("entrypoint"),
         text("server"),
-        text("set"),
+        text("state"),
         or_dash(connection["age_seconds"].as_f64().map(age)),
         or_dash(connection["to_server_bytes"].as_u64().map(size)),
         or_dash(connection["to_client_bytes"].as_u64().map(size)),
@@ -100,12 +100,12 @@ mod tests {
 
     fn connections() -> Connections {
         Connections::of(json!({ "connections": [
-            { "id": "3", "peer": "10.0.0.1:6", "entrypoint": "a", "server": null, "set": "dialling",
+            { "id": "3", "peer": "10.0.0.1:6", "entrypoint": "a", "server": null, "state": "dialling",
               "age_seconds": 0.25, "to_server_bytes": 0, "to_client_bytes": 0, "kernel": null },
-            { "id": "12", "peer": "10.0.0.1:5", "entrypoint": "a", "server": "b:1", "set": "relaying",
+            { "id": "12", "peer": "10.0.0.1:5", "entrypoint": "a", "server": "b:1", "state": "relaying",
               "age_seconds": 61.2, "to_server_bytes": 1536, "to_client_bytes": 5_u64 << 30 },
-            { "id": null, "peer": "10.0.0.1:7", "entrypoint": "a", "server": null, "set": null },
-            { "id": "2", "peer": "\u{1b}[31m", "entrypoint": "a", "server": null, "set": "relaying" },
+            { "id": null, "peer": "10.0.0.1:7", "entrypoint": "a", "server": null, "state": null },
+            { "id": "2", "peer": "\u{1b}[31m", "entrypoint": "a", "server": null, "state": "relaying" },
         ] }))
     }
 

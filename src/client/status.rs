@@ -19,7 +19,7 @@ impl Status {
     /// # Errors
     /// If nothing answers there, or another program does.
     pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
-        get(admin, "/status").map(Self)
+        get(admin, "/api/v1/status").map(Self)
     }
 
     /// Returns the answer as received, in JSON.

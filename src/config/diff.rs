@@ -100,9 +100,14 @@ impl Changes {
     }
 
     fn admin(&mut self, old: &Admin, new: &Admin) {
-        let Admin { listen, socket } = old;
+        let Admin {
+            listen,
+            open,
+            socket,
+        } = old;
         let (listen, now) = (listen.as_slice(), new.listen.as_slice());
         self.listeners("admin", listen, now, SocketAddr::to_string);
+        self.switch("admin: open to other machines", *open, new.open);
         let now = &new.socket;
         self.value("admin: socket", socket, now, words::control_socket);
     }

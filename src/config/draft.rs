@@ -72,6 +72,7 @@ impl Default for Draft {
             watch: false,
             admin: Admin {
                 listen: Some(defaults::ADMIN),
+                open: false,
                 socket: ControlSocket::default(),
             },
             admin_at: Origin::Default,

@@ -38,6 +38,8 @@ pub struct Config {
 pub struct Admin {
     /// The address that serves `/metrics`, `/healthz` and `/readyz`; `None` if switched off.
     pub listen: Option<std::net::SocketAddr>,
+    /// Whether that address may be one that other machines can reach.
+    pub open: bool,
     /// The Unix socket that accepts commands.
     pub socket: ControlSocket,
 }

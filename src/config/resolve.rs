@@ -11,7 +11,7 @@ use super::draft::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
 use super::model::{
-    AtLimit, Config, Entrypoint, OnRemoved, Server, Service, SocketAccess, defaults,
+    Admin, AtLimit, Config, Entrypoint, OnRemoved, Server, Service, SocketAccess, defaults,
 };
 use super::origin::{Origin, report, told_place};
 
@@ -65,6 +65,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
         );
     }
     separate_listeners(&mut draft, out);
+    protect_admin(&draft, out);
     let mut services = draft.services;
     let named: HashMap<String, usize> = services
         .iter()
@@ -147,6 +148,18 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
         lint::check(&config, &origins, out);
     }
     config
+}
+
+/// Reports an admin endpoint that other machines can reach without the operator's consent.
+fn protect_admin(draft: &Draft, out: &mut Collector<'_>) {
+    let Admin { listen, open, .. } = draft.admin;
+    if let Some(address) = listen.filter(|it| !it.ip().to_canonical().is_loopback() && !open) {
+        let port = address.port();
+        let why = format!(
+            "other machines can reach `{address}`, and the admin endpoint has no password; listen on `127.0.0.1:{port}`, or allow it with open = true in [admin] of the configuration"
+        );
+        report(out, &draft.admin_at, &why);
+    }
 }
 
 /// Reports listeners that cannot be bound together. `[::]` leaves IPv4 to another listener on the

@@ -90,7 +90,10 @@ impl Proxy {
     /// Returns the error of the first listener that cannot be opened, with a remedy.
     pub fn bind_with(config: &Config, inherited: Inherited) -> Result<Self, BindError> {
         let reactor = Reactor::new().map_err(BindError::reactor)?;
-        let shared = Rc::new(Shared::with_held(reactor.held().clone()));
+        let shared = Rc::new(Shared::of_loop(
+            reactor.held().clone(),
+            reactor.times().clone(),
+        ));
         supervisor::adopt(&shared, config);
         let ground = Ground {
             reactor,

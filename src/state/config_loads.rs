@@ -11,6 +11,7 @@ use super::metric::{Metric, Publish};
 pub struct ConfigLoads {
     count: Counter,
     last: Cell<Duration>,
+    failures: Counter,
     has_failed: Cell<bool>,
 }
 
@@ -27,6 +28,7 @@ impl ConfigLoads {
 
     /// Records that a configuration was rejected and the previous one stays in force.
     pub fn failed(&self) {
+        self.failures.increment();
         self.has_failed.set(true);
     }
 
@@ -40,6 +42,12 @@ impl ConfigLoads {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count.value()
+    }
+
+    /// Returns how many configurations were rejected.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.value()
     }
 
     /// Returns when the last configuration came into force, as time since 1970, or zero if that is
@@ -83,6 +91,7 @@ mod tests {
         assert_eq!(loads.count(), 2);
         loads.failed();
         assert!(!loads.is_last_good());
+        assert_eq!(loads.failures(), 1);
         assert_eq!((loads.count(), loads.last().as_secs()), (2, 1_700_000_060));
         loads.succeeded(SystemTime::UNIX_EPOCH - Duration::from_secs(1));
         assert_eq!((loads.count(), loads.last()), (3, Duration::ZERO));

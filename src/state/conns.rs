@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use smol::Task;
 
+use super::counters::label;
 use super::entrypoint::{Direction, Entrypoint};
 use super::health::Change;
 use super::identity::{ConnId, Identities};
@@ -20,17 +21,18 @@ use super::server::{Place, Server};
 use super::service::Service;
 use super::waiters::{Until, Waiters};
 
-/// How far a connection has progressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// A server is being chosen and dialled.
-    Dialling,
-    /// Every server is at its limit, and one with room is awaited.
-    Queued,
-    /// Bytes pass in both directions.
-    Relaying,
-    /// One side has finished sending and the other has not.
-    HalfClosed,
+label! {
+    /// How far a connection has progressed.
+    Phase {
+        /// A server is being chosen and dialled.
+        Dialling = "dialling",
+        /// Every server is at its limit, and one with room is awaited.
+        Queued = "queued",
+        /// Bytes pass in both directions.
+        Relaying = "relaying",
+        /// One side has finished sending and the other has not.
+        HalfClosed = "half-closed",
+    }
 }
 
 /// One entry of the set: what is known about a connection, updated in cells while it is open.
@@ -186,6 +188,12 @@ impl Conns {
     #[must_use]
     pub fn len(&self) -> usize {
         self.map.borrow().len()
+    }
+
+    /// Returns how many connections have entered the set so far.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.identities.count()
     }
 
     /// Returns `true` if no connection is open.

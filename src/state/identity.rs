@@ -54,6 +54,11 @@ identity! {
 pub(super) struct Identities(Cell<u64>);
 
 impl Identities {
+    /// Returns how many identities there have been.
+    pub(super) fn count(&self) -> u64 {
+        self.0.get()
+    }
+
     /// Returns an identity that was never used before.
     pub(super) fn next<I: From<NonZeroU64>>(&self) -> I {
         let number = self.0.get() + 1;

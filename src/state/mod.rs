@@ -23,6 +23,7 @@ mod health;
 mod held;
 mod identity;
 mod lookups;
+mod loop_times;
 mod members;
 mod metric;
 mod network;
@@ -59,6 +60,7 @@ pub use health::{Change, HealthRules};
 pub use held::{Held, HeldBytes, HeldIn, Reservation};
 pub use identity::{ConnId, EntrypointId, ServerId};
 pub use lookups::Lookups;
+pub use loop_times::{LoopNumbers, LoopTimes};
 pub use members::Members;
 pub use metric::{Kind, Metric, Observed, Publish, Samples};
 pub use network::Network;
@@ -73,7 +75,7 @@ pub use server::{
 };
 pub use service::{Service, ServiceCounters, ServiceNumbers, ServiceRules};
 pub use slots::{Slot, Slots};
-pub use snapshot::{Entries, Entry, Snapshot};
+pub use snapshot::{ConnectionTotals, Entries, Entry, Snapshot};
 pub use throttle::Throttle;
 pub use waiters::{Until, Waiters, Waiting};
 
@@ -90,17 +92,20 @@ pub struct Shared {
     pub traefik_names: Cell<bool>,
     /// The bytes held for blocked receivers.
     pub held: Rc<Held>,
+    /// How long iterations of the event loop take.
+    pub loop_times: Rc<LoopTimes>,
     /// How far the program is above its memory ceiling.
     pub ceiling: Ceiling,
     draining: Cell<bool>,
 }
 
 impl Shared {
-    /// Creates a state without connections that shares `held` with an event loop.
+    /// Creates a state without connections that shares these with an event loop.
     #[must_use]
-    pub fn with_held(held: Rc<Held>) -> Self {
+    pub fn of_loop(held: Rc<Held>, loop_times: Rc<LoopTimes>) -> Self {
         Self {
             held,
+            loop_times,
             ..Self::default()
         }
     }

@@ -12,6 +12,7 @@ use super::conns::Phase;
 use super::entrypoint::{Direction, EntrypointIdentity, EntrypointNumbers};
 use super::held::HeldBytes;
 use super::identity::{ConnId, EntrypointId, ServerId};
+use super::loop_times::LoopNumbers;
 use super::peer::Peer;
 use super::server::{ServerIdentity, ServerNumbers};
 use super::service::ServiceNumbers;
@@ -21,6 +22,10 @@ use super::service::ServiceNumbers;
 pub struct Snapshot {
     /// One entry per entrypoint, oldest first.
     pub entrypoints: Vec<EntrypointNumbers>,
+    /// All connections together.
+    pub connections: ConnectionTotals,
+    /// How long iterations of the loop take.
+    pub loop_times: LoopNumbers,
     /// One entry per service, sorted by name.
     pub services: Vec<ServiceNumbers>,
     /// One entry per server, sorted by name.
@@ -35,6 +40,15 @@ pub struct Snapshot {
     pub ceiling: CeilingNumbers,
     /// Whether metrics that Traefik also has are published under Traefik's names, too.
     pub traefik_names: bool,
+}
+
+/// All connections since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionTotals {
+    /// How many have entered the set.
+    pub opened: u64,
+    /// How many are in it.
+    pub open: u64,
 }
 
 /// The set of open connections at one moment.
@@ -61,6 +75,8 @@ pub struct Entry {
     pub peer: Peer,
     /// The entrypoint that accepted it.
     pub entrypoint: EntrypointId,
+    /// The name of the service that it is for.
+    pub service: Arc<str>,
     /// The server, once the connection is connected to one.
     pub server: Option<ServerId>,
     /// How far the connection has progressed.
@@ -97,6 +113,11 @@ impl Shared {
         let registry = &self.registry;
         Snapshot {
             entrypoints: registry.entrypoint_numbers(),
+            connections: ConnectionTotals {
+                opened: self.conns.opened(),
+                open: self.conns.len() as u64,
+            },
+            loop_times: self.loop_times.numbers(),
             services: registry.service_numbers(),
             servers: registry.server_numbers(),
             addresses: registry.addresses(),
@@ -116,6 +137,7 @@ impl Shared {
                 id: conn.id,
                 peer: conn.peer(),
                 entrypoint: conn.entrypoint.id(),
+                service: conn.service.name.clone(),
                 server: conn.server().map(|server| server.id()),
                 phase: conn.phase(),
                 opened: conn.opened(),

@@ -219,7 +219,7 @@ fn hung_loop_is_reported_and_does_not_hang_the_endpoint() {
             });
         });
         is_hanging.recv().unwrap();
-        for path in ["/healthz", "/readyz", "/metrics", "/audit"] {
+        for path in ["/healthz", "/readyz", "/metrics", "/api/v1/agreement"] {
             let (status, _, body) = get(admin.address, path);
             assert_eq!(status, 503, "{path}");
             assert_eq!(body, "the loop that moves data does not answer\n", "{path}");
@@ -239,7 +239,8 @@ fn host_of_a_web_page_is_refused() {
         let (status, _, body) = http(admin.address, request);
         (status, body)
     };
-    let (refused, why) = status("GET /audit HTTP/1.1\r\nHost: evil.example:2672\r\n\r\n");
+    let (refused, why) =
+        status("GET /api/v1/agreement HTTP/1.1\r\nHost: evil.example:2672\r\n\r\n");
     assert_eq!(refused, 421);
     assert!(
         why.contains("add hosts = [\"evil.example\"] to [admin]"),

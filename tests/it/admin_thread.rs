@@ -51,7 +51,7 @@ fn no_thread_starts_after_startup_and_the_admin_thread_is_nice() {
         .filter(|(_, name)| *name == "admin")
         .collect();
     assert_eq!(admin.len(), 1, "{at_start:?}");
-    for path in ["/metrics", "/audit", "/healthz", "/readyz"] {
+    for path in ["/metrics", "/api/v1/agreement", "/healthz", "/readyz"] {
         assert_eq!(get(coracle.admin, path).0, 200, "{path}");
     }
     assert_eq!(threads(&coracle), at_start);
@@ -159,7 +159,7 @@ fn event_lost_by_async_io_does_not_silence_the_endpoint() {
     assert_eq!(client.get("/healthz").status, 200);
     assert_eq!(client.get("/metrics").status, 200);
     // Later clients are served too.
-    assert_eq!(get(coracle.admin, "/audit").0, 200);
+    assert_eq!(get(coracle.admin, "/api/v1/agreement").0, 200);
     let pid = rustix::process::Pid::from_child(&strace);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     strace.wait().unwrap();
@@ -192,7 +192,7 @@ fn thirty_two_concurrent_largest_responses_cost_little_memory() {
     let open_metrics =
         "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n\r\n";
     let text = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let audit = "GET /audit HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let audit = "GET /api/v1/agreement HTTP/1.1\r\nHost: localhost\r\n\r\n";
     // The high-water mark VmHWM can be reset this way (proc(5)).
     let clear = format!("/proc/{}/clear_refs", coracle.pid());
     std::fs::write(clear, "5").unwrap();

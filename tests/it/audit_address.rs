@@ -26,7 +26,7 @@ fn audit_reaches_a_name_all_interfaces_and_a_unix_socket() {
     let path = dir.path().join("admin.sock");
     let port = admin.port();
     let coracle = Coracle::start(&format!(
-        "[admin]\nlisten = \"*:{port}\"\n[entrypoints.admin]\nlisten = \"unix:{}\"\nto = \"127.0.0.1:{port}\"\n",
+        "[admin]\nlisten = \"*:{port}\"\nopen = true\n[entrypoints.admin]\nlisten = \"unix:{}\"\nto = \"127.0.0.1:{port}\"\n",
         path.display()
     ));
     for admin in [

@@ -468,6 +468,7 @@ fn the_command_line_has_the_last_word() {
     let config = Config::with_overrides(Some(("t.toml", text)), &overrides).unwrap();
     let admin = Admin {
         listen: None,
+        open: false,
         socket: ControlSocket::At("/run/c".into()),
     };
     assert_eq!(config.admin, admin);

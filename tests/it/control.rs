@@ -495,7 +495,7 @@ fn reload_moves_the_endpoint_and_keeps_unchanged_sockets() {
     let port = first.port();
     it.write(WEB, &format!("listen = \"127.0.0.1:{port}\"\n"));
     assert_eq!(it.reload(&[]).0, Some(0));
-    it.write(WEB, &format!("listen = \"*:{port}\"\n"));
+    it.write(WEB, &format!("listen = \"*:{port}\"\nopen = true\n"));
     assert_eq!(it.reload(&[]).0, Some(0));
     let other = SocketAddr::from(([127, 0, 0, 2], port));
     assert_eq!(status("localhost", other), 200);
@@ -521,7 +521,7 @@ fn reload_moves_the_endpoint_and_keeps_unchanged_sockets() {
     assert_eq!(stays.get("/healthz").status, 200);
     let path = it.dir.path().join("taken.sock");
     let _other = UnixListener::bind(&path).unwrap();
-    let admin = format!("listen = \"*:{port}\"\n");
+    let admin = format!("listen = \"*:{port}\"\nopen = true\n");
     fs::write(&it.file, config(WEB, &admin, &path)).unwrap();
     let (code, _, err) = it.reload(&[]);
     assert_eq!(code, Some(1));

@@ -241,7 +241,7 @@ fn the_metrics_page_lists_what_a_scrape_shows() {
             tables += 1;
         }
     }
-    assert_eq!(tables, 7);
+    assert_eq!(tables, 8);
 }
 
 /// The values of each label of each metric.

@@ -33,7 +33,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("net/socket", &["net/reactor", "net/buffers"]),
     ("net/reactor", &["net/buffers"]),
     ("net/buffers", &[]),
-    ("admin/http", &["admin/metrics", "admin/agreement"]),
+    (
+        "admin/http",
+        &["admin/metrics", "admin/agreement", "admin/api"],
+    ),
+    ("admin/api", &[]),
     ("admin/metrics", &["admin/agreement"]),
     ("admin/agreement", &[]),
 ];

@@ -505,7 +505,7 @@ fn without_ipv6_wildcards_mean_ipv4_and_ipv6_addresses_are_refused() {
         assert!(running.coracle.address("e").is_ipv4());
         running.serves_and_drains(machine, Table::SockDiag);
         machine.cannot_start("[::1]:0:127.0.0.1:9", "this machine has no IPv6");
-        let config = "[admin]\nlisten = \"*:0\"\n\
+        let config = "[admin]\nlisten = \"*:0\"\nopen = true\n\
                       [entrypoints.e]\nlisten = \"127.0.0.1:0\"\nto = \"127.0.0.1:9\"\n";
         let coracle = Coracle::start_by(machine.command(&binary()), config);
         assert!(coracle.admin.is_ipv4());

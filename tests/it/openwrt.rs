@@ -25,6 +25,7 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
         &["127.0.0.1:2673"],
         "\"127.0.0.1:2673\"",
     ),
+    ("coracle", "admin_open", &["1"], "true"),
     (
         "coracle",
         "admin_socket",

@@ -396,8 +396,7 @@ fn list_and_audit_show_who_waits() {
         let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let connections = json["connections"].as_array().unwrap();
         let own = connections.iter().find(|it| it["peer"] == *peer).unwrap();
-        let state = if command == "list" { "state" } else { "set" };
-        assert_eq!(own[state], "queued", "{own}");
+        assert_eq!(own["state"], "queued", "{own}");
         assert!(own["server"].is_null(), "{own}");
     }
 }

@@ -434,7 +434,7 @@ fn moving_the_admin_endpoint_truncates_no_response() {
         .into_iter()
         .enumerate()
     {
-        coracle.write_config(&at(address, ""));
+        coracle.write_config(&at(address, "open = true\n"));
         coracle.signal(Signal::HUP);
         coracle.logged(&format!("reloaded: admin: listens on {address}"));
         until("the new endpoint answers", || {

@@ -72,7 +72,12 @@ fn demo_with_one_port_for_two_addresses_names_them() {
 #[test]
 fn admin_address_of_another_machine_points_to_ip_addr() {
     // TEST-NET-1 (RFC 5737) belongs to no machine.
-    let said = fails(&["run", "--admin", "192.0.2.1:2672", "-L", "127.0.0.1:0:h:1"]);
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("open.toml");
+    let text = "admin = { listen = \"192.0.2.1:2672\", open = true }\n\
+                [entrypoints.a]\nlisten = \"127.0.0.1:0\"\nto = \"h:1\"\n";
+    fs::write(&file, text).unwrap();
+    let said = fails(&["run", "-c", file.to_str().unwrap()]);
     assert!(
         said.starts_with("coracle: admin: listen on 192.0.2.1:2672: "),
         "{said}"
@@ -81,6 +86,27 @@ fn admin_address_of_another_machine_points_to_ip_addr() {
         said.ends_with(": this machine does not have this address; see `ip addr`"),
         "{said}"
     );
+}
+
+#[test]
+fn admin_address_that_others_can_reach_needs_consent() {
+    for address in [
+        "0.0.0.0:2672",
+        "[::]:2672",
+        "192.0.2.1:2672",
+        "[2001:db8::1]:2672",
+    ] {
+        let mut command = Command::new(binary());
+        command.args(["run", "--admin", address, "-L", "127.0.0.1:0:h:1"]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let expected = format!(
+            "command line: --admin: other machines can reach `{address}`, and the admin endpoint has no password; \
+             listen on `127.0.0.1:2672`, or allow it with open = true in [admin] of the configuration"
+        );
+        assert_eq!(said.lines().next(), Some(&*expected));
+    }
 }
 
 #[test]

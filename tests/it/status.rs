@@ -1,4 +1,4 @@
-//! Orders for one server over the control socket, and what `/status` and `coracle status` show.
+//! Orders for one server over the control socket, and what `/api/v1/status` and `coracle status` show.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};

@@ -10,8 +10,9 @@ use smol::future::yield_now;
 
 use super::kernel::entrypoint_of;
 use crate::admin::body::Body;
+use crate::admin::connection::write_members;
 use crate::admin::json::{Json, OrNull, Separator};
-use crate::state::{Addresses, ConnId, Entries, Entry, EntrypointId, Peer, Phase};
+use crate::state::{Addresses, ConnId, Entries, Entry, EntrypointId, Peer};
 use crate::sys::sockets::{Name, Table, TableSource, TcpState};
 
 /// After this many connections, other tasks run first.
@@ -195,17 +196,12 @@ impl Report {
         body.write_str("],\"connections\":[")?;
         let mut comma = Separator::default();
         for (n, (entry, state)) in self.after.list.iter().zip(&self.states).enumerate() {
-            let age = self.after.at.saturating_duration_since(entry.opened);
-            write!(body, "{comma}")?;
+            write!(body, "{comma}{{")?;
             comma.next();
-            write_entry(
-                body,
-                &self.after,
-                entry,
-                age,
-                *state,
-                set_only.contains(&entry.id),
-            )?;
+            write_members(body, &self.after, entry)?;
+            let state = OrNull(state.map(|state| format!("\"{state}\"")));
+            let differs = set_only.contains(&entry.id);
+            write!(body, ",\"kernel\":{state},\"differs\":{differs}}}")?;
             if n % PIECE == PIECE - 1 {
                 yield_now().await;
             }
@@ -219,45 +215,14 @@ impl Report {
             let peer = socket.key.1.map_or(Peer::Unix, Peer::Tcp);
             write!(
                 body,
-                "{comma}{{\"id\":null,\"peer\":\"{peer}\",\"entrypoint\":{entrypoint},\"server\":null,\"age_seconds\":null,\
-                 \"to_server_bytes\":null,\"to_client_bytes\":null,\"set\":null,\"kernel\":\"{}\",\"differs\":true}}",
+                "{comma}{{\"id\":null,\"peer\":\"{peer}\",\"entrypoint\":{entrypoint},\"service\":null,\"server\":null,\"state\":null,\
+                 \"age_seconds\":null,\"to_server_bytes\":null,\"to_client_bytes\":null,\"kernel\":\"{}\",\"differs\":true}}",
                 socket.state,
             )?;
             comma.next();
         }
         body.write_str("]}")
     }
-}
-
-fn write_entry(
-    body: &mut Body,
-    entries: &Entries,
-    entry: &Entry,
-    age: Duration,
-    state: Option<TcpState>,
-    differs: bool,
-) -> fmt::Result {
-    let server = entry.server.map(|id| Json(entries.server_name(id)));
-    let phase = match entry.phase {
-        Phase::Dialling => "dialling",
-        Phase::Queued => "queued",
-        Phase::Relaying => "relaying",
-        Phase::HalfClosed => "half-closed",
-    };
-    let state = state.map(|state| format!("\"{state}\""));
-    write!(
-        body,
-        "{{\"id\":\"{}\",\"peer\":\"{}\",\"entrypoint\":{},\"server\":{},\"age_seconds\":{},\
-         \"to_server_bytes\":{},\"to_client_bytes\":{},\"set\":\"{phase}\",\"kernel\":{},\"differs\":{differs}}}",
-        entry.id,
-        entry.peer,
-        Json(entries.entrypoint_name(entry.entrypoint)),
-        OrNull(server),
-        age.as_secs_f64(),
-        entry.to_server_bytes,
-        entry.to_client_bytes,
-        OrNull(state),
-    )
 }
 
 /// Sockets in the order of their keys, to be claimed by entries in the same order.

@@ -29,6 +29,8 @@ pub(crate) enum Phase {
     Requesting,
     /// Its response is being made or sent.
     Answering,
+    /// It reads events. It does not make room for others: there are limits on how many read them.
+    Following,
 }
 
 /// The set of clients.
@@ -134,7 +136,9 @@ impl Clients {
             let patience = async {
                 park.sleep(self.patience).await;
                 self.end_longest(|client| {
-                    may_end(client) && client.since.elapsed() >= self.patience
+                    may_end(client)
+                        && client.phase != Phase::Following
+                        && client.since.elapsed() >= self.patience
                 });
             };
             or(left, patience).await;
@@ -161,7 +165,8 @@ impl Clients {
     /// they have their response. Resolves when all are gone.
     pub(crate) async fn retire(&self) {
         self.is_wanted.set(true);
-        while self.end_longest(|client| client.phase == Phase::Idle) {}
+        let is_done = |client: &Client| matches!(client.phase, Phase::Idle | Phase::Following);
+        while self.end_longest(is_done) {}
         loop {
             let left = self.left.listen();
             if self.list.borrow().is_empty() {

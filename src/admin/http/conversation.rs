@@ -2,6 +2,7 @@
 //! limit, until either side ends it.
 
 use std::io::{self, IoSlice};
+use std::time::Duration;
 
 use http_types::{Method, Response, StatusCode};
 use smol::future::{or, yield_now};
@@ -10,8 +11,10 @@ use super::answer::{Answer, refusal};
 use super::clients::{Clients, Phase, Seat};
 use super::request::{self, HEAD_BYTES, Head};
 use super::stream::Stream;
+use crate::admin::api::Reader;
 use crate::admin::limits::ClientLimits;
 use crate::admin::park::Park;
+use crate::admin::requests::Requests;
 use crate::admin::sockets::Access;
 
 /// How much to read at once.
@@ -37,6 +40,8 @@ pub(super) struct Conversation<'a> {
     pub seat: &'a Seat,
     /// Where it waits.
     pub park: &'a Park,
+    /// Where answers are counted.
+    pub requests: &'a Requests,
     /// Whether the connection ends after the first response.
     pub once: bool,
 }
@@ -65,23 +70,39 @@ impl Conversation<'_> {
         loop {
             let received = park.within(limits.request, wire.receive()).await;
             seat.enters(Phase::Answering);
-            let (answer, sending) = match received {
+            let (mut path, count) = (None, self.requests);
+            let (mut answer, sending) = match received {
                 Some(Ok(head)) => {
-                    let answer = answer(&head).await;
+                    let mut answer = answer(&head).await;
+                    if self.once {
+                        // Events would keep the descriptor that others need.
+                        answer.events = None;
+                    }
+                    path = Some(head.request.url().path().to_owned());
+                    if answer.events.is_some() {
+                        // These go on until the connection ends.
+                        seat.enters(Phase::Following);
+                    }
                     let may_stay = !self.once && !self.clients.is_wanted();
-                    (answer, Sending::to(&head, head.keep_alive && may_stay))
+                    let keep_alive = head.keep_alive && may_stay && answer.events.is_none();
+                    (answer, Sending::to(&head, keep_alive))
                 }
                 Some(Err(End::Gone)) => return,
                 Some(Err(End::Refused(status))) => (refusal(status), Sending::LAST),
                 None => (refusal(StatusCode::RequestTimeout), Sending::LAST),
             };
+            count.count(path.as_deref(), answer.response.status().into());
             let sent = park
                 .within(limits.answer, wire.send(&answer, sending))
                 .await;
             // Others may wait for the room that it takes.
+            let events = answer.events.take();
             drop(answer);
             if !matches!(sent, Some(Ok(()))) {
                 return;
+            }
+            if let Some(events) = events {
+                return wire.follow(&events, limits.answer).await;
             }
             if !sending.keep_alive {
                 park.within(limits.linger, wire.finish()).await;
@@ -225,6 +246,38 @@ impl Wire<'_> {
         Ok(())
     }
 
+    /// Sends events until the client leaves, sends anything, or takes longer than `limit` to take
+    /// those of one moment.
+    async fn follow(&mut self, events: &Reader, limit: Duration) {
+        let mut piece = [0];
+        loop {
+            let left = async {
+                let _ = self.read_into(&mut piece).await;
+                None
+            };
+            let Some(text) = or(left, events.next()).await else {
+                return;
+            };
+            match self
+                .park
+                .within(limit, self.write_all(text.as_bytes()))
+                .await
+            {
+                Some(Ok(())) => {}
+                Some(Err(_)) => return,
+                None => return events.cut(),
+            }
+        }
+    }
+
+    async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let n = self.write(&[IoSlice::new(bytes)]).await?;
+            bytes = &bytes[n..];
+        }
+        Ok(())
+    }
+
     /// Writes at least one byte.
     async fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
@@ -273,7 +326,10 @@ fn head(answer: &Answer, sending: Sending) -> Vec<u8> {
             let _ = write!(head, "{name}: {value}\r\n");
         }
     }
-    let _ = write!(head, "content-length: {}\r\n", answer.body.len());
+    // Without a length, the end of the connection ends the body.
+    if answer.events.is_none() {
+        let _ = write!(head, "content-length: {}\r\n", answer.body.len());
+    }
     if !sending.keep_alive {
         head.extend_from_slice(b"connection: close\r\n");
     } else if sending.says_keep_alive {

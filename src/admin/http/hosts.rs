@@ -37,6 +37,18 @@ impl Hosts {
         self.answer_to_with(host, name.nodename().to_str().unwrap_or_default())
     }
 
+    /// Returns `true` if pages of `origin` may send requests for `host`: those that the endpoint
+    /// itself has served, and those of the configured hosts.
+    #[must_use]
+    pub(crate) fn admit(&self, origin: &str, host: Option<&str>) -> bool {
+        let Some((_, authority)) = origin.split_once("://") else {
+            return false;
+        };
+        let is_own = host.is_some_and(|host| host.eq_ignore_ascii_case(authority));
+        let name = without_port(authority).unwrap_or_default();
+        is_own || self.0.iter().any(|it| it.eq_ignore_ascii_case(name))
+    }
+
     fn answer_to_with(&self, host: &str, own: &str) -> bool {
         let Some(host) = without_port(host) else {
             return false;
@@ -82,6 +94,10 @@ fn without_port(host: &str) -> Option<&str> {
         }
     }
 }
+
+/// The text of the response to a page of another origin.
+pub(super) const OTHER_ORIGIN: &str = "403 Forbidden: coracle does not answer to pages of other origins; \
+                                       to allow one, add its host to `hosts` in [admin] of the configuration\n";
 
 /// Returns the text of the response to a request for another host.
 #[must_use]

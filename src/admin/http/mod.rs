@@ -1,6 +1,7 @@
 //! The HTTP server: accepts clients, parses their requests and answers them.
 
 mod answer;
+mod api_routes;
 mod clients;
 mod conversation;
 mod hosts;

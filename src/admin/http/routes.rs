@@ -10,39 +10,42 @@ use http_types::headers::HeaderName;
 use http_types::{Method, Request, StatusCode};
 use smol::future::FutureExt;
 
-use super::answer::{Answer, not_allowed, refusal, silence, text, with_body};
+use super::answer::{Answer, method_not_allowed, not_allowed, refusal, silence, text, with_body};
 use super::hosts::{self, Hosts};
 use super::ordering::Ordering;
 use super::request::{Head, takes_orders};
-use crate::admin::agreement::{self, Kernel};
+use crate::admin::agreement::Kernel;
+use crate::admin::api::{Feed, Part, Query};
 use crate::admin::body::{Body, Room};
 use crate::admin::desk::Desk;
 use crate::admin::metrics;
 use crate::admin::metrics::{Format, Output};
 use crate::admin::moments::{Moments, Sign};
 use crate::admin::park::Park;
+use crate::admin::requests::Requests;
 use crate::admin::sockets::Access;
-use crate::admin::status;
 use crate::sys::process::Process;
 
-/// After a scrape, an audit or a status, the thread rests for this many times as long as that took.
-/// So each of the three takes at most a quarter of a core, even if clients ask without a pause.
+/// After a scrape, or an answer of the API, the thread rests for this many times as long as that
+/// took. So each kind takes at most a quarter of a core, even if clients ask without a pause.
 const REST: u32 = 3;
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_millis(250);
 
 const INDEX: &str = "coracle's admin endpoint:
 /metrics   metrics for Prometheus
-/audit     the open connections and the kernel's socket table, for `coracle audit` and `coracle list`
-/status    the entrypoints, services and servers, for `coracle status`
 /healthz   200 while the loop that moves data responds
 /readyz    200 while coracle accepts connections, 503 while it drains
+/api/v1/   the state in JSON; /api/v1/openapi.json describes it
 /reload    POST over the control socket: reread the configuration; ?dry-run reports what would change
 /server    POST over the control socket: drain a server, take it down, or make it ready again
 /kill      POST over the control socket: end connections; ?dry-run lists them
 /drain     POST over the control socket: stop accepting, and end when the open connections have ended
 /stop      POST over the control socket: reset the open connections and end
 ";
+
+/// Where the paths of the API begin.
+pub(super) const API: &str = "/api/";
 
 const STRANGER: &str = "403 Forbidden: only root, the user that coracle runs as, and members of the \
                         socket file's group may use the control socket\n";
@@ -66,8 +69,14 @@ pub(crate) struct Routes {
     pub metrics: Desk<Format, Made>,
     /// Those who wait for an audit.
     pub audits: Desk<(), Made>,
-    /// Those who wait for the status.
-    pub statuses: Desk<(), Made>,
+    /// Those who wait for the status, and for which part of it.
+    pub statuses: Desk<Part, Made>,
+    /// Those who wait for connections, and for which.
+    pub connections: Desk<Query, Made>,
+    /// Those who follow the events.
+    pub feed: Rc<Feed>,
+    /// The requests that were answered.
+    pub requests: Requests,
     /// Those who wait for a sign of life from the data loop.
     pub signs: Desk<(), Option<Sign>>,
     /// The way for orders.
@@ -92,12 +101,19 @@ impl Routes {
             return text(StatusCode::MisdirectedRequest, &hosts::advice(host));
         }
         let request = &head.request;
+        if access == Access::Read
+            && let Some(origin) = request.header(&http_types::headers::ORIGIN)
+            && !self.hosts.admit(origin.as_str(), head.host.as_deref())
+        {
+            return text(StatusCode::Forbidden, hosts::OTHER_ORIGIN);
+        }
         let path = request.url().path();
         match request.method() {
             Method::Post if head.is_order => return self.ordering.obey(head, &self.park).await,
             Method::Post if takes_orders(path) => return self.ordering.only_there(path),
             _ if takes_orders(path) => return not_allowed("POST"),
             Method::Get | Method::Head => {}
+            _ if path.starts_with(API) => return method_not_allowed(),
             _ => return refusal(StatusCode::MethodNotAllowed),
         }
         match path {
@@ -105,8 +121,6 @@ impl Routes {
                 let format = Format::choose(&joined(request, &http_types::headers::ACCEPT));
                 made(self.metrics.ask(format).await, format.content_type())
             }
-            "/audit" => made(self.audits.ask(()).await, "application/json"),
-            "/status" => made(self.statuses.ask(()).await, "application/json"),
             "/healthz" => match self.sign().await {
                 Some(_) => text(StatusCode::Ok, "ok\n"),
                 None => silence(),
@@ -117,6 +131,7 @@ impl Routes {
                 None => silence(),
             },
             "/" => text(StatusCode::Ok, INDEX),
+            _ if path.starts_with(API) => self.api(request, access).await,
             _ => refusal(StatusCode::NotFound),
         }
     }
@@ -130,8 +145,11 @@ impl Routes {
         let metrics = forever(async || self.make_metrics().await);
         let audits = forever(async || self.make_audit().await);
         let statuses = forever(async || self.make_status().await);
+        let connections = forever(async || self.make_connections().await);
         let signs = forever(async || self.look_for_sign().await);
-        metrics.or(audits).or(statuses).or(signs).await;
+        let api = audits.or(statuses).or(connections);
+        let events = forever(async || self.feed.work(&self.moments, &self.park).await);
+        metrics.or(api).or(events).or(signs).await;
     }
 
     async fn make_metrics(&self) {
@@ -159,7 +177,8 @@ impl Routes {
                 Some(snapshot) => {
                     let mut out = Output::new(Body::in_room(&self.room), format);
                     let usage = self.process.usage();
-                    metrics::write(&mut out, snapshot, usage, counts.as_deref()).await;
+                    let own = (&*self.requests.numbers(), self.feed.numbers());
+                    metrics::write(&mut out, snapshot, usage, counts.as_deref(), own).await;
                     out.finish().map(Rc::new).map_err(|error| {
                         log::error!("admin: cannot encode the metrics: {error}");
                         StatusCode::InternalServerError
@@ -174,52 +193,7 @@ impl Routes {
         self.rest(took).await;
     }
 
-    async fn make_audit(&self) {
-        self.audits.wanted().await;
-        drop(self.room.free().await);
-        let begun = Instant::now();
-        let waiting = self.audits.take();
-        let audit = agreement::audit(&self.moments, &self.kernel, &self.park, &self.room).await;
-        let made = audit.map(Rc::new).ok_or(StatusCode::ServiceUnavailable);
-        let took = begun.elapsed();
-        for waiting in waiting {
-            waiting.tell(made.clone());
-        }
-        // The readers hold it now.
-        drop(made);
-        self.rest(took).await;
-    }
-
-    async fn make_status(&self) {
-        self.statuses.wanted().await;
-        drop(self.room.free().await);
-        self.moments.rested().await;
-        let waiting = self.statuses.take();
-        // Those who ask from here on need a later copy than this.
-        let snapshot = self.moments.snapshot().await;
-        let making = self.room.free().await;
-        let begun = Instant::now();
-        let made = match &snapshot {
-            None => Err(StatusCode::ServiceUnavailable),
-            Some(snapshot) => {
-                let mut body = Body::in_room(&self.room);
-                let written = status::write(&mut body, snapshot, begun).await;
-                written.map(|()| Rc::new(body)).map_err(|error| {
-                    log::error!("admin: cannot encode the status: {error}");
-                    StatusCode::InternalServerError
-                })
-            }
-        };
-        let took = begun.elapsed();
-        drop((making, snapshot));
-        for waiting in waiting {
-            waiting.tell(made.clone());
-        }
-        drop(made);
-        self.rest(took).await;
-    }
-
-    async fn rest(&self, took: Duration) {
+    pub(super) async fn rest(&self, took: Duration) {
         self.park.sleep((took * REST).min(REST_MAX)).await;
     }
 
@@ -245,7 +219,7 @@ async fn forever<F: Future<Output = ()>>(work: impl Fn() -> F) {
     }
 }
 
-fn made(made: Option<Made>, content_type: &str) -> Answer {
+pub(super) fn made(made: Option<Made>, content_type: &str) -> Answer {
     match made {
         Some(Ok(body)) => with_body(StatusCode::Ok, content_type, body),
         Some(Err(StatusCode::ServiceUnavailable)) => silence(),

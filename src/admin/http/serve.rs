@@ -163,6 +163,7 @@ impl Serving {
                 clients: serving.clients(door),
                 seat: &seat,
                 park: &serving.park,
+                requests: &serving.routes.requests,
                 once: lent.is_some(),
             };
             let hold = conversation.hold(async |head| serving.routes.answer(head, access).await);

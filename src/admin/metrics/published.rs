@@ -8,6 +8,7 @@
 use super::output::Output;
 use super::traefik;
 use crate::admin::agreement::Count;
+use crate::admin::requests::{Answered, Followers};
 use crate::state::{Metric, Publish, Snapshot};
 use crate::sys::{self, process::Usage};
 
@@ -20,6 +21,7 @@ pub(crate) async fn write(
     snapshot: &Snapshot,
     process: Usage,
     counts: Option<&[Count]>,
+    (requests, followers): (&[Answered], Followers),
 ) {
     out.publish(&[Build::this()]).await;
     out.publish(&snapshot.entrypoints).await;
@@ -36,6 +38,9 @@ pub(crate) async fn write(
     out.publish(std::slice::from_ref(&snapshot.ceiling)).await;
     out.publish(std::slice::from_ref(&snapshot.config_loads))
         .await;
+    out.publish(&[snapshot.loop_times]).await;
+    out.publish(requests).await;
+    out.publish(&[followers]).await;
     if snapshot.traefik_names {
         traefik::write(out, snapshot).await;
     }

@@ -24,7 +24,7 @@ use super::registration::{Age, Registration, SourceKey};
 use super::timers::Timers;
 use super::wake::WakeUp;
 use crate::net::buffers::{LentPipe, Memory, MemoryLimits, Pipes};
-use crate::state::Held;
+use crate::state::{Held, LoopTimes};
 use crate::sys;
 
 /// The most events taken from the kernel at once. Further events wait for the next iteration,
@@ -65,6 +65,7 @@ pub struct Reactor {
     /// Tasks that have more to do but let the others run first.
     next_iteration: RefCell<Vec<Waker>>,
     iterations: Cell<u32>,
+    times: Rc<LoopTimes>,
     /// The rest of [`ITERATION_BYTES`] in this iteration.
     iteration_bytes: Cell<usize>,
     pipes: Rc<Pipes>,
@@ -107,6 +108,7 @@ impl Reactor {
             events: RefCell::new(Vec::with_capacity(EVENTS_PER_ITERATION)),
             next_iteration: RefCell::default(),
             iterations: Cell::new(0),
+            times: Rc::default(),
             iteration_bytes: Cell::new(ITERATION_BYTES),
             pipes: Pipes::new(memory.held()),
             memory,
@@ -144,6 +146,12 @@ impl Reactor {
         self.memory.held()
     }
 
+    /// Returns how long iterations take.
+    #[must_use]
+    pub fn times(&self) -> &Rc<LoopTimes> {
+        &self.times
+    }
+
     /// Drives `future`, and the executor that it runs, to completion.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         let waker = Waker::from(self.wake.clone());
@@ -167,8 +175,10 @@ impl Reactor {
     /// Does not wait if anything was woken in the meantime.
     fn iterate(&self) {
         let sleeps = self.next_iteration.borrow().is_empty() && self.wake.sleep();
+        let end = Instant::now();
+        self.times.worked(self.now.get(), end);
         let timeout = if sleeps {
-            self.until_next_deadline()
+            self.until_next_deadline(end)
         } else {
             Some(Duration::ZERO)
         };
@@ -221,10 +231,10 @@ impl Reactor {
         }
     }
 
-    fn until_next_deadline(&self) -> Option<Duration> {
+    fn until_next_deadline(&self, now: Instant) -> Option<Duration> {
         let deadlines = [self.timers.next(), self.tick.get()];
         let next = deadlines.into_iter().flatten().min()?;
-        Some(next.saturating_duration_since(Instant::now()))
+        Some(next.saturating_duration_since(now))
     }
 
     /// Does the work of the coarse timer.

@@ -107,6 +107,7 @@ fn config(random: &mut Random) -> Config {
         watch: random.pick(&SWITCHES),
         admin: Admin {
             listen: None,
+            open: random.pick(&SWITCHES),
             socket: ControlSocket::Default,
         },
         admin_hosts: random.some(&HOSTS).into_iter().map(str::to_owned).collect(),
@@ -172,7 +173,7 @@ fn mutate(config: &mut Config, random: &mut Random) {
     let at = random.below(config.services.len());
     let entrypoints = config.entrypoints.len();
     let entrypoint = &mut config.entrypoints[random.below(entrypoints)];
-    match random.below(40) {
+    match random.below(41) {
         0 => config.drain_timeout = time,
         1 => config.watch = switch,
         2 => config.admin.listen = switch.then(|| ([127, 0, 0, 1], 2672).into()),
@@ -197,7 +198,8 @@ fn mutate(config: &mut Config, random: &mut Random) {
             config.entrypoints.push(more);
         }
         12 => config.services[at].name = "renamed".to_owned(),
-        13..21 => mutate_entrypoint(entrypoint, random),
+        13 => config.admin.open = switch,
+        14..22 => mutate_entrypoint(entrypoint, random),
         _ => mutate_service(&mut config.services[at], random),
     }
 }

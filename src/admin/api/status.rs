@@ -1,12 +1,12 @@
-//! The answer of `/status`: entrypoints, services and servers at one moment, in JSON.
+//! The entrypoints, services and servers at one moment, in JSON.
 
 use std::fmt::{self, Write};
 use std::time::Instant;
 
 use smol::future::yield_now;
 
-use super::body::Body;
-use super::json::{Json, OrNull, Separator};
+use crate::admin::body::Body;
+use crate::admin::json::{Json, OrNull, Separator};
 use crate::state::{
     ConnectError, EntrypointNumbers, LastCheck, Local, RefuseReason, ServerNumbers, ServiceNumbers,
     Snapshot,
@@ -15,24 +15,46 @@ use crate::state::{
 /// After this many lines, other work of the thread gets its turn.
 const PIECE: usize = 32;
 
-/// Writes the status. Ages are up to `now`.
+/// What an answer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    All,
+    Entrypoints,
+    Services,
+    Servers,
+}
+
+/// Writes this part of the status. Ages are up to `now`.
 ///
 /// # Errors
 /// Never fails: writing to a body cannot fail.
-pub(super) async fn write(body: &mut Body, snapshot: &Snapshot, now: Instant) -> fmt::Result {
-    let version = Json(env!("CARGO_PKG_VERSION"));
-    write!(body, "{{\"coracle\":{version},\"entrypoints\":[")?;
-    let mut entrypoints: Vec<_> = snapshot.entrypoints.iter().collect();
-    entrypoints.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
-    each(body, entrypoints, write_entrypoint).await?;
-    body.write_str("],\"services\":[")?;
-    each(body, &snapshot.services, write_service).await?;
-    body.write_str("],\"servers\":[")?;
-    let write = |body: &mut Body, server: &ServerNumbers| write_server(body, server, now);
-    each(body, &snapshot.servers, write).await?;
-    body.write_str("]}")
+pub(crate) async fn write(
+    body: &mut Body,
+    part: Part,
+    snapshot: &Snapshot,
+    now: Instant,
+) -> fmt::Result {
+    let has = |own: Part| part == Part::All || part == own;
+    write!(body, "{{\"coracle\":{}", Json(env!("CARGO_PKG_VERSION")))?;
+    if has(Part::Entrypoints) {
+        body.write_str(",\"entrypoints\":[")?;
+        let mut entrypoints: Vec<_> = snapshot.entrypoints.iter().collect();
+        entrypoints.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
+        each(body, entrypoints, write_entrypoint).await?;
+    }
+    if has(Part::Services) {
+        body.write_str(",\"services\":[")?;
+        each(body, &snapshot.services, write_service).await?;
+    }
+    if has(Part::Servers) {
+        body.write_str(",\"servers\":[")?;
+        let write = |body: &mut Body, server: &ServerNumbers| write_server(body, server, now);
+        each(body, &snapshot.servers, write).await?;
+    }
+    body.write_str("}")
 }
 
+/// Writes the elements of a list and its end.
 async fn each<T>(
     body: &mut Body,
     all: impl IntoIterator<Item = T>,
@@ -47,10 +69,10 @@ async fn each<T>(
             yield_now().await;
         }
     }
-    Ok(())
+    body.write_str("]")
 }
 
-fn write_entrypoint(body: &mut Body, it: &EntrypointNumbers) -> fmt::Result {
+pub(super) fn write_entrypoint(body: &mut impl Write, it: &EntrypointNumbers) -> fmt::Result {
     let name = Json(&it.identity.name);
     write!(body, "{{\"name\":{name},\"listening\":[")?;
     let mut comma = Separator::default();
@@ -71,7 +93,7 @@ fn write_entrypoint(body: &mut Body, it: &EntrypointNumbers) -> fmt::Result {
     )
 }
 
-fn write_service(body: &mut Body, it: &ServiceNumbers) -> fmt::Result {
+fn write_service(body: &mut impl Write, it: &ServiceNumbers) -> fmt::Result {
     let (name, balance, queued) = (Json(&it.name), it.balance.word(), it.queued);
     let retries = it.counters.retries.value();
     write!(
@@ -80,7 +102,7 @@ fn write_service(body: &mut Body, it: &ServiceNumbers) -> fmt::Result {
     )
 }
 
-fn write_server(body: &mut Body, it: &ServerNumbers, now: Instant) -> fmt::Result {
+pub(super) fn write_server(body: &mut impl Write, it: &ServerNumbers, now: Instant) -> fmt::Result {
     let (service, name) = (Json(&it.identity.service), Json(&it.identity.name));
     let (up, admin) = (it.is_up, it.admin);
     let why = OrNull(it.why_down.as_deref().map(Json));

@@ -1,0 +1,15 @@
+//! The API under `/api/v1/`: what a request asks for, and the answer in JSON.
+
+mod connections;
+mod events;
+mod feed;
+mod query;
+mod status;
+
+pub(super) use connections::write as write_connections;
+pub(super) use feed::{Feed, Reader};
+pub(super) use query::{Invalid, List, Query, no_parameters};
+pub(super) use status::{Part, write as write_status};
+
+/// The description of the API in OpenAPI 3.1.
+pub(super) const OPENAPI: &str = include_str!("openapi.json");

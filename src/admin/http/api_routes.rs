@@ -1,0 +1,190 @@
+//! The responses of the API: its paths, and the work behind those that are generated.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http_types::{Method, Request, StatusCode};
+
+use super::answer::{Answer, problem, with_body};
+use super::routes::{Made, Routes, made};
+use crate::admin::agreement;
+use crate::admin::api::{self, Invalid, List, Part, Query};
+use crate::admin::body::Body;
+use crate::admin::sockets::Access;
+use crate::state::{Entries, Snapshot};
+
+const JSON: &str = "application/json";
+
+/// What the API serves.
+#[derive(Clone, Copy)]
+enum Resource {
+    Agreement,
+    List(List),
+    Description,
+    Events,
+    Status(Part),
+}
+
+/// The paths after `/api/v1/`.
+const RESOURCES: [(&str, Resource); 9] = [
+    ("agreement", Resource::Agreement),
+    ("clients", Resource::List(List::Clients)),
+    ("connections", Resource::List(List::Connections)),
+    ("entrypoints", Resource::Status(Part::Entrypoints)),
+    ("events", Resource::Events),
+    ("openapi.json", Resource::Description),
+    ("servers", Resource::Status(Part::Servers)),
+    ("services", Resource::Status(Part::Services)),
+    ("status", Resource::Status(Part::All)),
+];
+
+impl Routes {
+    /// Returns the response to a request to read a path of the API.
+    pub(super) async fn api(&self, request: &Request, access: Access) -> Answer {
+        let url = request.url();
+        let name = url.path().strip_prefix("/api/v1/");
+        let resource = RESOURCES.iter().find(|(own, _)| Some(*own) == name);
+        let Some((_, resource)) = resource else {
+            let detail = "no such path; /api/v1/openapi.json lists them";
+            return problem(StatusCode::NotFound, detail, None);
+        };
+        let parameters = match resource {
+            Resource::List(_) => Ok(()),
+            _ => api::no_parameters(url.query_pairs()),
+        };
+        if let Err(wrong) = parameters {
+            return invalid(&wrong);
+        }
+        let answer = match resource {
+            Resource::Agreement => self.audits.ask(()).await,
+            Resource::Description => Some(Ok(Body::of(api::OPENAPI))),
+            Resource::Events => return self.events(request, access),
+            Resource::List(list) => match Query::parse(*list, url.query_pairs()) {
+                Ok(query) => self.connections.ask(query).await,
+                Err(wrong) => return invalid(&wrong),
+            },
+            Resource::Status(part) => self.statuses.ask(*part).await,
+        };
+        made(answer, JSON)
+    }
+
+    fn events(&self, request: &Request, access: Access) -> Answer {
+        let mut answer = with_body(StatusCode::Ok, "text/event-stream", Body::of(""));
+        if request.method() == Method::Head {
+            return answer;
+        }
+        answer.events = self.feed.join(access);
+        if answer.events.is_none() {
+            let detail = "too many clients read events; try again when one has left";
+            return problem(StatusCode::ServiceUnavailable, detail, None);
+        }
+        answer
+    }
+
+    pub(super) async fn make_audit(&self) {
+        self.audits.wanted().await;
+        drop(self.room.free().await);
+        let begun = Instant::now();
+        let waiting = self.audits.take();
+        let audit = agreement::audit(&self.moments, &self.kernel, &self.park, &self.room).await;
+        let made = audit.map(Rc::new).ok_or(StatusCode::ServiceUnavailable);
+        let took = begun.elapsed();
+        for waiting in waiting {
+            waiting.tell(made.clone());
+        }
+        // The readers hold it now.
+        drop(made);
+        self.rest(took).await;
+    }
+
+    pub(super) async fn make_status(&self) {
+        self.statuses.wanted().await;
+        drop(self.room.free().await);
+        self.moments.rested().await;
+        let mut waiting = self.statuses.take();
+        // Those who ask from here on need a later copy than this.
+        let snapshot = self.moments.snapshot().await;
+        let (begun, mut took) = (Instant::now(), Duration::ZERO);
+        while let Some(first) = waiting.first() {
+            let part = first.question;
+            let these = waiting.extract_if(.., |waiting| waiting.question == part);
+            let these: Vec<_> = these.collect();
+            let write = async |body: &mut Body, snapshot: &Snapshot| {
+                api::write_status(body, part, snapshot, begun).await
+            };
+            let (made, time) = self.make(snapshot.as_ref(), write).await;
+            took += time;
+            for waiting in these {
+                waiting.tell(made.clone());
+            }
+        }
+        drop(snapshot);
+        self.rest(took).await;
+    }
+
+    pub(super) async fn make_connections(&self) {
+        self.connections.wanted().await;
+        drop(self.room.free().await);
+        self.moments.rested().await;
+        let waiting = self.connections.take();
+        let entries = self.moments.entries().await;
+        let mut took = Duration::ZERO;
+        for waiting in waiting {
+            let query = &waiting.question;
+            let write = async |body: &mut Body, entries: &Entries| {
+                api::write_connections(body, entries, query).await
+            };
+            let (made, time) = self.make(entries.as_ref(), write).await;
+            took += time;
+            waiting.tell(made);
+        }
+        drop(entries);
+        self.rest(took).await;
+    }
+
+    /// Makes a body from a copy of the state, when there is room for one. Also returns how long
+    /// that took.
+    async fn make<T>(
+        &self,
+        copy: Option<&T>,
+        write: impl AsyncFnOnce(&mut Body, &T) -> fmt::Result,
+    ) -> (Made, Duration) {
+        let Some(copy) = copy else {
+            return (Err(StatusCode::ServiceUnavailable), Duration::ZERO);
+        };
+        let _making = self.room.free().await;
+        let begun = Instant::now();
+        let mut body = Body::in_room(&self.room);
+        let made = match write(&mut body, copy).await {
+            Ok(()) => Ok(Rc::new(body)),
+            Err(error) => {
+                log::error!("admin: cannot write an answer: {error}");
+                Err(StatusCode::InternalServerError)
+            }
+        };
+        (made, begun.elapsed())
+    }
+}
+
+fn invalid(wrong: &Invalid) -> Answer {
+    let name = &wrong.parameter;
+    let detail = format!("{name}: {}", wrong.why);
+    problem(StatusCode::BadRequest, &detail, Some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn description_has_every_path_and_no_other() {
+        let documented = api::OPENAPI.lines().filter_map(|line| {
+            let path = line.trim_start().strip_prefix("\"/api/v1/")?;
+            path.strip_suffix("\": {")
+        });
+        let mut documented: Vec<_> = documented.collect();
+        documented.sort_unstable();
+        assert_eq!(documented, RESOURCES.map(|(name, _)| name));
+    }
+}
