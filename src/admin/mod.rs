@@ -19,6 +19,7 @@ mod limits;
 mod metrics;
 mod moments;
 mod orders;
+mod page;
 mod park;
 mod requests;
 mod sockets;
@@ -205,6 +206,7 @@ impl Endpoint {
                 audits: desk::Desk::default(),
                 statuses: desk::Desk::default(),
                 connections: desk::Desk::default(),
+                pages: desk::Desk::default(),
                 feed: Feed::new(limits.clients, limits.control_clients),
                 requests: Requests::default(),
                 signs: desk::Desk::default(),

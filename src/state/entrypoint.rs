@@ -1,6 +1,7 @@
 //! One entrypoint: its identity, open connections, counters and published metrics.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -143,6 +144,16 @@ pub enum Local {
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
+}
+
+impl Display for Local {
+    /// Writes the address as the configuration has it.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 impl Entrypoint {

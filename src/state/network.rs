@@ -15,6 +15,20 @@ pub struct Network {
 }
 
 impl Network {
+    /// Returns the network of the first `bits` of `ip`. More bits than it has are all of them.
+    #[must_use]
+    pub fn of(ip: IpAddr, bits: u8) -> Self {
+        let bits = bits.min(bits_of(ip));
+        let first = first_of(ip, bits);
+        // A mapped address has bits set up to the 96th, so at least these count.
+        let canonical = first.to_canonical();
+        let bits = bits - (bits_of(first) - bits_of(canonical));
+        Self {
+            first: canonical,
+            bits,
+        }
+    }
+
     /// Returns whether `ip` is in the network. An IPv4-mapped address is an IPv4 address.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
@@ -66,10 +80,7 @@ impl FromStr for Network {
                 "the address has bits set after the first {bits}; write {first}/{bits}"
             ));
         }
-        // A mapped address has bits set up to the 96th, so at least these count.
-        let first = first.to_canonical();
-        let bits = bits - (most - bits_of(first));
-        Ok(Self { first, bits })
+        Ok(Self::of(ip, bits))
     }
 }
 

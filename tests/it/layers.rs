@@ -35,9 +35,15 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("net/buffers", &[]),
     (
         "admin/http",
-        &["admin/metrics", "admin/agreement", "admin/api"],
+        &[
+            "admin/metrics",
+            "admin/agreement",
+            "admin/api",
+            "admin/page",
+        ],
     ),
     ("admin/api", &[]),
+    ("admin/page", &[]),
     ("admin/metrics", &["admin/agreement"]),
     ("admin/agreement", &[]),
 ];

@@ -48,6 +48,7 @@ mod old_kernel;
 mod openwrt;
 mod oracle;
 mod oracle_servers;
+mod page;
 mod panic;
 mod patience;
 mod probe;

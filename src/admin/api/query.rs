@@ -1,9 +1,9 @@
 //! The parameters of a request for connections or clients. No I/O.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use crate::state::{Entries, Entry, Label, Peer, Phase};
+use crate::state::{Entries, Entry, Label, Network, Peer, Phase};
 
 /// The most connections in one answer.
 const LIMIT_MAX: usize = 1000;
@@ -69,8 +69,8 @@ impl Sort {
 enum Clients {
     /// Those of a Unix socket.
     Unix,
-    /// Those of a network, with the length of its prefix in IPv6.
-    Network(Ipv6Addr, u32),
+    /// Those of a network.
+    Network(Network),
 }
 
 impl Clients {
@@ -78,34 +78,22 @@ impl Clients {
         if text == "unix" {
             return Some(Self::Unix);
         }
-        let (ip, prefix) = match text.split_once('/') {
+        let (ip, bits) = match text.split_once('/') {
             None => (text, None),
-            Some((ip, prefix)) => (ip, Some(number(prefix)?)),
+            Some((ip, bits)) => (ip, Some(number(bits)?)),
         };
-        let (ip, bits) = match ip.parse().ok()? {
-            IpAddr::V4(ip) => (mapped(ip.into()), 32),
-            IpAddr::V6(ip) => (ip, 128),
-        };
-        let prefix = prefix.unwrap_or(bits as usize) as u32;
-        (prefix <= bits).then_some(Self::Network(ip, prefix + 128 - bits))
+        let ip: IpAddr = ip.parse().ok()?;
+        let most = if ip.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Some(most), |bits| u8::try_from(bits).ok())?;
+        (bits <= most).then(|| Self::Network(Network::of(ip, bits)))
     }
 
     fn have(self, peer: Peer) -> bool {
         match (self, peer) {
             (Self::Unix, Peer::Unix) => true,
-            (Self::Network(network, prefix), Peer::Tcp(peer)) => {
-                let differing = network.to_bits() ^ mapped(peer.ip()).to_bits();
-                differing.leading_zeros() >= prefix
-            }
+            (Self::Network(network), Peer::Tcp(peer)) => network.contains(peer.ip()),
             _ => false,
         }
-    }
-}
-
-fn mapped(ip: IpAddr) -> Ipv6Addr {
-    match ip {
-        IpAddr::V4(ip) => Ipv4Addr::to_ipv6_mapped(&ip),
-        IpAddr::V6(ip) => ip,
     }
 }
 

@@ -8,7 +8,7 @@ use smol::future::yield_now;
 use crate::admin::body::Body;
 use crate::admin::json::{Json, OrNull, Separator};
 use crate::state::{
-    ConnectError, EntrypointNumbers, LastCheck, Local, RefuseReason, ServerNumbers, ServiceNumbers,
+    ConnectError, EntrypointNumbers, LastCheck, RefuseReason, ServerNumbers, ServiceNumbers,
     Snapshot,
 };
 
@@ -77,11 +77,7 @@ pub(super) fn write_entrypoint(body: &mut impl Write, it: &EntrypointNumbers) ->
     write!(body, "{{\"name\":{name},\"listening\":[")?;
     let mut comma = Separator::default();
     for local in it.listening.iter() {
-        let address = match local {
-            Local::Tcp(address) => address.to_string(),
-            Local::Unix(path) => format!("unix:{}", path.display()),
-        };
-        write!(body, "{comma}{}", Json(&address))?;
+        write!(body, "{comma}{}", Json(&local.to_string()))?;
         comma.next();
     }
     let service = OrNull(it.service.as_deref().map(Json));

@@ -145,7 +145,7 @@ impl Routes {
 
     /// Makes a body from a copy of the state, when there is room for one. Also returns how long
     /// that took.
-    async fn make<T>(
+    pub(super) async fn make<T>(
         &self,
         copy: Option<&T>,
         write: impl AsyncFnOnce(&mut Body, &T) -> fmt::Result,

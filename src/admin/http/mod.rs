@@ -6,6 +6,7 @@ mod clients;
 mod conversation;
 mod hosts;
 mod ordering;
+mod page_routes;
 mod request;
 mod reserve_fd;
 mod routes;

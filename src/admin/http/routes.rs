@@ -73,6 +73,8 @@ pub(crate) struct Routes {
     pub statuses: Desk<Part, Made>,
     /// Those who wait for connections, and for which.
     pub connections: Desk<Query, Made>,
+    /// Those who wait for the page.
+    pub pages: Desk<(), Made>,
     /// Those who follow the events.
     pub feed: Rc<Feed>,
     /// The requests that were answered.
@@ -130,6 +132,9 @@ impl Routes {
                 Some(_) => text(StatusCode::ServiceUnavailable, "draining\n"),
                 None => silence(),
             },
+            "/" if joined(request, &http_types::headers::ACCEPT).contains("text/html") => {
+                self.page().await
+            }
             "/" => text(StatusCode::Ok, INDEX),
             _ if path.starts_with(API) => self.api(request, access).await,
             _ => refusal(StatusCode::NotFound),
@@ -147,7 +152,8 @@ impl Routes {
         let statuses = forever(async || self.make_status().await);
         let connections = forever(async || self.make_connections().await);
         let signs = forever(async || self.look_for_sign().await);
-        let api = audits.or(statuses).or(connections);
+        let pages = forever(async || self.make_page().await);
+        let api = audits.or(statuses).or(connections).or(pages);
         let events = forever(async || self.feed.work(&self.moments, &self.park).await);
         metrics.or(api).or(events).or(signs).await;
     }

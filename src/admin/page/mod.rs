@@ -1,0 +1,165 @@
+//! The page at `/`: the state as plain tables, which its script keeps up to date.
+//!
+//! The script reads the API, so the page shows nothing that the API does not.
+
+use std::fmt::{self, Display, Formatter, Write};
+
+use smol::future::yield_now;
+
+use super::body::Body;
+use crate::state::{AdminState, Entries, Local, Snapshot};
+
+const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// The page may load nothing, and talk to nobody but the endpoint that it came from.
+pub(super) const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                                 img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+                                 frame-ancestors 'none'";
+
+/// How many connections the page shows without its script.
+const CONNECTIONS: usize = 50;
+/// After this many rows, other work of the thread gets its turn.
+const PIECE: usize = 32;
+
+/// Writes the page with the state in its tables.
+///
+/// # Errors
+/// Never fails: writing to a body cannot fail.
+pub(super) async fn write(body: &mut Body, snapshot: &Snapshot, entries: &Entries) -> fmt::Result {
+    let mut rest = PAGE;
+    while let Some((before, after)) = rest.split_once('{') {
+        body.write_str(before)?;
+        let (name, after) = after.split_once('}').unwrap_or((after, ""));
+        rest = after;
+        match name {
+            "page.css" => body.write_str(STYLE)?,
+            "page.js" => body.write_str(SCRIPT)?,
+            "version" => body.write_str(env!("CARGO_PKG_VERSION"))?,
+            "open" => {
+                let open: u64 = snapshot.entrypoints.iter().map(|it| it.open).sum();
+                write!(body, "{open}")?;
+            }
+            "entrypoints" => write_entrypoints(body, snapshot).await?,
+            "servers" => write_servers(body, snapshot).await?,
+            "connections" => write_connections(body, entries)?,
+            _ => write!(body, "{{{name}}}")?,
+        }
+    }
+    body.write_str(rest)
+}
+
+async fn write_entrypoints(body: &mut Body, snapshot: &Snapshot) -> fmt::Result {
+    let mut entrypoints: Vec<_> = snapshot.entrypoints.iter().collect();
+    entrypoints.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
+    for (n, it) in entrypoints.into_iter().enumerate() {
+        let listening: Vec<String> = it.listening.iter().map(Local::to_string).collect();
+        let (name, listening) = (Html(&it.identity.name), Html(listening.join(", ")));
+        let service = Html(it.service.as_deref().unwrap_or("removed"));
+        let open = Full(it.open, it.limit.most);
+        write!(
+            body,
+            "<tr><td>{name}<td class=number>{open}<td>{listening}<td>{service}"
+        )?;
+        pause(n).await;
+    }
+    Ok(())
+}
+
+async fn write_servers(body: &mut Body, snapshot: &Snapshot) -> fmt::Result {
+    for (n, it) in snapshot.servers.iter().enumerate() {
+        let (service, name) = (Html(&it.identity.service), Html(&it.identity.name));
+        // The script shows the same, so that nothing moves when it begins.
+        let why = it.why_down.as_deref().unwrap_or("no reason known");
+        let state = Html(match (it.admin, it.is_up) {
+            (AdminState::Drain, _) => "draining".to_owned(),
+            (AdminState::Down, _) => "down by hand".to_owned(),
+            (AdminState::Ready, false) => format!("down: {why}"),
+            (AdminState::Ready, true) if it.share.is_backup => "up, backup".to_owned(),
+            (AdminState::Ready, true) => "up".to_owned(),
+        });
+        let (weight, check) = (it.share.weight, it.last_check.as_ref());
+        let errors: u64 = it.counters.connect_errors.iter().map(|(_, n)| n).sum();
+        let check = Html(match check.map(|it| it.failure.as_deref()) {
+            None => "none",
+            Some(None) => "succeeded",
+            Some(Some(failure)) => failure,
+        });
+        let open = Full(it.open, it.share.max_connections);
+        write!(
+            body,
+            "<tr><td>{name}<td class=number>{open}<td>{state}<td>{service}<td class=number>{weight}\
+             <td class=number>{errors}<td>{check}"
+        )?;
+        pause(n).await;
+    }
+    Ok(())
+}
+
+/// The oldest connections.
+fn write_connections(body: &mut Body, entries: &Entries) -> fmt::Result {
+    let mut oldest: Vec<_> = entries.list.iter().collect();
+    if oldest.len() > CONNECTIONS {
+        oldest.select_nth_unstable_by_key(CONNECTIONS, |it| it.id);
+        oldest.truncate(CONNECTIONS);
+    }
+    oldest.sort_unstable_by_key(|it| it.id);
+    for it in oldest {
+        let entrypoint = Html(entries.entrypoint_name(it.entrypoint));
+        let server = Html(it.server.map_or("", |id| entries.server_name(id)));
+        let age = entries.at.saturating_duration_since(it.opened).as_secs();
+        let (to_server, to_client) = (it.to_server_bytes, it.to_client_bytes);
+        write!(
+            body,
+            "<tr><td>{}<td>{server}<td class=number>{age} s<td class=number>{to_server} B<td>\
+             <td class=number>{to_client} B<td><td>{}<td>{entrypoint}<td class=number>{}",
+            Html(it.peer),
+            it.phase,
+            it.id
+        )?;
+    }
+    Ok(())
+}
+
+async fn pause(n: usize) {
+    if n % PIECE == PIECE - 1 {
+        yield_now().await;
+    }
+}
+
+/// Displays a number, and its limit if it has one.
+struct Full(u64, Option<usize>);
+
+impl Display for Full {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Some(most) => write!(f, "{} of {most}", self.0),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// Displays text in HTML.
+struct Html<T>(T);
+
+impl<T: Display> Display for Html<T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(Escaping(f), "{}", self.0)
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut Formatter<'b>);
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| match c {
+            '&' => self.0.write_str("&amp;"),
+            '<' => self.0.write_str("&lt;"),
+            '>' => self.0.write_str("&gt;"),
+            '"' => self.0.write_str("&quot;"),
+            '\'' => self.0.write_str("&#39;"),
+            _ => self.0.write_char(c),
+        })
+    }
+}

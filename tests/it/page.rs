@@ -1,0 +1,61 @@
+//! The page of the admin endpoint, as a client without a browser sees it. `scripts/page-test` opens it
+//! in one.
+
+use crate::support::backend::{self, hold};
+use crate::support::http::{get, http};
+use crate::support::process::Coracle;
+
+const BROWSER: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                       Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n\r\n";
+
+#[test]
+fn browser_gets_the_page_and_other_clients_the_list_of_paths() {
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.web]\nlisten = \"127.0.0.1:0\"\nservice = \"s\"\nmax_connections = 7\n\
+         [services.s]\nservers = [{{ address = \"{}\", name = \"<b>\\\"&'\" }}]\n",
+        backend::start()
+    ));
+    let clients: Vec<_> = (0..3).map(|_| hold(coracle.address("web"))).collect();
+    let (status, headers, page) = http(coracle.admin, BROWSER);
+    assert_eq!(status, 200, "{page}");
+    assert_eq!(
+        headers.value("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    let policy = headers.value("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; "), "{policy}");
+    assert!(page.contains("<span id=\"open\">3 open</span>"), "{page}");
+    assert!(
+        page.contains("<td>web<td class=number>3 of 7<td>"),
+        "{page}"
+    );
+    let name = "&lt;b&gt;&quot;&amp;&#39;";
+    // The server's row, and the three of its connections.
+    assert_eq!(page.matches(name).count(), 4, "{page}");
+    assert!(!page.contains("<b>"), "{page}");
+    for client in &clients {
+        let peer = client.local_addr().unwrap();
+        assert!(
+            page.contains(&format!("<tr><td>{peer}<td>{name}<td")),
+            "{page}"
+        );
+    }
+    // Nothing is left to fill in.
+    for part in [
+        "{page",
+        "{open",
+        "{version",
+        "{entrypoints",
+        "{servers",
+        "{connections",
+    ] {
+        assert!(!page.contains(part), "{part}");
+    }
+    let (status, headers, list) = get(coracle.admin, "/");
+    assert_eq!(status, 200);
+    assert_eq!(
+        headers.value("content-type"),
+        Some("text/plain; charset=utf-8")
+    );
+    assert!(list.contains("/metrics "), "{list}");
+}
