@@ -292,9 +292,9 @@ fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<Held> {
             stream.write_all(b"!").unwrap();
         }
         Fate::Refused => {
-            let mut stream = connect(targets.refuse);
-            let error = read_all(&mut stream).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            // The reset may arrive before connect(2) has returned.
+            let error = try_connect(targets.refuse).and_then(|mut stream| read_all(&mut stream));
+            assert_eq!(error.unwrap_err().kind(), ErrorKind::ConnectionReset);
         }
         Fate::Unanswered => {
             let mut stream = connect(targets.silent);
@@ -306,8 +306,9 @@ fn live(fate: Fate, rng: &mut Rng, targets: &Targets) -> Option<Held> {
         Fate::BackendDies => {
             // The server may be alive, dead or dying: however the connection ends, the count stays
             // right.
-            let mut stream = connect(targets.mortal);
-            if stream.write_all(&Script::Echo.request(0)).is_ok() {
+            if let Ok(mut stream) = try_connect(targets.mortal)
+                && stream.write_all(&Script::Echo.request(0)).is_ok()
+            {
                 let _ = stream.write_all(&pattern(n));
                 let _ = stream.shutdown(Shutdown::Write);
                 let _ = read_all(&mut stream);
@@ -388,9 +389,13 @@ fn expect_reset(stream: &mut TcpStream) {
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
-    stream
+    try_connect(address).unwrap()
+}
+
+fn try_connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(support::DEADLINE))?;
+    Ok(stream)
 }
 
 fn begin(address: SocketAddr, script: Script, n: u64) -> TcpStream {
