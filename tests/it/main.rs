@@ -58,6 +58,7 @@ mod room;
 mod servers;
 mod signals;
 mod sizes;
+mod srv;
 mod start;
 mod status;
 mod troubleshooting;
