@@ -51,6 +51,7 @@ pub(super) fn exchange(
 fn fetch(admin: &AdminEndpoint, request: &[u8], limit: Duration) -> io::Result<String> {
     match &admin.0 {
         Address::Unix(path) => converse(UnixStream::connect(path)?, request),
+        Address::Srv(_) => Err(io::ErrorKind::Unsupported.into()),
         Address::Tcp { host, port } => {
             let addresses = match host {
                 Host::Ip(ip) => vec![SocketAddr::new(*ip, *port)],

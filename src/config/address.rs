@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::diagnostic::{Mistake, is_unprintable, shown, wrong};
-use super::host::{Host, HostText, host_and_port, listen_host, port, target_host};
+use super::host::{
+    Host, HostText, host_and_port, is_srv, listen_host, port, srv_name, target_host,
+};
 
 /// What an entrypoint listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +36,8 @@ pub enum Address {
     },
     /// A Unix socket at this path.
     Unix(PathBuf),
+    /// A name such as `_mqtt._tcp.example.org`, whose SRV records are resolved at run time.
+    Srv(String),
 }
 
 impl fmt::Display for Listen {
@@ -54,6 +58,7 @@ impl fmt::Display for Address {
             } => write!(f, "[{ip}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Srv(name) => f.write_str(name),
         }
     }
 }
@@ -83,10 +88,13 @@ impl Listen {
 impl FromStr for Address {
     type Err = Mistake;
 
-    /// Parses `host:port`, `[IPv6]:port` or `unix:/path`.
+    /// Parses `host:port`, `[IPv6]:port`, `unix:/path` or `_service._tcp.domain`.
     fn from_str(text: &str) -> Result<Self, Mistake> {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix_path(path).map(Self::Unix);
+        }
+        if is_srv(text) && !text.contains(':') {
+            return srv_name(text).map(Self::Srv);
         }
         let (host, port_text) = host_and_port(text, "192.168.1.10")?;
         Self::tcp(host, port_text)
@@ -94,6 +102,15 @@ impl FromStr for Address {
 }
 
 impl Address {
+    /// Returns the port, if one is configured.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp { port, .. } => Some(*port),
+            Self::Unix(_) | Self::Srv(_) => None,
+        }
+    }
+
     pub(super) fn tcp(host: HostText<'_>, port_text: &str) -> Result<Self, Mistake> {
         let host = target_host(host, port_text)?;
         match port(port_text)? {

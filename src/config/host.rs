@@ -119,10 +119,38 @@ pub(super) fn target_host(host: HostText<'_>, port: &str) -> Result<Host, Mistak
         HostText::Plain(text) => match text.parse::<Ipv4Addr>() {
             Ok(ip) => Ok(Host::Ip(ip.into())),
             Err(_) if looks_numeric(text) => wrong(not_ipv4(text)),
+            Err(_) if is_srv(text) => wrong(format!(
+                "`{}` is an SRV name, whose records have the ports; write it without a port among the `servers` in a configuration file",
+                shown(text)
+            )),
             Err(_) => host_name(text).map(Host::Name),
         },
         HostText::Bracketed(text) => Ok(Host::Ip(ipv6(text)?.into())),
     }
+}
+
+/// Returns whether the first two labels begin with `_`, as only those of SRV names do: RFC 2782.
+pub(super) fn is_srv(text: &str) -> bool {
+    let labels = text.split('.').take(2);
+    labels.filter(|it| it.starts_with('_')).count() == 2
+}
+
+/// Checks an SRV name.
+pub(super) fn srv_name(text: &str) -> Result<String, Mistake> {
+    let (service, rest) = text.split_once('.').unwrap_or((text, ""));
+    let (protocol, domain) = rest.split_once('.').unwrap_or((rest, ""));
+    if !protocol.eq_ignore_ascii_case("_tcp") {
+        let domain = match domain {
+            "" => String::new(),
+            domain => format!(".{}", shown(domain)),
+        };
+        return wrong(format!(
+            "`{}` is not a TCP service; write `{}._tcp{domain}`",
+            shown(text),
+            shown(service)
+        ));
+    }
+    host_name(text)
 }
 
 /// Returns whether the last label is a number, which no host name on the Internet has.

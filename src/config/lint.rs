@@ -221,6 +221,8 @@ fn steps(config: &Config) -> Vec<Step> {
             let port = match address {
                 Address::Tcp { port, .. } => *port,
                 Address::Unix(_) => UNIX,
+                // Its ports are only known at run time.
+                Address::Srv(_) => continue,
             };
             let candidates = by_port.get(&port).into_iter().flatten();
             let leads_to = candidates.filter(|(_, listen)| ours.is_at(address, listen));

@@ -18,7 +18,7 @@ use super::report::report;
 use super::route::Route;
 use super::target::{OwnListener, Target, Topology, server};
 use crate::config::{Address, Host};
-use crate::net::{self, Dial, EarlyData, Lack, Name, Stream, Turn};
+use crate::net::{self, Dial, EarlyData, Lack, Stream, Turn};
 use crate::state::{Choice, CloseReason, Conn, ConnectError, Peer, Place};
 
 /// Tries servers of the service until one accepts the connection. Each attempt chooses among those
@@ -361,24 +361,27 @@ impl Dialling<'_> {
                 }
                 Stream::connect_unix(&route.reactor, path)
             }
-            Address::Tcp { host, port } => {
+            address => {
                 let resolved;
-                let ips: &[IpAddr] = match host {
-                    Host::Ip(ip) => std::slice::from_ref(ip),
-                    Host::Name(_) => {
-                        resolved = resolve(route, target.name.as_deref(), dial).await?;
-                        &resolved
+                let (ips, port): (&[IpAddr], u16) = match address {
+                    Address::Tcp {
+                        host: Host::Ip(ip),
+                        port,
+                    } => (std::slice::from_ref(ip), *port),
+                    _ => {
+                        resolved = resolve(route, target, dial).await?;
+                        (&resolved.0, resolved.1)
                     }
                 };
                 let others;
                 let ips = match own.is_empty() {
                     true => ips,
                     false => {
-                        others = self.without_circles(&topology, target, ips, *port)?;
+                        others = self.without_circles(&topology, target, ips, port)?;
                         &others
                     }
                 };
-                net::dial_tcp(&route.reactor, ips, *port, dial, self.opening).await
+                net::dial_tcp(&route.reactor, ips, port, dial, self.opening).await
             }
         };
         let stream = connected.map_err(|error| {
@@ -448,13 +451,19 @@ impl Dialling<'_> {
     }
 }
 
-async fn resolve(route: &Route, name: Option<&Name>, dial: Dial) -> Result<Rc<[IpAddr]>, Failure> {
+/// Returns the addresses and the port of the server's name.
+async fn resolve(
+    route: &Route,
+    target: &Target,
+    dial: Dial,
+) -> Result<(Rc<[IpAddr]>, u16), Failure> {
     let late = async {
         route.reactor.sleep_until(dial.deadline).await;
         Err("the resolver has not answered yet".into())
     };
-    let answer = match name {
-        Some(name) => route.names.addresses(name).or(late).await,
+    let own = target.address.port().unwrap_or_default();
+    let answer = match &target.name {
+        Some(name) => route.names.endpoint(name, own).or(late).await,
         None => Err("the name is not in the configuration".into()),
     };
     answer.map_err(|why| {

@@ -21,7 +21,8 @@ pub struct Target {
     pub server: Rc<Server>,
     /// The server's address.
     pub address: Address,
-    /// The address in the configuration, if that is a name that stands for several servers.
+    /// The address by name, if this is one of the addresses of a name that stands for several
+    /// servers.
     pub of: Option<Address>,
     /// The server's host name, if it has one. It is resolved for as long as this target lives.
     pub name: Option<Rc<Name>>,
@@ -30,9 +31,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// Returns the address in the configuration.
+    /// Returns the address, by name if it has one.
     #[must_use]
-    pub fn configured(&self) -> &Address {
+    pub fn by_name(&self) -> &Address {
         self.of.as_ref().unwrap_or(&self.address)
     }
 }
@@ -185,6 +186,8 @@ impl OwnListener {
     pub fn may_be(&self, server: &Address) -> bool {
         match (&self.at, server) {
             (At::Tcp { address, .. }, Address::Tcp { port, .. }) => address.port() == *port,
+            // Its ports are not known yet.
+            (At::Tcp { .. }, Address::Srv(_)) => true,
             (At::Unix { path, .. }, Address::Unix(server)) => {
                 let real = |path: &Path| std::fs::canonicalize(path).ok();
                 path.file_name() == server.file_name()
@@ -215,6 +218,10 @@ impl OwnListener {
 fn is_now(server: &Target, own: &OwnListener, names: &Names) -> bool {
     match &server.address {
         Address::Unix(path) => own.is_path(path),
+        Address::Srv(_) => {
+            let known = server.name.as_ref().and_then(|it| names.known_offers(it));
+            known.is_some_and(|all| all.iter().any(|it| own.is_at(it.address)))
+        }
         Address::Tcp { host, port } => {
             let is_at = |ip| own.is_at(SocketAddr::new(ip, *port));
             match (host, &server.name) {

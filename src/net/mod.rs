@@ -14,7 +14,7 @@ mod relay;
 mod socket;
 
 pub use buffers::{Allowance, MemoryLimits};
-pub use dial::{Dial, Lack, Line, Name, Names, Resolver, Turn, dial_tcp, is_here};
+pub use dial::{Dial, Lack, Line, Name, Names, Offer, Resolver, Turn, dial_tcp, is_here};
 pub use probe::{Check, Expect, Expression, Failure, Leaving, Limit, Probed, To, probe};
 pub use reactor::{Directories, Reactor, Sleep};
 pub use relay::{Broken, Meter, Relay, Side, relay};

@@ -99,10 +99,10 @@ impl Checks {
                 unchecked.extend(known);
                 continue;
             };
-            let is_same = |it: &Checked| it.health == *health && it.address == *target.configured();
+            let is_same = |it: &Checked| it.health == *health && it.address == *target.by_name();
             let checked = match known.filter(is_same) {
                 Some(known) => known,
-                None => match compiled.check(name, health, target.configured()) {
+                None => match compiled.check(name, health, target.by_name()) {
                     Ok(check) => self.start(ground, target, health, check),
                     Err(why) => {
                         // The configuration would have been refused.
@@ -145,7 +145,7 @@ impl Checks {
         let schedule = Schedule::new(health.interval, health.jitter);
         Checked {
             server: target.server.clone(),
-            address: target.configured().clone(),
+            address: target.by_name().clone(),
             health: health.clone(),
             _task: ground.spawn(checking.run(schedule)),
         }
@@ -190,6 +190,8 @@ impl<'a> Compiled<'a> {
 fn host_field(address: &Address, port: Option<u16>) -> String {
     match address {
         Address::Unix(_) => "localhost".to_owned(),
+        // Only until its servers are known, whose names have the port.
+        Address::Srv(name) => name.clone(),
         Address::Tcp { host, port: own } => {
             let host = match host {
                 Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
@@ -257,36 +259,36 @@ impl Checking {
         let resolved;
         let to = match &self.target.address {
             Address::Unix(path) => To::Unix(path),
-            Address::Tcp { host, port } => {
-                let ips: &[IpAddr] = match host {
-                    Host::Ip(ip) => std::slice::from_ref(ip),
-                    Host::Name(_) => match self.resolve(limit).await {
-                        Ok(ips) => {
-                            resolved = ips;
-                            &resolved
-                        }
-                        Err(why) => {
-                            let why = format!("cannot resolve the name: {why}");
-                            return Probed {
-                                outcome: Err(Failure::Server(why)),
-                                leaving: None,
-                            };
-                        }
-                    },
-                };
-                To::Tcp(ips, self.port.unwrap_or(*port))
-            }
+            Address::Tcp {
+                host: Host::Ip(ip),
+                port,
+            } => To::Tcp(std::slice::from_ref(ip), self.port.unwrap_or(*port)),
+            Address::Tcp { .. } | Address::Srv(_) => match self.resolve(limit).await {
+                Ok(found) => {
+                    resolved = found;
+                    To::Tcp(&resolved.0, self.port.unwrap_or(resolved.1))
+                }
+                Err(why) => {
+                    let why = format!("cannot resolve the name: {why}");
+                    return Probed {
+                        outcome: Err(Failure::Server(why)),
+                        leaving: None,
+                    };
+                }
+            },
         };
         probe(reactor, to, &self.check, limit).await
     }
 
-    async fn resolve(&self, limit: Limit) -> Result<Rc<[IpAddr]>, Rc<str>> {
+    /// Returns the addresses and the port of the server's name.
+    async fn resolve(&self, limit: Limit) -> Result<(Rc<[IpAddr]>, u16), Rc<str>> {
         let late = async {
             self.ground.reactor.sleep_until(limit.deadline).await;
             Err("the resolver has not answered yet".into())
         };
+        let own = self.target.address.port().unwrap_or_default();
         match &self.target.name {
-            Some(name) => self.ground.names.addresses(name).or(late).await,
+            Some(name) => self.ground.names.endpoint(name, own).or(late).await,
             None => Err("the name is not in the configuration".into()),
         }
     }

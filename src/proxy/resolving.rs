@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::bind::BindError;
 use super::ground::Ground;
-use super::services::{Found, Targets};
+use super::services::{Found, Rank, Targets};
 use crate::config::{self, Address, Config, Host, Resolve};
 use crate::conn::Target;
-use crate::net::{Line, Name};
+use crate::net::{Line, Name, Offer};
 use crate::state::ServerId;
 
 /// The most addresses of one name that are servers, which bounds what a resolver that lies can do.
@@ -33,11 +33,14 @@ pub(super) fn targets(
         let mut found: Vec<Found> = Vec::new();
         for (position, server) in configured.servers.iter().enumerate() {
             let name = look_up(ground, &server.address)?;
-            let known = name
-                .as_deref()
-                .filter(|_| configured.resolve == Resolve::All);
-            let known = known.and_then(|name| ground.names.known(name));
-            for (label, address, of) in stands_for(server, known.as_deref()) {
+            let all = stand_ins(ground, configured, server, name.as_deref());
+            for it in all {
+                let StandIn {
+                    label,
+                    address,
+                    of,
+                    rank,
+                } = it;
                 let server = registry.server(&service, &label);
                 let twice = found.iter().map(|it| &it.target);
                 let twice = twice.into_iter().find(|it| it.server.id() == server.id());
@@ -54,7 +57,11 @@ pub(super) fn targets(
                         line: Line::default(),
                     })
                 });
-                found.push(Found { position, target });
+                found.push(Found {
+                    position,
+                    target,
+                    rank,
+                });
             }
         }
         all.insert(configured.name.clone(), found);
@@ -62,41 +69,116 @@ pub(super) fn targets(
     Ok(all)
 }
 
-/// Returns the label and the address of each server that a configured server stands for, and the
-/// configured address if these are the `known` addresses of its name.
-fn stands_for(
+/// A server that a configured server stands for.
+struct StandIn {
+    label: String,
+    address: Address,
+    /// The address by name, if it has one.
+    of: Option<Address>,
+    rank: Option<Rank>,
+}
+
+/// Returns the servers that a configured server stands for, as far as its name's answer is known.
+fn stand_ins(
+    ground: &Ground,
+    configured: &config::Service,
     server: &config::Server,
-    known: Option<&[IpAddr]>,
-) -> Vec<(String, Address, Option<Address>)> {
-    let label = server.label();
-    match (&server.address, known) {
-        (Address::Tcp { port, .. }, Some(ips)) => {
-            // Sorted, because resolvers shuffle.
-            let ips: BTreeSet<_> = ips.iter().collect();
-            let at = ips.into_iter().take(MAX_ADDRESSES).map(|ip| {
-                let (host, port) = (Host::Ip(*ip), *port);
-                let address = Address::Tcp { host, port };
-                let of = Some(server.address.clone());
-                (format!("{address} ({label})"), address, of)
-            });
-            at.collect()
+    name: Option<&Name>,
+) -> Vec<StandIn> {
+    let names = &ground.names;
+    let found = match (&server.address, name) {
+        (Address::Srv(_), Some(name)) => names.known_offers(name).map(|it| of_offers(server, &it)),
+        (Address::Tcp { port, .. }, Some(name)) if configured.resolve == Resolve::All => {
+            let known = names.known(name);
+            known.map(|it| of_addresses(server, *port, &it))
         }
-        _ => vec![(label, server.address.clone(), None)],
+        _ => None,
+    };
+    match found {
+        Some(found) if !found.is_empty() => found,
+        // Dialling it waits for the answer, or fails with the reason.
+        _ => vec![StandIn {
+            label: server.label(),
+            address: server.address.clone(),
+            of: None,
+            rank: None,
+        }],
     }
+}
+
+fn of_addresses(server: &config::Server, port: u16, ips: &[IpAddr]) -> Vec<StandIn> {
+    // Sorted, because resolvers shuffle.
+    let ips: BTreeSet<_> = ips.iter().collect();
+    let all = ips.into_iter().take(MAX_ADDRESSES).map(|ip| {
+        let address = Address::Tcp {
+            host: Host::Ip(*ip),
+            port,
+        };
+        StandIn {
+            label: format!("{address} ({})", server.label()),
+            address,
+            of: Some(server.address.clone()),
+            rank: None,
+        }
+    });
+    all.collect()
+}
+
+fn of_offers(server: &config::Server, offers: &[Offer]) -> Vec<StandIn> {
+    let mut seen = BTreeSet::new();
+    let all = offers.iter().filter(|it| seen.insert(it.address));
+    let all: Vec<_> = all.take(MAX_ADDRESSES).collect();
+    let best = all.first().map(|it| it.priority);
+    let heaviest = all.iter().map(|it| it.weight).max().unwrap_or_default();
+    let all = all.into_iter().map(|offer| {
+        let (ip, port) = (offer.address.ip(), offer.address.port());
+        let at = |host| Address::Tcp { host, port };
+        let address = at(Host::Ip(ip));
+        StandIn {
+            label: format!("{address} ({})", server.label()),
+            address,
+            of: Some(at(Host::Name(offer.host.clone()))),
+            rank: Some(Rank {
+                weight: weight(offer.weight, heaviest),
+                is_backup: Some(offer.priority) != best,
+            }),
+        }
+    });
+    all.collect()
+}
+
+/// Returns the weight for a record's weight, reduced if the heaviest record has too much. At least
+/// 1, because a record's 0 means a small share (RFC 2782), and ours means none.
+fn weight(own: u16, heaviest: u16) -> u16 {
+    let most = u32::from(config::Server::MAX_WEIGHT);
+    let weight = match u32::from(heaviest) {
+        heaviest if heaviest > most => u32::from(own) * most / heaviest,
+        _ => own.into(),
+    };
+    u16::try_from(weight).unwrap_or_default().max(1)
+}
+
+/// Returns true if these are the same servers, with the same names.
+pub(super) fn is_same(before: &BTreeMap<ServerId, Rc<Target>>, now: &Targets) -> bool {
+    let ids = now.values().flatten().map(|it| it.target.server.id());
+    let is_kept = |it: &Found| {
+        let before = before.get(&it.target.server.id());
+        before.is_some_and(|before| Rc::ptr_eq(before, &it.target))
+    };
+    ids.collect::<BTreeSet<_>>().len() == before.len() && now.values().flatten().all(is_kept)
 }
 
 /// Starts look-ups of a server's name, if it has one.
 fn look_up(ground: &Ground, server: &Address) -> Result<Option<Rc<Name>>, BindError> {
-    match server {
+    let held = match server {
         Address::Tcp {
             host: Host::Name(name),
             ..
-        } => {
-            let held = ground.names.hold(name);
-            held.map(Some).map_err(BindError::names)
-        }
-        _ => Ok(None),
-    }
+        } => ground.names.hold(name),
+        Address::Srv(name) => ground.names.hold_srv(name),
+        _ => return Ok(None),
+    };
+    held.map(Some).map_err(BindError::names)
 }
 
 /// Has each name looked up as often as the service with the shortest `resolve_interval` wants.
@@ -128,7 +210,8 @@ pub(super) fn log_changes(before: &BTreeMap<ServerId, Rc<Target>>, now: &Targets
         let (service, server) = (&*target.server.service.name, target.server.name());
         log::info!(service, server; "the name no longer has this address");
     }
-    for (_, target) in now.iter().filter(|(id, _)| !before.contains_key(id)) {
+    let new = now.iter().filter(|(id, _)| !before.contains_key(id));
+    for (_, target) in new.filter(|(_, it)| it.of.is_some()) {
         let (service, server) = (&*target.server.service.name, target.server.name());
         log::info!(service, server; "the name has this address");
     }
@@ -138,30 +221,64 @@ pub(super) fn log_changes(before: &BTreeMap<ServerId, Rc<Target>>, now: &Targets
 mod tests {
     use super::*;
 
+    fn server(text: &str) -> config::Server {
+        config::Server::at(text.parse().expect("an address"))
+    }
+
+    fn labels(all: Vec<StandIn>) -> Vec<String> {
+        all.into_iter().map(|it| it.label).collect()
+    }
+
     #[test]
     fn each_address_is_a_server_whatever_the_order() {
-        let server = |text: &str| config::Server::at(text.parse().expect("an address"));
-        let ips = |texts: &[&str]| -> Vec<IpAddr> {
-            let ips = texts.iter().map(|it| it.parse().expect("an address"));
-            ips.collect()
-        };
-        let labels = |server: &config::Server, ips: Option<&[IpAddr]>| -> Vec<_> {
-            let all = stands_for(server, ips).into_iter();
-            all.map(|(label, address, of)| (label, address.to_string(), of.is_some()))
-                .collect()
-        };
-        let text = str::to_owned;
+        let ips = ["fd00::1", "10.0.0.2", "10.0.0.1", "10.0.0.2"];
+        let ips = ips.map(|it| it.parse().expect("an address"));
         let mut nas = server("nas.lan:80");
-        let own = (text("nas.lan:80"), text("nas.lan:80"), false);
-        assert_eq!(labels(&nas, None), [own]);
-        let answer = ips(&["fd00::1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);
-        let expected = ["10.0.0.1:80", "10.0.0.2:80", "[fd00::1]:80"];
-        let named = expected.map(|it| (format!("{it} (nas.lan:80)"), text(it), true));
-        assert_eq!(labels(&nas, Some(&answer)), named);
-        nas.name = Some("nas".to_owned());
-        let named = expected.map(|it| (format!("{it} (nas)"), text(it), true));
-        assert_eq!(labels(&nas, Some(&answer)), named);
+        for name in ["nas.lan:80", "nas"] {
+            let all = of_addresses(&nas, 80, &ips);
+            let expected = ["10.0.0.1:80", "10.0.0.2:80", "[fd00::1]:80"];
+            let is_of = |it: &StandIn| it.of.as_ref() == Some(&nas.address);
+            assert!(all.iter().all(is_of));
+            assert_eq!(labels(all), expected.map(|it| format!("{it} ({name})")));
+            nas.name = Some("nas".to_owned());
+        }
         let many: Vec<_> = (0..1000).map(|n: u32| IpAddr::V4(n.into())).collect();
-        assert_eq!(labels(&nas, Some(&many)).len(), MAX_ADDRESSES);
+        assert_eq!(of_addresses(&nas, 80, &many).len(), MAX_ADDRESSES);
+    }
+
+    fn offer(priority: u16, weight: u16, address: &str) -> Offer {
+        Offer {
+            priority,
+            weight,
+            address: address.parse().expect("an address"),
+            host: "nas.lan".to_owned(),
+        }
+    }
+
+    #[test]
+    fn best_priority_is_used_first_and_no_weight_is_none() {
+        let all = [
+            offer(5, 0, "10.0.0.1:80"),
+            offer(5, 3, "[fd00::1]:81"),
+            offer(9, 7, "10.0.0.1:80"),
+            offer(9, 7, "10.0.0.1:82"),
+        ];
+        let all = of_offers(&server("_http._tcp.lan"), &all);
+        let named = all.iter().map(|it| it.of.as_ref().map(ToString::to_string));
+        let named: Vec<_> = named.flatten().collect();
+        assert_eq!(named, ["nas.lan:80", "nas.lan:81", "nas.lan:82"]);
+        let ranks = all.iter().filter_map(|it| it.rank);
+        let ranks: Vec<_> = ranks.map(|it| (it.weight, it.is_backup)).collect();
+        assert_eq!(ranks, [(1, false), (3, false), (7, true)]);
+        let expected = ["10.0.0.1:80", "[fd00::1]:81", "10.0.0.1:82"];
+        let expected = expected.map(|it| format!("{it} (_http._tcp.lan)"));
+        assert_eq!(labels(all), expected);
+    }
+
+    #[test]
+    fn weights_keep_their_proportion() {
+        let weights = [0, 1, 256, 32_768, 65_535].map(|it| weight(it, 65_535));
+        assert_eq!(weights, [1, 1, 1, 128, 256]);
+        assert_eq!([0, 1, 256].map(|it| weight(it, 256)), [1, 1, 256]);
     }
 }

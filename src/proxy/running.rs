@@ -131,12 +131,12 @@ impl Running {
         let Ok(targets) = resolving::targets(ground, &self.config, &self.targets) else {
             return false;
         };
-        let ids = targets.values().flatten().map(|it| it.target.server.id());
-        if ids.collect::<BTreeSet<_>>() == self.targets.keys().copied().collect() {
+        // Only the weights and priorities of SRV records may be others.
+        services::adopt(&ground.shared.registry, &self.config, &targets);
+        if resolving::is_same(&self.targets, &targets) {
             return false;
         }
         resolving::log_changes(&self.targets, &targets);
-        services::adopt(&ground.shared.registry, &self.config, &targets);
         self.put_servers(ground, targets);
         true
     }

@@ -15,6 +15,17 @@ pub(super) type Targets = BTreeMap<String, Vec<Found>>;
 pub(super) struct Found {
     pub(super) position: usize,
     pub(super) target: Rc<Target>,
+    /// What the SRV record says about it, if it is from one.
+    pub(super) rank: Option<Rank>,
+}
+
+/// The rank of a server among those of its SRV name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rank {
+    /// From 1 to [`config::Server::MAX_WEIGHT`].
+    pub(super) weight: u16,
+    /// Whether others have a better priority.
+    pub(super) is_backup: bool,
 }
 
 /// Brings the rules of `config` into force.
@@ -24,10 +35,9 @@ pub(super) fn adopt(registry: &Registry, config: &Config, targets: &Targets) {
             .service(&configured.name)
             .set_rules(rules(configured));
         let found = targets.get(&configured.name).into_iter().flatten();
-        for Found { position, target } in found {
-            target
-                .server
-                .set_share(share(&configured.servers[*position]));
+        for it in found {
+            let share = share(&configured.servers[it.position], it.rank);
+            it.target.server.set_share(share);
         }
     }
 }
@@ -56,10 +66,13 @@ fn rules(configured: &config::Service) -> ServiceRules {
     }
 }
 
-fn share(configured: &config::Server) -> Share {
+fn share(configured: &config::Server, rank: Option<Rank>) -> Share {
     Share {
-        weight: configured.weight,
-        is_backup: configured.backup,
+        weight: match (rank, configured.weight) {
+            (Some(rank), 1..) => rank.weight,
+            (_, weight) => weight,
+        },
+        is_backup: configured.backup || rank.is_some_and(|it| it.is_backup),
         max_connections: configured.max_connections.map(|most| most.get() as usize),
     }
 }

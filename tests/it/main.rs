@@ -64,6 +64,7 @@ mod room;
 mod servers;
 mod signals;
 mod sizes;
+mod srv;
 mod start;
 mod status;
 mod troubleshooting;

@@ -15,7 +15,7 @@ use crate::support::process::Coracle;
 use crate::support::{self, has_tool, namespace, until};
 
 /// Only files and the resolver at 127.0.0.1 answer.
-const SETUP: &str = "mount -t tmpfs none /mnt; \
+pub(crate) const SETUP: &str = "mount -t tmpfs none /mnt; \
      printf 'nameserver 127.0.0.1\\noptions timeout:1 attempts:1\\n' >/mnt/resolv.conf; \
      mount --bind /mnt/resolv.conf /etc/resolv.conf; \
      printf '127.0.0.1 localhost\\n' >/mnt/hosts; \
@@ -24,15 +24,19 @@ const SETUP: &str = "mount -t tmpfs none /mnt; \
      if [ -e /etc/nsswitch.conf ]; then mount --bind /mnt/nsswitch.conf /etc/nsswitch.conf; fi";
 
 /// The port of every server.
-const PORT: u16 = 5001;
+pub(crate) const PORT: u16 = 5001;
 
 /// A dnsmasq at 127.0.0.1 that answers with the addresses in a file.
-struct Dnsmasq(Child);
+pub(crate) struct Dnsmasq(Child);
 
 impl Dnsmasq {
     const RECORDS: &str = "/mnt/records";
 
     fn start(records: &str) -> Self {
+        Self::start_with(records, &[])
+    }
+
+    pub(crate) fn start_with(records: &str, more: &[&str]) -> Self {
         std::fs::write(Self::RECORDS, records).unwrap();
         let mut child = Command::new("dnsmasq")
             .args([
@@ -48,6 +52,7 @@ impl Dnsmasq {
             ])
             .args(["--listen-address=127.0.0.1", "--user=root", "--group=root"])
             .arg(format!("--addn-hosts={}", Self::RECORDS))
+            .args(more)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -76,7 +81,7 @@ impl Drop for Dnsmasq {
 
 /// A server at 127.0.0.`last` that begins with its number and then returns what it receives. Sends
 /// on what each connection sends first.
-fn serve(last: u8) -> Receiver<String> {
+pub(crate) fn serve(last: u8) -> Receiver<String> {
     let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), PORT)).unwrap();
     let (send, said) = channel();
     thread::spawn(move || {
@@ -95,7 +100,7 @@ fn serve(last: u8) -> Receiver<String> {
     said
 }
 
-struct Client(TcpStream);
+pub(crate) struct Client(TcpStream);
 
 impl Client {
     fn connect(to: SocketAddr) -> Self {
@@ -118,7 +123,7 @@ impl Client {
 }
 
 /// Connects clients at once. Returns how many each server got, and the clients.
-fn connect(coracle: &Coracle, n: usize) -> (BTreeMap<u8, usize>, Vec<(u8, Client)>) {
+pub(crate) fn connect(coracle: &Coracle, n: usize) -> (BTreeMap<u8, usize>, Vec<(u8, Client)>) {
     let mut count = BTreeMap::new();
     let clients = (0..n).map(|_| {
         let mut client = Client::connect(coracle.address("e"));
@@ -130,7 +135,7 @@ fn connect(coracle: &Coracle, n: usize) -> (BTreeMap<u8, usize>, Vec<(u8, Client
     (count, clients)
 }
 
-fn config(rest: &str) -> String {
+pub(crate) fn config(rest: &str) -> String {
     format!(
         "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nservice = \"s\"\n\
          [services.s]\nresolve_interval = \"100ms\"\n{rest}\n"
@@ -143,7 +148,14 @@ fn label(last: u8) -> String {
 
 /// Waits until exactly these addresses are servers; `left` have connections but are none any more.
 fn are(coracle: &Coracle, now: &[u8], left: &[u8]) {
-    let mut expected: Vec<_> = now.iter().chain(left).map(|it| label(*it)).collect();
+    servers_are(
+        coracle,
+        now.iter().chain(left).map(|it| label(*it)).collect(),
+    );
+}
+
+/// Waits until the servers have exactly these labels.
+pub(crate) fn servers_are(coracle: &Coracle, mut expected: Vec<String>) {
     expected.sort();
     until(&format!("the servers are {expected:?}"), || {
         let metrics = scrape(coracle.admin);

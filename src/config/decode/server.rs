@@ -116,6 +116,15 @@ impl Reader<'_, '_> {
         let backup = self.boolean(table, "backup").unwrap_or(false);
         let max_connections = self.max_connections(table);
         let address = self.parsed(table, "address", str::parse::<Address>)?;
+        if let (Address::Srv(name), Some(1..), Some(value)) =
+            (&address, weight, table.get("weight"))
+        {
+            let why = format!(
+                "the records of `{}` have weights; remove `weight`, or write 0 for no new connections",
+                shown(name)
+            );
+            self.out.report(Some(value.span()), why);
+        }
         Some(Server {
             name,
             weight: weight.and_then(|it| it.try_into().ok()).unwrap_or(1),

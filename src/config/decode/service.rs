@@ -2,10 +2,11 @@
 
 use toml::de::DeTable;
 
+use crate::config::address::Address;
 use crate::config::diagnostic::shown;
 use crate::config::draft::DraftService;
 use crate::config::keyword::keyword;
-use crate::config::model::{Service, defaults};
+use crate::config::model::{Resolve, Server, Service, defaults};
 use crate::config::origin::Origin;
 use crate::config::toml_reader::{Key, Reader};
 use crate::config::value;
@@ -73,6 +74,8 @@ impl Reader<'_, '_> {
         );
         self.without_effect(table, "fail_window", "max_fails", max_fails);
         self.without_effect(table, "queue_timeout", "queue", queue);
+        let resolve = self.parsed(table, "resolve", keyword);
+        self.first_of_srv(table, resolve, &servers);
         let service = Service {
             balance: self.parsed(table, "balance", keyword).unwrap_or_default(),
             connect_timeout: self
@@ -96,7 +99,7 @@ impl Reader<'_, '_> {
             slow_start: self
                 .parsed(table, "slow_start", value::duration_or_zero)
                 .unwrap_or_default(),
-            resolve: self.parsed(table, "resolve", keyword).unwrap_or_default(),
+            resolve: resolve.unwrap_or_default(),
             resolve_interval: self
                 .parsed(table, "resolve_interval", value::resolve_interval)
                 .unwrap_or(defaults::RESOLVE_INTERVAL),
@@ -106,6 +109,21 @@ impl Reader<'_, '_> {
             service,
             origin: Origin::File(key.span()),
             servers: origins,
+        }
+    }
+
+    /// Reports `resolve = "first"` beside an SRV name, each of whose records is a server.
+    fn first_of_srv(&mut self, table: &DeTable<'_>, resolve: Option<Resolve>, servers: &[Server]) {
+        let mut addresses = servers.iter().map(|it| &it.address);
+        let srv = addresses.find(|it| matches!(it, Address::Srv(_)));
+        if let (Some(name), Some(Resolve::First), Some(value)) =
+            (srv, resolve, table.get("resolve"))
+        {
+            let why = format!(
+                "`{}` is an SRV name, which stands for all its servers; remove `resolve`",
+                shown(&name.to_string())
+            );
+            self.out.report(Some(value.span()), why);
         }
     }
 

@@ -2,7 +2,7 @@
 //! connections do not wait for look-ups.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{pending, poll_fn};
 use std::io;
@@ -15,6 +15,8 @@ use std::time::Duration;
 use smol::channel::{Receiver, Sender, unbounded};
 use smol::future::FutureExt;
 
+use super::name::{Answer, Known, Looked, Name};
+use super::offers::{self, Offer, first};
 use crate::net::reactor::Reactor;
 use crate::state::{Lookups, Waiters};
 use crate::sys::thread;
@@ -51,24 +53,10 @@ pub struct Names {
 struct Job {
     number: usize,
     name: String,
+    is_srv: bool,
 }
 
-type Found = (usize, io::Result<Vec<IpAddr>>);
-
-/// A name that is resolved for as long as it is held.
-#[derive(Debug)]
-pub struct Name {
-    name: String,
-    number: usize,
-    /// The last good answer, used until a newer one arrives, or why there is none. `None` before
-    /// the first look-up ends.
-    answer: RefCell<Option<Answer>>,
-    /// True if the last look-up failed. A failure is logged once.
-    is_failing: Cell<bool>,
-    waiting: Waiters,
-}
-
-type Answer = Result<Rc<[IpAddr]>, Rc<str>>;
+type Found = (usize, Looked);
 
 impl fmt::Debug for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,12 +96,20 @@ impl Names {
     /// # Errors
     /// If a thread cannot be started.
     pub fn hold(&self, name: &str) -> io::Result<Rc<Name>> {
-        let found = self
-            .table
-            .borrow()
-            .values()
-            .find(|it| it.name == name)
-            .cloned();
+        self.hold_as(name, false)
+    }
+
+    /// As [`Names::hold`], for a name with SRV records.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub fn hold_srv(&self, name: &str) -> io::Result<Rc<Name>> {
+        self.hold_as(name, true)
+    }
+
+    fn hold_as(&self, name: &str, is_srv: bool) -> io::Result<Rc<Name>> {
+        let is_it = |it: &&Rc<Name>| it.name == name && it.is_srv == is_srv;
+        let found = self.table.borrow().values().find(is_it).cloned();
         if let Some(found) = found {
             return Ok(found);
         }
@@ -122,7 +118,7 @@ impl Names {
             self.start_thread()?;
         }
         let number = self.lookups.borrow_mut().add();
-        let name = Rc::new(Name::new(name.to_owned(), number));
+        let name = Rc::new(Name::new(name.to_owned(), is_srv, number));
         self.table.borrow_mut().insert(number, name.clone());
         self.wanted.wake_all();
         Ok(name)
@@ -140,8 +136,12 @@ impl Names {
         let (to_do, done) = (self.jobs.1.clone(), self.answers.0.clone());
         // The thread ends with the table.
         thread::spawn(&format!("look-up {n}"), STACK_BYTES, move || {
-            while let Ok(Job { number, name }) = to_do.recv_blocking() {
-                let _ = done.send_blocking((number, resolver(&name)));
+            while let Ok(job) = to_do.recv_blocking() {
+                let looked = match job.is_srv {
+                    false => Looked::Up(resolver(&job.name)),
+                    true => Looked::UpSrv(offers::look_up(&job.name, &*resolver)),
+                };
+                let _ = done.send_blocking((job.number, looked));
             }
         })?;
         self.threads.set(n);
@@ -155,13 +155,30 @@ impl Names {
         table.retain(|number, name| Rc::strong_count(name) > 1 || !lookups.remove(*number));
     }
 
-    /// Returns the addresses of a name.
+    /// Returns the addresses of a name; for a name with SRV records, those of the first target.
     ///
     /// Waits only until its first look-up ends.
     ///
     /// # Errors
     /// Why the name could not be resolved, if it never could.
     pub async fn addresses(&self, name: &Name) -> Result<Rc<[IpAddr]>, Rc<str>> {
+        self.endpoint(name, 0).await.map(|(ips, _)| ips)
+    }
+
+    /// As [`Names::addresses`], with the port: `port`, or that of the SRV record.
+    ///
+    /// # Errors
+    /// As [`Names::addresses`], and if the domain does not offer the service.
+    pub async fn endpoint(&self, name: &Name, port: u16) -> Result<(Rc<[IpAddr]>, u16), Rc<str>> {
+        match self.answer(name).await? {
+            Known::Addresses(ips) => Ok((ips, port)),
+            Known::Offers(offers) => {
+                first(&offers).ok_or_else(|| "the domain does not offer this service".into())
+            }
+        }
+    }
+
+    async fn answer(&self, name: &Name) -> Answer {
         let mut waiting = name.waiting.waiting();
         poll_fn(|cx| {
             if let Some(answer) = &*name.answer.borrow() {
@@ -179,7 +196,17 @@ impl Names {
     /// Returns the addresses of a name, if they are known.
     #[must_use]
     pub fn known(&self, name: &Name) -> Option<Rc<[IpAddr]>> {
-        name.answer.borrow().clone()?.ok()
+        match &*name.answer.borrow() {
+            Some(Ok(Known::Addresses(ips))) => Some(ips.clone()),
+            _ => None,
+        }
+    }
+
+    /// Returns the servers that a name's SRV records stand for, the ones to use first at the
+    /// beginning, if they are known.
+    #[must_use]
+    pub fn known_offers(&self, name: &Name) -> Option<Rc<[Offer]>> {
+        name.offers()
     }
 
     /// Sets how long an answer for a name is used before the name is looked up again.
@@ -218,10 +245,14 @@ impl Names {
                 }
             }
             while let Some(number) = self.begin(now) {
-                let name = self.find(number).map(|it| it.name.clone());
-                let name = name.unwrap_or_default();
+                let name = self.find(number);
+                let job = Job {
+                    number,
+                    is_srv: name.as_ref().is_some_and(|it| it.is_srv),
+                    name: name.map(|it| it.name.clone()).unwrap_or_default(),
+                };
                 // Sending cannot fail: the threads live as long as the table.
-                let _ = self.jobs.0.try_send(Job { number, name });
+                let _ = self.jobs.0.try_send(job);
             }
             let next_event = self.lookups.borrow().next_event();
             let due = async {
@@ -264,72 +295,17 @@ impl Names {
         .await;
     }
 
-    fn answered(&self, number: usize, answer: io::Result<Vec<IpAddr>>, reactor: &Reactor) {
-        let is_good = answer.as_ref();
-        let is_good = is_good.is_ok_and(|ips| !ips.iter().all(IpAddr::is_unspecified));
+    fn answered(&self, number: usize, looked: Looked, reactor: &Reactor) {
+        let name = self.find(number);
+        let is_new = name.as_ref().map(|it| it.answered(looked));
+        let is_good = name.is_some_and(|it| !it.is_failing.get());
         let mut lookups = self.lookups.borrow_mut();
         lookups.finished(number, reactor.now(), is_good);
         drop(lookups);
-        let Some(name) = self.find(number) else {
-            return;
-        };
-        match answer {
-            // A resolver that blocks names says so. A connection there would end on this machine.
-            Ok(ips) if !ips.is_empty() && ips.iter().all(IpAddr::is_unspecified) => {
-                name.failed("the resolver blocks the name: it answers 0.0.0.0 or ::");
-            }
-            Ok(ips) if ips.is_empty() => name.failed("the name has no address"),
-            Ok(mut ips) => {
-                ips.retain(|ip| !ip.is_unspecified());
-                if name.resolved(ips) {
-                    self.changes.set(self.changes.get() + 1);
-                    self.changed.wake_all();
-                }
-            }
-            Err(error) => name.failed(&error.to_string()),
+        if is_new == Some(true) {
+            self.changes.set(self.changes.get() + 1);
+            self.changed.wake_all();
         }
-    }
-}
-
-impl Name {
-    fn new(name: String, number: usize) -> Self {
-        Self {
-            name,
-            number,
-            answer: RefCell::default(),
-            is_failing: Cell::new(false),
-            waiting: Waiters::default(),
-        }
-    }
-
-    /// Records an answer. Returns true if its addresses are others than before, in any order.
-    fn resolved(&self, ips: Vec<IpAddr>) -> bool {
-        let name = self.name.as_str();
-        log::debug!(name, addresses:? = ips; "resolved");
-        if self.is_failing.replace(false) {
-            log::info!(name; "the name resolves again");
-        }
-        let ips: Rc<[IpAddr]> = ips.into();
-        let is: BTreeSet<_> = ips.iter().copied().collect();
-        let old = self.answer.replace(Some(Ok(ips)));
-        self.waiting.wake_all();
-        !matches!(old, Some(Ok(old)) if old.iter().copied().collect::<BTreeSet<_>>() == is)
-    }
-
-    /// Records a failed look-up.
-    ///
-    /// Keeps a known answer.
-    fn failed(&self, why: &str) {
-        if !self.is_failing.replace(true) {
-            log::warn!(name = self.name.as_str(), error = why;
-                "cannot resolve the name; retrying");
-        }
-        let mut answer = self.answer.borrow_mut();
-        if !matches!(*answer, Some(Ok(_))) {
-            *answer = Some(Err(why.into()));
-        }
-        drop(answer);
-        self.waiting.wake_all();
     }
 }
 
