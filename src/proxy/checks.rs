@@ -16,8 +16,8 @@ use crate::conn::{self, Target};
 use crate::net::{Check, Expect, Expression, Failure, Limit, Probed, To, probe};
 use crate::state::{Backoff, Schedule, Server, ServerId, Slots, Throttle};
 
-/// The most checks that run at once, which bounds their descriptors. More wait in order.
-const MAX_RUNNING: usize = 64;
+/// Checks have at most this part of the open files. More of them wait in order.
+const PART: usize = 4;
 
 /// The pauses while this machine lacks what a check needs.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -70,7 +70,7 @@ pub(super) fn at_once<'a>(
 }
 
 fn slots(open_files: usize) -> usize {
-    (open_files / 16).clamp(4, MAX_RUNNING)
+    (open_files / PART).max(4)
 }
 
 impl Checks {

@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 
+use socket2::Socket;
+
 use crate::support;
 use crate::support::backend::{self, Silent, bound_but_not_listening, hold};
 use crate::support::metrics::{Metrics, scrape};
@@ -111,15 +113,27 @@ fn server_that_accepts_but_does_not_answer_is_taken_out() {
 
 #[test]
 fn silent_servers_delay_no_checks_of_others() {
-    let silent: Vec<_> = (0..20).map(|_| Silent::start()).collect();
-    let refusing = bound_but_not_listening();
-    let mut servers: Vec<_> = silent.iter().map(|it| it.address).collect();
-    servers.push(refusing.local_addr().unwrap().as_socket().unwrap());
+    // This process has ten descriptors of each.
+    let _ = coracle::sys::descriptors::raise_limit();
+    let silent: Vec<_> = (0..200).map(|_| Silent::start()).collect();
+    let refusing: Vec<_> = (0..5).map(|_| bound_but_not_listening()).collect();
+    let address = |it: &Socket| it.local_addr().unwrap().as_socket().unwrap();
+    let refusing_at: Vec<_> = refusing.iter().map(address).collect();
+    let servers: Vec<_> = silent.iter().map(|it| it.address).collect();
+    let servers = [servers, refusing_at.clone()].concat();
     let coracle = Coracle::start(&config(&servers, &format!("kind = \"tcp\", {ONCE}")));
     // The others hang for an hour.
-    let line = coracle.logged("server is down: 1 check failed: connect: connection refused");
-    assert!(line.contains(&format!("server={}", servers[20])), "{line}");
-    assert_eq!(checks(&coracle), 1.0);
+    until("the five are down", || {
+        (checks(&coracle) == 5.0).then_some(())
+    });
+    let log = coracle.log();
+    for server in refusing_at {
+        let is_down = |line: &&String| {
+            line.contains("server is down: 1 check failed: connect: connection refused")
+                && line.contains(&format!("server={server}"))
+        };
+        assert_eq!(log.iter().filter(is_down).count(), 1, "{log:#?}");
+    }
 }
 
 /// A server that passes on what each connection sends first, in order, and answers it.
