@@ -89,7 +89,7 @@ fn servers(
     for it in before {
         if find(&new, after, it).is_none() {
             let (service, name) = (Json(&it.identity.service), Json(&it.identity.name));
-            let json = format_args!("{{\"service\":{service},\"name\":{name}}}");
+            let json = format!("{{\"service\":{service},\"name\":{name}}}");
             event(out, "server_gone", json)?;
         }
     }
@@ -120,7 +120,7 @@ fn loads(out: &mut String, before: &Snapshot, after: &Snapshot) -> fmt::Result {
 fn totals(out: &mut String, now: &Snapshot) -> fmt::Result {
     let (opened, open) = (now.connections.opened, now.connections.open);
     let closed = opened - open;
-    let json = format_args!("{{\"open\":{open},\"opened\":{opened},\"closed\":{closed}}}");
+    let json = format!("{{\"open\":{open},\"opened\":{opened},\"closed\":{closed}}}");
     event(out, "connections", json)
 }
 
