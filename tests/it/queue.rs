@@ -220,6 +220,14 @@ fn client_that_finds_the_server_down_waits_for_another_one() {
     assert_eq!(closed(&metrics, "connect_failed"), 0.0);
 }
 
+/// Waits until this many connections have been accepted.
+fn accepted_are(coracle: &Coracle, n: f64) {
+    until(&format!("{n} have been accepted"), || {
+        let opened = scrape(coracle.admin).sum("coracle_connections_opened_total");
+        (opened == n).then_some(())
+    });
+}
+
 #[test]
 fn server_that_may_be_tried_again_is_offered_to_the_first_in_line() {
     let mut rng = rng::from_env();
@@ -231,15 +239,9 @@ fn server_that_may_be_tried_again_is_offered_to_the_first_in_line() {
     // It is back at once, but out until its trial. On a slow machine that may come first.
     members[0].come();
     let leaving = connect(&coracle);
-    until("it has been accepted", || {
-        let opened = scrape(coracle.admin).sum("coracle_connections_opened_total");
-        (opened == 2.0).then_some(())
-    });
+    accepted_are(&coracle, 2.0);
     let waiting = connect(&coracle);
-    until("both have been accepted", || {
-        let opened = scrape(coracle.admin).sum("coracle_connections_opened_total");
-        (opened == 3.0).then_some(())
-    });
+    accepted_are(&coracle, 3.0);
     // The timer passes to the next in line.
     drop(leaving);
     assert_eq!(server_of(waiting).server, 0);
