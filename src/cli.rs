@@ -109,6 +109,11 @@ pub(crate) struct Status {
     #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]
     pub admin: AdminEndpoint,
 
+    /// over TCP, send the token in this file: the one that `token_file` in [admin] of the
+    /// configuration names
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
+
     /// print JSON
     #[argh(switch)]
     pub json: bool,
@@ -129,6 +134,11 @@ pub(crate) struct List {
     /// default: 127.0.0.1:2672
     #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]
     pub admin: AdminEndpoint,
+
+    /// over TCP, send the token in this file: the one that `token_file` in [admin] of the
+    /// configuration names
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
 
     /// print JSON
     #[argh(switch)]
@@ -151,6 +161,11 @@ pub(crate) struct Audit {
     /// default: 127.0.0.1:2672
     #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]
     pub admin: AdminEndpoint,
+
+    /// over TCP, send the token in this file: the one that `token_file` in [admin] of the
+    /// configuration names
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
 
     /// print JSON
     #[argh(switch)]
@@ -179,6 +194,15 @@ pub(crate) struct Reload {
     #[argh(option, arg_name = "path")]
     pub socket: Option<PathBuf>,
 
+    /// the admin endpoint instead, as host:port or [IPv6]:port; this needs a token
+    #[argh(option, arg_name = "addr")]
+    pub admin: Option<AdminEndpoint>,
+
+    /// over TCP, send the token in this file: the one that `token_file` in [admin] of the
+    /// configuration names
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
+
     /// print what would change, and change nothing
     #[argh(switch)]
     pub dry_run: bool,
@@ -205,6 +229,15 @@ pub(crate) struct Server {
     /// the control socket; default: /run/coracle/control.sock
     #[argh(option, arg_name = "path")]
     pub socket: Option<PathBuf>,
+
+    /// the admin endpoint instead, as host:port or [IPv6]:port; this needs a token
+    #[argh(option, arg_name = "addr")]
+    pub admin: Option<AdminEndpoint>,
+
+    /// over TCP, send the token in this file: the one that `token_file` in [admin] of the
+    /// configuration names
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
 
     /// the service
     #[argh(positional, arg_name = "service")]
@@ -236,12 +269,21 @@ fn admin_state(text: &str) -> Result<AdminState, String> {
     example = "{command_name} --peer 203.0.113.0/24",
     example = "{command_name} --dry-run --entrypoint web --peer 203.0.113.7",
     example = "{command_name} --service web --server 192.168.1.10:80",
-    example = "{command_name} --socket /run/coracle/other.sock 12"
+    example = "{command_name} --admin raspberrypi.lan:2672 --token-file coracle.token 12"
 )]
 pub(crate) struct Kill {
     /// the control socket; default: /run/coracle/control.sock
     #[argh(option, arg_name = "path")]
     pub socket: Option<PathBuf>,
+
+    /// the admin endpoint instead, as host:port or [IPv6]:port; this needs a token
+    #[argh(option, arg_name = "addr")]
+    pub admin: Option<AdminEndpoint>,
+
+    /// over TCP, send the token in this file: the one that `token_file` in [admin] of the
+    /// configuration names
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
 
     /// those of clients in this network, such as 203.0.113.0/24, or with this IP address. A client
     /// over a Unix socket is in no network

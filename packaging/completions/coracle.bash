@@ -9,7 +9,7 @@ _coracle() {
         return
     fi
     case $prev in
-        -c | --config | --socket)
+        -c | --config | --socket | --token-file)
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
             ;;
@@ -17,7 +17,7 @@ _coracle() {
         --admin)
             case ${COMP_WORDS[1]} in
                 run) options='off 127.0.0.1:2672' ;;
-                status | list | audit) options='127.0.0.1:2672 localhost:2672 unix:' ;;
+                status | list | audit | reload | server | kill) options='127.0.0.1:2672 localhost:2672 unix:' ;;
                 *) options='127.0.0.1:2672' ;;
             esac
             mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
@@ -33,12 +33,12 @@ _coracle() {
     case ${COMP_WORDS[1]} in
         run) options='-c --config -L --forward --admin --access-log -h --help' ;;
         check) options='-h --help' files=yes ;;
-        status) options='--admin --json -h --help' ;;
-        list) options='--admin --json -h --help' ;;
-        audit) options='--admin --json --watch -h --help' ;;
-        reload) options='--socket --dry-run -h --help' files=yes ;;
-        server) options='--socket -h --help' ;;
-        kill) options='--socket --peer --entrypoint --service --server --dry-run -h --help' ;;
+        status) options='--admin --token-file --json -h --help' ;;
+        list) options='--admin --token-file --json -h --help' ;;
+        audit) options='--admin --token-file --json --watch -h --help' ;;
+        reload) options='--socket --admin --token-file --dry-run -h --help' files=yes ;;
+        server) options='--socket --admin --token-file -h --help' ;;
+        kill) options='--socket --admin --token-file --peer --entrypoint --service --server --dry-run -h --help' ;;
         demo) options='--listen --admin -h --help' ;;
         version) options='-h --help' ;;
         help) options=$commands ;;

@@ -1,6 +1,5 @@
 //! The admin endpoint: metrics and health over HTTP. It reads copies of the state and changes
-//! nothing itself: changes that clients of the control socket ask for are passed on as an
-//! [`Order`].
+//! nothing itself: changes that clients ask for are passed on as an [`Order`].
 //!
 //! It runs on its own thread, "admin", which has a lower priority than the thread of the data loop,
 //! which moves the data. `http` accepts clients, limits their number and answers them. `moments`
@@ -23,6 +22,7 @@ mod page;
 mod park;
 mod requests;
 mod sockets;
+mod token;
 
 use std::io;
 use std::mem;
@@ -44,7 +44,7 @@ use crate::sys::process::Process;
 use agreement::Kernel;
 use api::Feed;
 use body::Room;
-use http::{Clients, Hosts, Ordering, ReserveFd, Routes, Serving};
+use http::{Clients, Gate, Hosts, Ordering, ReserveFd, Routes, Serving};
 pub use limits::ClientLimits;
 pub use moments::Answers;
 use orders::Orders;
@@ -53,9 +53,11 @@ use park::Park;
 use requests::Requests;
 pub use sockets::Control;
 use sockets::Listeners;
+pub use token::Token;
 
-/// The thread's stack size.
-const STACK_BYTES: usize = 256 * 1024;
+/// The thread's stack size. Code that is not optimized has a place for each temporary value, and needs
+/// several times as much.
+const STACK_BYTES: usize = if cfg!(debug_assertions) { 4 } else { 1 } * 256 * 1024;
 /// Added to the thread's nice value. On one busy core, this leaves nine tenths of the time to the
 /// thread that moves data.
 const NICE: i32 = 10;
@@ -74,6 +76,7 @@ pub struct Endpoint {
     park: Park,
     limits: ClientLimits,
     hosts: Hosts,
+    gate: Gate,
     orders: Option<Orders>,
 }
 
@@ -119,6 +122,7 @@ impl Endpoint {
             park: Park::new()?,
             limits: ClientLimits::default(),
             hosts: Hosts::default(),
+            gate: Gate::new(None, false),
             orders: None,
         })
     }
@@ -130,7 +134,15 @@ impl Endpoint {
         self
     }
 
-    /// Passes on the orders that arrive over the control socket. Without this, they are answered
+    /// Lets clients over TCP give orders with this token. If `is_private`, they also need it to read
+    /// anything but whether coracle is well.
+    #[must_use]
+    pub fn with_token(mut self, token: Option<Token>, is_private: bool) -> Self {
+        self.gate = Gate::new(token, is_private);
+        self
+    }
+
+    /// Passes on the orders that clients give. Without this, they are answered
     /// with 503. `take` is called on the endpoint's thread and must not block.
     #[must_use]
     pub fn with_orders(mut self, take: Arc<dyn Fn(Order) + Send + Sync>) -> Self {
@@ -200,6 +212,7 @@ impl Endpoint {
                 process: self.process,
                 kernel: Kernel::new(self.kernel, park.clone()),
                 hosts: self.hosts,
+                gate: self.gate,
                 park: park.clone(),
                 room: Room::new(),
                 metrics: desk::Desk::default(),
@@ -301,13 +314,16 @@ fn start_async_io() -> io::Result<()> {
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    use super::sockets::Access;
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::sockets::Caller;
     use super::{http, metrics};
 
     /// Parses the head of a request for each kind of client. Returns its length if it is whole.
     pub fn request(bytes: &[u8]) -> [Option<usize>; 3] {
-        let kinds = [Access::Read, Access::Command, Access::Nothing];
-        kinds.map(|access| http::fuzz(bytes, access))
+        let tcp = Caller::Tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let kinds = [tcp, Caller::Control, Caller::Stranger];
+        kinds.map(|caller| http::fuzz(bytes, caller))
     }
 
     /// Chooses the format for an Accept header. Returns `true` if that is OpenMetrics.

@@ -1,4 +1,4 @@
-//! Changes that clients of the control socket ask for. The endpoint only passes them on.
+//! Changes that clients ask for. The endpoint only passes them on.
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,12 +37,35 @@ pub enum Ask {
     Stop,
 }
 
+/// The paths that orders are posted to.
+pub(super) mod paths {
+    /// The path that a reload is ordered at.
+    pub(in crate::admin) const RELOAD: &str = "/api/v1/reload";
+    /// The path that a server's state is ordered at.
+    pub(in crate::admin) const SERVER: &str = "/api/v1/server";
+    /// The path that the end of connections is ordered at.
+    pub(in crate::admin) const KILL: &str = "/api/v1/kill";
+    /// The path that a drain of the whole program is ordered at.
+    pub(in crate::admin) const DRAIN: &str = "/api/v1/drain";
+    /// The path that the program's end is ordered at.
+    pub(in crate::admin) const STOP: &str = "/api/v1/stop";
+    /// All of them, in alphabetical order.
+    pub(in crate::admin) const ALL: [&str; 5] = [DRAIN, KILL, RELOAD, SERVER, STOP];
+}
+
+/// Returns whether orders are posted to `path`.
+pub(super) fn takes_orders(path: &str) -> bool {
+    paths::ALL.contains(&path)
+}
+
 /// A requested change, and where to send the answer: what has changed or
 /// would change, one change on each line, or the reason why nothing has.
 #[derive(Debug)]
 pub struct Order {
     /// The requested change.
     pub ask: Ask,
+    /// Who asked for it, for the log.
+    pub by: &'static str,
     /// Takes one answer. Dropping it means that there will be none.
     pub answer: Sender<Result<String, String>>,
 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use super::orders::takes_orders;
 use crate::state::{Metric, Publish};
 
 /// What the paths are grouped by.
@@ -28,7 +29,7 @@ impl Kind {
         match path {
             "/metrics" => Self::Metrics,
             "/healthz" | "/readyz" => Self::Health,
-            "/reload" | "/server" => Self::Order,
+            _ if takes_orders(path) => Self::Order,
             _ if path.starts_with("/api/") => Self::Api,
             _ => Self::Other,
         }

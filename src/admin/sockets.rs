@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -18,15 +18,16 @@ pub(super) enum Door {
     Control,
 }
 
-/// What a client may do.
+/// Who a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Ask questions, if its request is for a host that the endpoint answers to.
-    Read,
-    /// Ask questions and give orders.
-    Command,
-    /// Nothing.
-    Nothing,
+pub(super) enum Caller {
+    /// One at this address. It may ask questions, if its request is for a host that the endpoint
+    /// answers to, and give orders if it has the token.
+    Tcp(IpAddr),
+    /// A user of the control socket who may ask questions and give orders.
+    Control,
+    /// Another user of the control socket, who may do nothing.
+    Stranger,
 }
 
 /// An accepted client.
@@ -57,20 +58,20 @@ impl Listeners {
         }
     }
 
-    /// Accepts a client and returns what it may do. Fails with `WouldBlock` if there is none.
+    /// Accepts a client and returns who it is. Fails with `WouldBlock` if there is none.
     ///
     /// # Errors
     /// Those of accept(2).
-    pub(super) fn accept(&self, door: Door) -> io::Result<(Accepted, Access)> {
+    pub(super) fn accept(&self, door: Door) -> io::Result<(Accepted, Caller)> {
         match (door, &self.tcp, &self.control) {
             (Door::Tcp, Some(tcp), _) => {
-                let (stream, _) = tcp.accept()?;
-                Ok((Accepted::Tcp(stream), Access::Read))
+                let (stream, peer) = tcp.accept()?;
+                Ok((Accepted::Tcp(stream), Caller::Tcp(peer.ip())))
             }
             (Door::Control, _, Some(control)) => {
                 let (stream, _) = control.listener.accept()?;
-                let access = control.access_of(&stream);
-                Ok((Accepted::Unix(stream), access))
+                let caller = control.caller(&stream);
+                Ok((Accepted::Unix(stream), caller))
             }
             _ => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -113,19 +114,19 @@ impl Control {
         &self.path
     }
 
-    /// Returns what a client of the control socket may do. Root, the user of this process, and
+    /// Returns who a client of the control socket is. Root, the user of this process, and
     /// members of the group of the socket's file may give orders. Other users can connect only if
     /// the file's mode has been changed to let them in.
-    fn access_of(&self, client: &UnixStream) -> Access {
+    fn caller(&self, client: &UnixStream) -> Caller {
         let Ok(peer) = Peer::of(client) else {
-            return Access::Nothing;
+            return Caller::Stranger;
         };
         let own = rustix::process::geteuid().as_raw();
         // Looked up each time, since the file's group can change while the socket is open.
         let group = fs::symlink_metadata(&self.path).map(|file| file.gid());
         match peer.uid == 0 || peer.uid == own || group.is_ok_and(|group| peer.is_in(group)) {
-            true => Access::Command,
-            false => Access::Nothing,
+            true => Caller::Control,
+            false => Caller::Stranger,
         }
     }
 }

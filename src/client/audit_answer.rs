@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::contact::Contact;
 use super::get::get;
 use super::request::Failure;
 use super::table::table;
-use crate::config::AdminEndpoint;
 
 /// One comparison of the set with the kernel's table, made by the running program.
 #[derive(Debug)]
 pub struct Audit(Value);
 
 impl Audit {
-    /// Asks the coracle whose admin endpoint is at `admin`. This takes at most 15 seconds.
+    /// Asks the coracle at `contact`. This takes at most 15 seconds.
     ///
     /// # Errors
-    /// If nothing answers there, or another program does.
-    pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
-        get(admin, "/api/v1/agreement").map(Self)
+    /// If nothing answers there, another program does, or coracle does not answer this client.
+    pub fn ask(contact: &Contact) -> Result<Self, Failure> {
+        get(contact, "/api/v1/agreement").map(Self)
     }
 
     /// Returns `true` if the set and the kernel agree.

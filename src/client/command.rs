@@ -1,12 +1,14 @@
-//! Sends an order to a running coracle over its control socket.
+//! Sends an order to a running coracle.
 
 use std::fmt::Write;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::request::{self, Failure};
-use crate::config::{Address, AdminEndpoint, printable};
+use super::contact::Contact;
+use super::get;
+use super::request::Failure;
+use crate::config::printable;
 
 /// Longer than coracle itself waits for its data loop, so that coracle reports what is wrong.
 const TIMEOUT: Duration = Duration::from_secs(40);
@@ -20,18 +22,31 @@ pub(super) enum Said {
     Refused(String),
 }
 
-/// Sends `request` to the coracle whose control socket is at `socket`.
+/// Posts an order to `target`, with `body`.
 ///
 /// # Errors
-/// If nothing answers there, another program does, or coracle does not answer this user.
-pub(super) fn command(socket: &Path, request: Vec<u8>) -> Result<Said, Failure> {
-    let at = AdminEndpoint(Address::Unix(socket.to_owned()));
-    let answer = request::exchange(&at, request, TIMEOUT);
-    let answer = answer.map_err(|error| Failure(explain(socket, &error)))?;
-    let at = shown(socket);
+/// If nothing answers there, another program does, or coracle does not answer this client.
+pub(super) fn command(contact: &Contact, target: &str, body: &str) -> Result<Said, Failure> {
+    let answer = contact.exchange(target, Some(body), TIMEOUT);
+    let answer = answer.map_err(|error| {
+        Failure(match contact.socket() {
+            Some(socket) => explain(socket, &error),
+            None => get::explain(&contact.admin, &error, TIMEOUT),
+        })
+    })?;
+    let (at, advice) = match contact.socket() {
+        Some(socket) => (
+            shown(socket),
+            "give the path of coracle's control socket with --socket PATH",
+        ),
+        None => (
+            contact.admin.to_string(),
+            "give the address of coracle's admin endpoint with --admin ADDRESS",
+        ),
+    };
     let (status, body) = parse(&answer).ok_or_else(|| {
         Failure(format!(
-            "the program that listens at {at} is not coracle; give the path of coracle's control socket with --socket PATH"
+            "the program that listens at {at} is not coracle; {advice}"
         ))
     })?;
     let text = body.strip_suffix('\n').unwrap_or(body).to_owned();
@@ -39,7 +54,7 @@ pub(super) fn command(socket: &Path, request: Vec<u8>) -> Result<Said, Failure> 
         200 => Ok(Said::Done(text)),
         422 => Ok(Said::Refused(text)),
         404 | 405 => Err(Failure(format!(
-            "the program that listens at {at} is an older coracle or another program; give the path of coracle's control socket with --socket PATH"
+            "the program that listens at {at} is an older coracle or another program; {advice}"
         ))),
         _ => {
             let why = printable(text.lines().next().unwrap_or_default());

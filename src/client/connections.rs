@@ -3,22 +3,23 @@
 use serde_json::{Value, json};
 
 use super::audit_answer::age;
+use super::contact::Contact;
 use super::get::get;
 use super::request::Failure;
 use super::table::table;
-use crate::config::{AdminEndpoint, printable};
+use crate::config::printable;
 
 /// The open connections of a running coracle, at one moment.
 #[derive(Debug)]
 pub struct Connections(Vec<Value>);
 
 impl Connections {
-    /// Asks the coracle whose admin endpoint is at `admin`. This takes at most 15 seconds.
+    /// Asks the coracle at `contact`. This takes at most 15 seconds.
     ///
     /// # Errors
-    /// If nothing answers there, or another program does.
-    pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
-        Ok(Self::of(get(admin, "/api/v1/agreement")?))
+    /// If nothing answers there, another program does, or coracle does not answer this client.
+    pub fn ask(contact: &Contact) -> Result<Self, Failure> {
+        Ok(Self::of(get(contact, "/api/v1/agreement")?))
     }
 
     /// Takes the connections of an audit, the oldest first, without what only the kernel has.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::request::{self, Failure};
+use super::contact::Contact;
+use super::request::Failure;
 use crate::config::{AdminEndpoint, printable};
 
 /// How long the running program may take to answer. It compares several times before it reports a
@@ -15,24 +16,21 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Gets the document at `path`, in JSON.
 ///
 /// # Errors
-/// If nothing answers there, or another program does.
-pub(super) fn get(admin: &AdminEndpoint, path: &str) -> Result<Value, Failure> {
-    // The server must know the name in this header. It always knows `localhost`, but may not know
-    // the name by which it was reached.
-    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").into_bytes();
-    let answer = request::exchange(admin, request, TIMEOUT);
-    let answer = answer.map_err(|error| Failure(explain(admin, &error)))?;
+/// If nothing answers there, another program does, or coracle does not answer this client.
+pub(super) fn get(contact: &Contact, path: &str) -> Result<Value, Failure> {
+    let admin = &contact.admin;
+    let answer = contact.exchange(path, None, TIMEOUT);
+    let answer = answer.map_err(|error| Failure(explain(admin, &error, TIMEOUT)))?;
     let stranger = || {
         Failure(format!(
             "the program that listens at {admin} is not coracle, or is an older version; `ss -ltnp` shows its name; give the address of coracle's admin endpoint with --admin ADDRESS"
         ))
     };
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(stranger)?;
-    let Ok(value) = serde_json::from_str::<Value>(body) else {
-        return Err(refusal(admin, head, body).unwrap_or_else(stranger));
-    };
+    let value = serde_json::from_str::<Value>(body).unwrap_or_default();
     if value["coracle"].as_str().is_none() {
-        return Err(stranger());
+        let why = value["detail"].as_str().unwrap_or(body);
+        return Err(refusal(admin, head, why).unwrap_or_else(stranger));
     }
     match value["error"].as_str() {
         Some(error) => Err(Failure(error.to_owned())),
@@ -41,7 +39,7 @@ pub(super) fn get(admin: &AdminEndpoint, path: &str) -> Result<Value, Failure> {
 }
 
 /// Says why there was no answer, and what to do.
-fn explain(admin: &AdminEndpoint, error: &io::Error) -> String {
+pub(super) fn explain(admin: &AdminEndpoint, error: &io::Error, limit: Duration) -> String {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, TimedOut};
     match error.kind() {
         ConnectionRefused | NotFound => format!(
@@ -49,7 +47,7 @@ fn explain(admin: &AdminEndpoint, error: &io::Error) -> String {
         ),
         TimedOut => format!(
             "the program that listens at {admin} does not answer within {} s; give the address of coracle's admin endpoint with --admin ADDRESS",
-            TIMEOUT.as_secs()
+            limit.as_secs()
         ),
         PermissionDenied => {
             format!(
@@ -60,13 +58,18 @@ fn explain(admin: &AdminEndpoint, error: &io::Error) -> String {
     }
 }
 
-/// Returns what coracle responds instead of a document: that it does not answer to this host's name,
-/// or not now.
-fn refusal(admin: &AdminEndpoint, head: &str, body: &str) -> Option<Failure> {
+/// Returns what coracle responds instead of a document: that it does not answer to this client or
+/// this host's name, or not now.
+fn refusal(admin: &AdminEndpoint, head: &str, why: &str) -> Option<Failure> {
     let (_, status) = head.lines().next()?.split_once(' ')?;
-    let is_refusal = ["421", "429", "503"]
+    let is_refusal = ["401", "403", "421", "429", "503"]
         .iter()
         .any(|code| status.starts_with(code));
-    let why = printable(body.lines().next().unwrap_or_default());
+    let why = why.lines().next().unwrap_or_default();
+    // As text it says the status itself.
+    let why = why
+        .strip_prefix(status)
+        .map_or(why, |rest| rest.trim_start_matches(": "));
+    let why = printable(why);
     is_refusal.then(|| Failure(format!("{admin} answers {}: {why}", printable(status))))
 }

@@ -1,8 +1,7 @@
 //! `coracle kill`: ends connections of a running coracle, or lists those that it would end.
 
-use std::path::Path;
-
 use super::command::{Said, command, percent_encoded};
+use super::contact::Contact;
 use super::request::Failure;
 use super::server::Ordered;
 use crate::state::Which;
@@ -17,15 +16,13 @@ pub struct KillOrder {
 }
 
 impl KillOrder {
-    /// Gives the order to the coracle whose control socket is at `socket`. This takes at most 40
-    /// seconds.
+    /// Gives the order to the coracle at `contact`. This takes at most 40 seconds.
     ///
     /// # Errors
-    /// If nothing answers there, another program does, or coracle does not answer this user.
-    pub fn give(&self, socket: &Path) -> Result<Ordered, Failure> {
-        let query = self.query();
-        let request = format!("POST /kill?{query} HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
-        match command(socket, request.into_bytes())? {
+    /// If nothing answers there, another program does, or coracle does not answer this client.
+    pub fn give(&self, contact: &Contact) -> Result<Ordered, Failure> {
+        let target = format!("/api/v1/kill?{}", self.query());
+        match command(contact, &target, "")? {
             Said::Done(text) => Ok(Ordered::Done(text)),
             Said::Refused(text) => Ok(Ordered::Refused(text)),
         }

@@ -3,6 +3,7 @@
 mod audit_answer;
 mod command;
 mod connections;
+mod contact;
 mod get;
 mod kill;
 mod reload;
@@ -13,6 +14,7 @@ mod table;
 
 pub use audit_answer::Audit;
 pub use connections::Connections;
+pub use contact::Contact;
 pub use kill::KillOrder;
 pub use reload::{Reload, Reloaded};
 pub use request::Failure;

@@ -1,9 +1,8 @@
 //! `coracle reload`: makes a running coracle reread its configuration, or report what that would
 //! change.
 
-use std::path::Path;
-
 use super::command::{Said, command, percent_encoded};
+use super::contact::Contact;
 use super::request::Failure;
 
 /// The configuration to apply, or only to compare with the one in force.
@@ -32,30 +31,25 @@ pub enum Reloaded {
 }
 
 impl Reload {
-    /// Asks the coracle whose control socket is at `socket`. This takes at most 40 seconds.
+    /// Asks the coracle at `contact`. This takes at most 40 seconds.
     ///
     /// # Errors
-    /// If nothing answers there, another program does, or coracle does not answer this user.
-    pub fn ask(&self, socket: &Path) -> Result<Reloaded, Failure> {
-        match command(socket, self.request())? {
+    /// If nothing answers there, another program does, or coracle does not answer this client.
+    pub fn ask(&self, contact: &Contact) -> Result<Reloaded, Failure> {
+        let target = match self {
+            Self::Now => "/api/v1/reload".to_owned(),
+            Self::DryRun => "/api/v1/reload?dry-run".to_owned(),
+            Self::DryRunOf { name, .. } => {
+                format!("/api/v1/reload?dry-run&name={}", percent_encoded(name))
+            }
+        };
+        let text = match self {
+            Self::DryRunOf { text, .. } => text,
+            _ => "",
+        };
+        match command(contact, &target, text)? {
             Said::Done(text) => Ok(Reloaded::Changes(text)),
             Said::Refused(text) => Ok(Reloaded::Mistakes(text)),
         }
-    }
-
-    fn request(&self) -> Vec<u8> {
-        let (query, text) = match self {
-            Self::Now => (String::new(), ""),
-            Self::DryRun => ("?dry-run".to_owned(), ""),
-            Self::DryRunOf { name, text } => (
-                format!("?dry-run&name={}", percent_encoded(name)),
-                text.as_str(),
-            ),
-        };
-        let length = text.len();
-        format!(
-            "POST /reload{query} HTTP/1.0\r\nContent-Type: application/toml\r\nContent-Length: {length}\r\n\r\n{text}"
-        )
-        .into_bytes()
     }
 }

@@ -83,7 +83,11 @@ fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 fn converse(mut stream: impl Read + Write, request: &[u8]) -> io::Result<String> {
     match stream.write_all(request) {
         // The server responded before it read all of the request. The response says why.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ) => {}
         written => written?,
     }
     let mut answer = Vec::new();

@@ -1,8 +1,7 @@
 //! `coracle server`: drains a server of a running coracle, takes it down, or makes it ready again.
 
-use std::path::Path;
-
 use super::command::{Said, command, percent_encoded};
+use super::contact::Contact;
 use super::request::Failure;
 use crate::state::AdminState;
 
@@ -27,18 +26,15 @@ pub enum Ordered {
 }
 
 impl ServerOrder {
-    /// Gives the order to the coracle whose control socket is at `socket`. This takes at most 40
-    /// seconds.
+    /// Gives the order to the coracle at `contact`. This takes at most 40 seconds.
     ///
     /// # Errors
-    /// If nothing answers there, another program does, or coracle does not answer this user.
-    pub fn give(&self, socket: &Path) -> Result<Ordered, Failure> {
+    /// If nothing answers there, another program does, or coracle does not answer this client.
+    pub fn give(&self, contact: &Contact) -> Result<Ordered, Failure> {
         let [service, server] = [&self.service, &self.server].map(|it| percent_encoded(it));
         let state = self.state;
-        let request = format!(
-            "POST /server?service={service}&server={server}&state={state} HTTP/1.0\r\nContent-Length: 0\r\n\r\n"
-        );
-        match command(socket, request.into_bytes())? {
+        let target = format!("/api/v1/server?service={service}&server={server}&state={state}");
+        match command(contact, &target, "")? {
             Said::Done(text) => Ok(Ordered::Done(text)),
             Said::Refused(text) => Ok(Ordered::Refused(text)),
         }

@@ -4,22 +4,23 @@
 use serde_json::Value;
 
 use super::audit_answer::age;
+use super::contact::Contact;
 use super::get::get;
 use super::request::Failure;
 use super::table::table;
-use crate::config::{AdminEndpoint, printable};
+use crate::config::printable;
 
 /// The entrypoints, services and servers of a running coracle, at one moment.
 #[derive(Debug)]
 pub struct Status(Value);
 
 impl Status {
-    /// Asks the coracle whose admin endpoint is at `admin`. This takes at most 15 seconds.
+    /// Asks the coracle at `contact`. This takes at most 15 seconds.
     ///
     /// # Errors
-    /// If nothing answers there, or another program does.
-    pub fn ask(admin: &AdminEndpoint) -> Result<Self, Failure> {
-        get(admin, "/api/v1/status").map(Self)
+    /// If nothing answers there, another program does, or coracle does not answer this client.
+    pub fn ask(contact: &Contact) -> Result<Self, Failure> {
+        get(contact, "/api/v1/status").map(Self)
     }
 
     /// Returns the answer as received, in JSON.

@@ -6,20 +6,21 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use async_io::Timer;
-use coracle::client::Audit;
+use coracle::client::{Audit, Contact};
 use coracle::logging;
 use smol::future::FutureExt;
 use smol::stream::StreamExt;
 
 use super::stops::{Hangup, stops};
-use super::{say, told};
+use super::{reading, say, told};
 use crate::cli;
 
 pub(crate) fn audit(arguments: &cli::Audit) -> Result<ExitCode, String> {
+    let contact = reading(&arguments.admin, arguments.token_file.as_deref())?;
     if arguments.watch {
-        return watch(arguments);
+        return watch(arguments, &contact);
     }
-    let audit = Audit::ask(&arguments.admin).map_err(told)?;
+    let audit = Audit::ask(&contact).map_err(told)?;
     let text = if arguments.json {
         audit.json()
     } else {
@@ -29,13 +30,13 @@ pub(crate) fn audit(arguments: &cli::Audit) -> Result<ExitCode, String> {
 }
 
 /// Audits until a signal arrives, then prints the largest difference.
-fn watch(arguments: &cli::Audit) -> Result<ExitCode, String> {
+fn watch(arguments: &cli::Audit, contact: &Contact) -> Result<ExitCode, String> {
     const PAUSE: Duration = Duration::from_secs(2);
     let mut stops = stops(Hangup::Stops)?;
     let (mut audits, mut largest) = (0_u64, 0);
     loop {
-        let audit = Audit::ask(&arguments.admin)
-            .map_err(|why| format!("coracle: after {audits} audits: {why}"))?;
+        let audit =
+            Audit::ask(contact).map_err(|why| format!("coracle: after {audits} audits: {why}"))?;
         audits += 1;
         largest = largest.max(audit.difference());
         let line = if arguments.json {

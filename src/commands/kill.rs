@@ -1,16 +1,19 @@
 //! `coracle kill`: ends connections of a running coracle.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use coracle::client::{KillOrder, Ordered};
-use coracle::config::defaults;
 use coracle::state::{Filter, Which};
 
-use super::{fail, say, told};
+use super::{acting, fail, say, told};
 use crate::cli;
 
 pub(crate) fn kill(arguments: cli::Kill) -> Result<ExitCode, String> {
+    let contact = acting(
+        arguments.socket.as_deref(),
+        arguments.admin.as_ref(),
+        arguments.token_file.as_deref(),
+    )?;
     let filter = Filter {
         peer: arguments.peer,
         entrypoint: arguments.entrypoint,
@@ -34,9 +37,7 @@ pub(crate) fn kill(arguments: cli::Kill) -> Result<ExitCode, String> {
         which,
         is_dry_run: arguments.dry_run,
     };
-    let default = Path::new(defaults::CONTROL_SOCKET);
-    let socket = arguments.socket.as_deref().unwrap_or(default);
-    match order.give(socket).map_err(told)? {
+    match order.give(&contact).map_err(told)? {
         Ordered::Done(text) => Ok(say(&text, true)),
         Ordered::Refused(why) => Ok(fail(&why)),
     }

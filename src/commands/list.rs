@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use coracle::client::Connections;
 
-use super::{say, told};
+use super::{reading, say, told};
 use crate::cli;
 
 pub(crate) fn list(arguments: &cli::List) -> Result<ExitCode, String> {
-    let connections = Connections::ask(&arguments.admin).map_err(told)?;
+    let contact = reading(&arguments.admin, arguments.token_file.as_deref())?;
+    let connections = Connections::ask(&contact).map_err(told)?;
     let text = match arguments.json {
         true => connections.json(),
         false => connections.table(),

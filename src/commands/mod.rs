@@ -15,8 +15,11 @@ mod stops;
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
+use coracle::client::Contact;
+use coracle::config::{Address, AdminEndpoint, defaults};
 use coracle::proxy::Proxy;
 use coracle::{logging, sys};
 use log::LevelFilter;
@@ -58,6 +61,30 @@ pub(crate) fn say(text: &str, well: bool) -> ExitCode {
         _ if well => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
+}
+
+/// Returns whom a command that only reads asks.
+fn reading(admin: &AdminEndpoint, token_file: Option<&Path>) -> Result<Contact, String> {
+    Contact::new(admin.clone(), token_file).map_err(told)
+}
+
+/// Returns whom a command that acts asks: the control socket, unless it is to go over TCP.
+fn acting(
+    socket: Option<&Path>,
+    admin: Option<&AdminEndpoint>,
+    token_file: Option<&Path>,
+) -> Result<Contact, String> {
+    let default = Path::new(defaults::CONTROL_SOCKET);
+    let admin = match (socket, admin) {
+        (Some(_), Some(_)) => {
+            return Err(
+                "coracle: --socket and --admin both say where coracle is; leave out one".to_owned(),
+            );
+        }
+        (None, Some(admin)) => admin.clone(),
+        (socket, None) => AdminEndpoint(Address::Unix(socket.unwrap_or(default).to_owned())),
+    };
+    Contact::new(admin, token_file).map_err(told)
 }
 
 /// Formats a library error as the commands print it.

@@ -1,13 +1,11 @@
 //! `coracle reload`: makes a running coracle reread its configuration, or asks it what that would
 //! change.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use coracle::client::{Reload, Reloaded};
-use coracle::config::defaults;
 
-use super::{fail, load, say, told};
+use super::{acting, fail, load, say, told};
 use crate::cli;
 
 pub(crate) fn reload(arguments: &cli::Reload) -> Result<ExitCode, String> {
@@ -25,9 +23,12 @@ pub(crate) fn reload(arguments: &cli::Reload) -> Result<ExitCode, String> {
             ));
         }
     };
-    let default = Path::new(defaults::CONTROL_SOCKET);
-    let socket = arguments.socket.as_deref().unwrap_or(default);
-    match reload.ask(socket).map_err(told)? {
+    let contact = acting(
+        arguments.socket.as_deref(),
+        arguments.admin.as_ref(),
+        arguments.token_file.as_deref(),
+    )?;
+    match reload.ask(&contact).map_err(told)? {
         Reloaded::Mistakes(errors) => Ok(fail(&errors)),
         Reloaded::Changes(changes) if !changes.is_empty() => Ok(say(&changes, true)),
         Reloaded::Changes(_) if arguments.dry_run => Ok(say("nothing would change", true)),

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use coracle::client::Status;
 
-use super::{say, told};
+use super::{reading, say, told};
 use crate::cli;
 
 pub(crate) fn status(arguments: &cli::Status) -> Result<ExitCode, String> {
-    let status = Status::ask(&arguments.admin).map_err(told)?;
+    let contact = reading(&arguments.admin, arguments.token_file.as_deref())?;
+    let status = Status::ask(&contact).map_err(told)?;
     let text = match arguments.json {
         true => status.json(),
         false => status.tables(),

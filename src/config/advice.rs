@@ -32,6 +32,7 @@ pub(super) fn advice(key: &str, value: &DeValue<'_>) -> String {
             "a path such as \"{}\", or \"off\"",
             defaults::CONTROL_SOCKET
         ),
+        "token_file" => "a path such as \"/etc/coracle.token\"".to_owned(),
         "socket_mode" | "socket_group" if number.is_some() => "it in quotes".to_owned(),
         "socket_mode" => "a mode such as \"0660\"".to_owned(),
         "socket_group" => "a name such as \"www-data\", or its number in quotes".to_owned(),

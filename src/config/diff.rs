@@ -103,11 +103,14 @@ impl Changes {
         let Admin {
             listen,
             open,
+            token_file,
             socket,
         } = old;
         let (listen, now) = (listen.as_slice(), new.listen.as_slice());
         self.listeners("admin", listen, now, SocketAddr::to_string);
         self.switch("admin: open to other machines", *open, new.open);
+        let now = &new.token_file;
+        self.value("admin: token_file", token_file, now, words::path_or_none);
         let now = &new.socket;
         self.value("admin: socket", socket, now, words::control_socket);
     }

@@ -73,6 +73,7 @@ impl Default for Draft {
             admin: Admin {
                 listen: Some(defaults::ADMIN),
                 open: false,
+                token_file: None,
                 socket: ControlSocket::default(),
             },
             admin_at: Origin::Default,

@@ -40,8 +40,20 @@ pub struct Admin {
     pub listen: Option<std::net::SocketAddr>,
     /// Whether that address may be one that other machines can reach.
     pub open: bool,
+    /// The file with the token that clients over TCP need to give orders; `None` if they give none.
+    /// An absolute path.
+    pub token_file: Option<PathBuf>,
     /// The Unix socket that accepts commands.
     pub socket: ControlSocket,
+}
+
+impl Admin {
+    /// Returns whether other machines may be able to reach the address.
+    #[must_use]
+    pub fn is_beyond_loopback(&self) -> bool {
+        self.listen
+            .is_some_and(|address| !address.ip().to_canonical().is_loopback())
+    }
 }
 
 /// Where the Unix socket that accepts commands is.

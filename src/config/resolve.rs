@@ -11,7 +11,7 @@ use super::draft::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
 use super::model::{
-    Admin, AtLimit, Config, Entrypoint, OnRemoved, Server, Service, SocketAccess, defaults,
+    AtLimit, Config, Entrypoint, OnRemoved, Server, Service, SocketAccess, defaults,
 };
 use super::origin::{Origin, report, told_place};
 
@@ -150,13 +150,15 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
     config
 }
 
-/// Reports an admin endpoint that other machines can reach without the operator's consent.
+/// Reports an admin endpoint that other machines can reach without a token and without the
+/// operator's consent.
 fn protect_admin(draft: &Draft, out: &mut Collector<'_>) {
-    let Admin { listen, open, .. } = draft.admin;
-    if let Some(address) = listen.filter(|it| !it.ip().to_canonical().is_loopback() && !open) {
+    let admin = &draft.admin;
+    let may = admin.open || admin.token_file.is_some();
+    if let Some(address) = admin.listen.filter(|_| !may && admin.is_beyond_loopback()) {
         let port = address.port();
         let why = format!(
-            "other machines can reach `{address}`, and the admin endpoint has no password; listen on `127.0.0.1:{port}`, or allow it with open = true in [admin] of the configuration"
+            "other machines can reach `{address}`, and the admin endpoint has no token; listen on `127.0.0.1:{port}`, set token_file in [admin] of the configuration, or allow it with open = true there"
         );
         report(out, &draft.admin_at, &why);
     }

@@ -1,13 +1,14 @@
 //! Parses single values: durations, `off`, keywords, and the names of other programs.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use super::address::{Listen, socket_path};
-use super::diagnostic::{Mistake, nearest, shown, wrong};
+use super::diagnostic::{Mistake, is_unprintable, nearest, shown, wrong};
 use super::model::{ControlSocket, defaults};
 
 /// Longer than any sensible timeout, and short enough for every clock.
@@ -190,6 +191,20 @@ impl FromStr for AdminListen {
         };
         Ok(Self(listen))
     }
+}
+
+/// Parses the absolute path of a file.
+pub(super) fn token_file(text: &str) -> Result<PathBuf, Mistake> {
+    if !text.starts_with('/') || text.ends_with('/') {
+        return wrong(format!(
+            "`{}` is not an absolute path of a file; write one such as \"/etc/coracle.token\"",
+            shown(text)
+        ));
+    }
+    if text.contains(is_unprintable) {
+        return wrong(format!("`{}` contains a control character", shown(text)));
+    }
+    Ok(text.into())
 }
 
 /// Parses an absolute path, with or without the prefix `unix:`, or `off`.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -38,6 +39,11 @@ pub(super) fn control_socket(socket: &ControlSocket) -> String {
         ControlSocket::Off => "off".to_owned(),
         ControlSocket::At(path) => printable(&path.to_string_lossy()),
     }
+}
+
+pub(super) fn path_or_none(path: &Option<PathBuf>) -> String {
+    let path = path.as_ref();
+    path.map_or("none".to_owned(), |path| printable(&path.to_string_lossy()))
 }
 
 pub(super) fn mode(mode: &Option<u32>) -> String {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::bind::BindError;
 use super::commands::Commander;
-use super::endpoint::{Configured, Endpoint, Serving};
+pub(super) use super::endpoint::Configured;
+use super::endpoint::{Endpoint, Serving};
 use super::ground::Ground;
 use crate::admin;
 use crate::config::{self, Config};
@@ -28,12 +29,12 @@ pub(super) struct Next {
 }
 
 impl Admin {
-    /// Opens the configured sockets, if any.
+    /// Reads the token and opens the configured sockets, if any.
     ///
     /// # Errors
-    /// Returns an error if a socket cannot be opened.
+    /// Returns an error if there is no token or a socket cannot be opened.
     pub(super) fn bind(config: &Config, commander: Commander) -> Result<Self, BindError> {
-        let configured = Configured::by(config);
+        let configured = Configured::read(config)?;
         let bound = Endpoint::bind(&configured.admin, None)?;
         Ok(Self {
             commander,
@@ -70,6 +71,11 @@ impl Admin {
         }
     }
 
+    /// Returns what is different for the endpoint but not in the configuration, in words.
+    pub(super) fn change(&self, next: &Configured) -> Option<&'static str> {
+        self.configured.token_change(next)
+    }
+
     /// Starts the endpoint of another configuration. Returns `None` if it is the same.
     ///
     /// Sockets that the configuration does not change are shared with the current endpoint, so that
@@ -82,9 +88,8 @@ impl Admin {
     pub(super) async fn prepare(
         &mut self,
         ground: &Ground,
-        config: &Config,
+        configured: Configured,
     ) -> Result<Option<Next>, BindError> {
-        let configured = Configured::by(config);
         if configured == self.configured {
             return Ok(None);
         }

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::rc::Rc;
 
 use rustix::io::Errno;
 
 use super::hand_over::Handed;
 use super::ipv6::{is_no_ipv6, with_or_without_ipv6};
-use crate::config::{self, Listen};
+use crate::config::{self, Listen, printable};
 use crate::conn::{At, OwnListener, Route};
 use crate::net::{Keepalive, Listener, Reactor, TcpOptions, UnixPath, UnixSocket};
 use crate::state::{Entrypoint, Local};
@@ -57,6 +58,11 @@ impl BindError {
         Self::new(format!(
             "admin: {error}; raise the limit of open files (ulimit -n, or LimitNOFILE= in the unit)"
         ))
+    }
+
+    pub(super) fn token(file: &Path, why: &str) -> Self {
+        let file = printable(&file.to_string_lossy());
+        Self::new(format!("admin: token_file {file}: {why}"))
     }
 
     pub(super) fn no_descriptors(limit: usize) -> Self {

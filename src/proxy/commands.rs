@@ -123,10 +123,9 @@ impl Commander {
         }
     }
 
-    /// Takes an order from the control socket. If the proxy has ended, this drops the order's
+    /// Takes an order from the admin endpoint. If the proxy has ended, this drops the order's
     /// answer channel.
-    pub(super) fn take(&self, Order { ask, answer }: Order) {
-        let by = "control socket";
+    pub(super) fn take(&self, Order { ask, by, answer }: Order) {
         let command = match ask {
             Ask::Reload => Command::Reload {
                 by,

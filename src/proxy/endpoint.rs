@@ -14,26 +14,49 @@ use super::bind::BindError;
 use super::commands::Commander;
 use super::ground::Ground;
 use super::ipv6::with_or_without_ipv6;
-use crate::admin;
+use crate::admin::{self, Token};
 use crate::config::{self, Config, ControlSocket};
 use crate::net::{UnixPath, UnixSocket};
 
 /// The control socket's owner and group may connect.
 const MODE: u32 = 0o660;
 
-/// The part of a configuration that concerns the endpoint.
+/// The part of a configuration that concerns the endpoint, with the token that it names.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Configured {
     pub(super) admin: config::Admin,
     hosts: Vec<String>,
+    token: Option<Token>,
 }
 
 impl Configured {
-    pub(super) fn by(config: &Config) -> Self {
-        Self {
+    /// Reads the token too, and warns if it is no secret.
+    ///
+    /// # Errors
+    /// Returns an error if there is no token in the file that the configuration names.
+    pub(super) fn read(config: &Config) -> Result<Self, BindError> {
+        let file = config.admin.token_file.as_deref();
+        let token = file.map(|file| {
+            let (token, is_public) =
+                Token::read(file).map_err(|why| BindError::token(file, &why))?;
+            if is_public {
+                log::warn!(target: "setup", file:% = file.display();
+                    "every user of this machine can read the token: chmod o-r the file");
+            }
+            Ok(token)
+        });
+        Ok(Self {
             admin: config.admin.clone(),
             hosts: config.admin_hosts.clone(),
-        }
+            token: token.transpose()?,
+        })
+    }
+
+    /// Says in words that the same file has another token.
+    pub(super) fn token_change(&self, next: &Self) -> Option<&'static str> {
+        let is_same_file = self.admin.token_file == next.admin.token_file;
+        let is_same = !is_same_file || self.token == next.token;
+        (!is_same).then_some("admin: another token in token_file")
     }
 }
 
@@ -116,8 +139,11 @@ impl Endpoint {
         let Self(endpoint, file) = self;
         let address = endpoint.local_addr();
         let commander = commander.clone();
+        // Reading shows the addresses of clients, so other machines need the token for that too.
+        let is_private = configured.admin.is_beyond_loopback() && !configured.admin.open;
         let started = endpoint
             .with_hosts(configured.hosts.clone())
+            .with_token(configured.token.clone(), is_private)
             .with_orders(Arc::new(move |order| commander.take(order)))
             .start();
         let (handle, answers) = started.map_err(|error| BindError::thread("admin", &error))?;

@@ -8,7 +8,7 @@ use smol::Task;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
 
-use super::admin::Admin;
+use super::admin::{Admin, Configured};
 use super::bind::BindError;
 use super::capacity::Capacity;
 use super::checks::Checks;
@@ -172,15 +172,24 @@ impl Supervisor {
 
     fn dry_run(&self, text: Option<(String, String)>) -> Reloaded {
         let source = self.source()?;
-        let config = match text {
-            Some((name, text)) => source.parse(&name, &text)?,
-            None => source.load()?,
-        };
-        Ok(self.changes(&config))
+        match text {
+            // It may be for another machine, which has the token.
+            Some((name, text)) => Ok(self.changes(&source.parse(&name, &text)?, None)),
+            None => {
+                let config = source.load()?;
+                let admin = read_token(&config)?;
+                Ok(self.changes(&config, Some(&admin)))
+            }
+        }
     }
 
-    fn changes(&self, config: &Config) -> String {
-        Changes::between(&self.running.config, config).to_string()
+    fn changes(&self, config: &Config, admin: Option<&Configured>) -> String {
+        let mut changes = Changes::between(&self.running.config, config).to_string();
+        if let Some(change) = admin.and_then(|admin| self.admin.change(admin)) {
+            let end = if changes.is_empty() { "" } else { "\n" };
+            changes = format!("{changes}{end}{change}");
+        }
+        changes
     }
 
     async fn reload(&mut self, by: &'static str) -> Reloaded {
@@ -216,11 +225,12 @@ impl Supervisor {
     }
 
     async fn bring_into_force(&mut self, config: Config) -> Reloaded {
-        let changes = self.changes(&config);
+        let admin = read_token(&config)?;
+        let changes = self.changes(&config, Some(&admin));
         let drain_timeout = config.drain_timeout;
         let before = self.running.listeners.numbers();
         let checks_before = self.checks_now();
-        let admin = self.admin.prepare(&self.ground, &config).await;
+        let admin = self.admin.prepare(&self.ground, admin).await;
         let admin = admin.map_err(|why| format!("coracle: {why}"))?;
         let removed = self
             .running
@@ -344,6 +354,10 @@ impl Supervisor {
             kill::end_each(&ground, &ids, CloseReason::Removed).await;
         }));
     }
+}
+
+fn read_token(config: &Config) -> Result<Configured, String> {
+    Configured::read(config).map_err(|why| format!("coracle: {why}"))
 }
 
 impl Tasks {

@@ -12,6 +12,7 @@
 mod addresses;
 mod backoff;
 mod balance;
+mod bucket;
 mod ceiling;
 mod choice;
 mod config_loads;
@@ -46,6 +47,7 @@ use std::rc::Rc;
 pub use addresses::Addresses;
 pub use backoff::Backoff;
 pub use balance::Balance;
+pub use bucket::Bucket;
 pub use ceiling::{Ceiling, CeilingNumbers, Pressure};
 pub use choice::Choice;
 pub use config_loads::ConfigLoads;

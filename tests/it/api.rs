@@ -451,7 +451,7 @@ fn requests_are_counted_by_kind_and_status() {
     }
     http(
         admin.address,
-        "POST /reload HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\n\r\n",
     );
     http(admin.address, "nonsense\r\n\r\n");
     for scrapes in [0.0, 1.0] {

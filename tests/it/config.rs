@@ -469,6 +469,7 @@ fn the_command_line_has_the_last_word() {
     let admin = Admin {
         listen: None,
         open: false,
+        token_file: None,
         socket: ControlSocket::At("/run/c".into()),
     };
     assert_eq!(config.admin, admin);

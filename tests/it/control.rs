@@ -187,13 +187,13 @@ fn dry_run_compares_a_file_or_stdin_and_changes_nothing() {
 #[test]
 fn tcp_address_refuses_commands_and_names_the_control_socket() {
     let it = Controlled::start();
-    let request = "POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    let request = "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
     let (status, _, body) = http(it.coracle.admin, request);
     assert_eq!(status, 403);
     let path = it.socket.display().to_string();
     assert!(body.contains("needs the control socket"), "{body}");
     assert!(body.contains(&path), "{body}");
-    for path in ["/reload", "/drain", "/stop"] {
+    for path in ["/api/v1/reload", "/api/v1/drain", "/api/v1/stop"] {
         let (status, headers, _) = get(it.coracle.admin, path);
         assert_eq!((status, headers.value("allow")), (405, Some("POST")));
         let (status, _, body) = http(it.coracle.admin, post(path, ""));
@@ -206,7 +206,7 @@ fn tcp_address_refuses_commands_and_names_the_control_socket() {
     let off = Coracle::start(&format!(
         "{WEB}[admin]\nlisten = \"127.0.0.1:0\"\nsocket = \"off\"\n"
     ));
-    for (path, signal) in [("/reload", "SIGHUP"), ("/drain", "SIGTERM")] {
+    for (path, signal) in [("/api/v1/reload", "SIGHUP"), ("/api/v1/drain", "SIGTERM")] {
         let (status, _, body) = http(off.admin, post(path, ""));
         assert_eq!(status, 403);
         assert!(body.contains(signal), "{body}");
@@ -220,8 +220,8 @@ fn control_socket_answers_whatever_the_tcp_address_does() {
     let get = |path: &str| it.ask(format!("GET {path} HTTP/1.0\r\nHost: evil.example\r\n\r\n"));
     assert_eq!(get("/healthz"), (200, "ok\n".to_owned()));
     assert!(get("/metrics").1.contains("coracle_open_connections"));
-    assert!(get("/").1.contains("/reload"));
-    assert_eq!(get("/reload").0, 405);
+    assert!(get("/").1.contains("/api/v1/reload"));
+    assert_eq!(get("/api/v1/reload").0, 405);
     let mut audit = Command::new(binary());
     audit.args(["audit", "--admin", &format!("unix:{}", it.socket.display())]);
     let (code, out, err) = told(audit.output().unwrap());
@@ -237,21 +237,24 @@ fn malformed_commands_change_nothing() {
         "listen = \"127.0.0.1:0\"\n",
     );
     for (status, request) in [
-        (400, post("/reload?dryrun", "")),
-        (400, post("/reload?dry-run=no", "")),
-        (400, post("/reload", "a = 1\n")),
-        (400, post("/reload?name=a", "")),
-        (400, post("/drain?dry-run", "")),
-        (400, post("/stop?", "")),
-        (404, "GET /reloads HTTP/1.0\r\n\r\n".to_owned()),
+        (400, post("/api/v1/reload?dryrun", "")),
+        (400, post("/api/v1/reload?dry-run=no", "")),
+        (400, post("/api/v1/reload", "a = 1\n")),
+        (400, post("/api/v1/reload?name=a", "")),
+        (400, post("/api/v1/drain?dry-run", "")),
+        (400, post("/api/v1/stop?", "")),
+        (404, "GET /api/v1/reloads HTTP/1.0\r\n\r\n".to_owned()),
         (405, post("/metrics", "")),
-        (405, "PUT /reload HTTP/1.0\r\n\r\n".to_owned()),
-        (413, post("/reload?dry-run", &"#".repeat((1 << 20) + 1))),
+        (405, "PUT /api/v1/reload HTTP/1.0\r\n\r\n".to_owned()),
+        (
+            413,
+            post("/api/v1/reload?dry-run", &"#".repeat((1 << 20) + 1)),
+        ),
     ] {
         let start: String = request.chars().take(60).collect();
         assert_eq!(it.ask(request).0, status, "{start}");
     }
-    let mut not_text = post("/reload?dry-run", "##").into_bytes();
+    let mut not_text = post("/api/v1/reload?dry-run", "##").into_bytes();
     not_text.pop();
     not_text.push(0xff);
     assert_eq!(it.ask(not_text).0, 400);
@@ -267,14 +270,14 @@ fn longest_configuration_is_read_completely() {
         format!("{fill}\n{end}")
     };
     let longest = filled(1 << 20);
-    let (status, said) = it.ask(post("/reload?dry-run&name=l.toml", &longest));
+    let (status, said) = it.ask(post("/api/v1/reload?dry-run&name=l.toml", &longest));
     assert_eq!(status, 422);
     assert!(said.starts_with("l.toml:2:1: unknown key `foo`"), "{said}");
     // curl first asks permission to send that much.
     let body = filled(3000);
     let mut stream = UnixStream::connect(&it.socket).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let head = "POST /reload?dry-run HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
+    let head = "POST /api/v1/reload?dry-run HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     let mut go_on = [0; 25];
     stream.read_exact(&mut go_on).unwrap();
@@ -604,7 +607,7 @@ fn unanswered_command_is_reported() {
     let (nobody, _nobody) = start("nobody", None);
     let (answered, _answered) = start("answered", Some(Arc::new(answer)));
     for path in [never, dropped, nobody] {
-        let (status, said) = ask(&path, post("/reload", ""));
+        let (status, said) = ask(&path, post("/api/v1/reload", ""));
         assert_eq!(status, 503, "{path:?}");
         assert!(said.contains("does not answer"), "{said}");
         let (code, _, err) = reload_at(&path, &[]);

@@ -142,15 +142,15 @@ fn ordered_drain_lets_connections_end_and_takes_one_signal_without_cutting_them(
     let order = |path: &str| ask(&socket, post(path, ""));
     let held = hold(coracle.address("e"));
     let told = "draining: 1 connection may continue for 1h\n";
-    assert_eq!(order("/drain"), (200, told.to_owned()));
+    assert_eq!(order("/api/v1/drain"), (200, told.to_owned()));
     let line = coracle.logged("draining; a second signal");
     assert!(line.contains("by=\"control socket\" open=1"), "{line}");
     let refused = TcpStream::connect(coracle.address("e")).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(status_of(&coracle, "/readyz"), "503");
     let told = "draining already: 1 connection left\n";
-    assert_eq!(order("/drain"), (200, told.to_owned()));
-    let (status, why) = order("/reload");
+    assert_eq!(order("/api/v1/drain"), (200, told.to_owned()));
+    let (status, why) = order("/api/v1/reload");
     assert_eq!(status, 422);
     assert!(why.contains("the proxy is draining"), "{why}");
     // A service manager that stops a draining coracle sends its first signal.
@@ -172,10 +172,13 @@ fn ordered_stop_resets_connections_and_is_answered_before_the_end() {
         let (mut coracle, socket) = controlled(dir.path());
         let mut held = [(); 2].map(|()| hold(coracle.address("e")));
         if drains {
-            assert_eq!(ask(&socket, post("/drain", "")).0, 200);
+            assert_eq!(ask(&socket, post("/api/v1/drain", "")).0, 200);
         }
         let told = "stopped: 2 connections reset\n";
-        assert_eq!(ask(&socket, post("/stop", "")), (200, told.to_owned()));
+        assert_eq!(
+            ask(&socket, post("/api/v1/stop", "")),
+            (200, told.to_owned())
+        );
         held.iter_mut().for_each(expect_reset);
         assert_eq!(coracle.wait().code(), Some(0));
         coracle.logged("msg=drained ended=0 cut=2");
@@ -188,6 +191,9 @@ fn drain_without_connections_is_answered_before_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let (mut coracle, socket) = controlled(dir.path());
     let told = "draining: 0 connections may continue for 1h\n";
-    assert_eq!(ask(&socket, post("/drain", "")), (200, told.to_owned()));
+    assert_eq!(
+        ask(&socket, post("/api/v1/drain", "")),
+        (200, told.to_owned())
+    );
     assert_eq!(coracle.wait().code(), Some(0));
 }

@@ -387,7 +387,7 @@ fn mistakes_end_nothing_and_say_what_to_do() {
             "{arguments:?}: {err}"
         );
     }
-    let order = |query: &str| ask(&it.socket(), post(&format!("/kill{query}"), ""));
+    let order = |query: &str| ask(&it.socket(), post(&format!("/api/v1/kill{query}"), ""));
     for query in [
         "",
         "?dry-run",
@@ -402,10 +402,10 @@ fn mistakes_end_nothing_and_say_what_to_do() {
     }
     assert_eq!(order("?id=99999").0, 422);
     let admin = it.coracle.admin;
-    let (status, _, body) = http(admin, post("/kill?entrypoint=web", ""));
+    let (status, _, body) = http(admin, post("/api/v1/kill?entrypoint=web", ""));
     assert_eq!(status, 403);
     assert!(body.contains("which `coracle kill` uses"), "{body}");
-    assert_eq!(get(admin, "/kill?entrypoint=web").0, 405);
+    assert_eq!(get(admin, "/api/v1/kill?entrypoint=web").0, 405);
     echoes(&mut client);
     assert_eq!((it.open(), it.closed("killed")), (1.0, 0.0));
 }

@@ -61,7 +61,7 @@ impl Killer {
     pub(super) fn kill(&self, client: &TcpStream) -> bool {
         let peer = client.local_addr().unwrap().ip();
         let socket = self.socket.lock().unwrap();
-        let (status, told) = ask(&socket, post(&format!("/kill?peer={peer}"), ""));
+        let (status, told) = ask(&socket, post(&format!("/api/v1/kill?peer={peer}"), ""));
         assert_eq!(status, 200, "{told}");
         let n = match &*told {
             "0 connections ended\n" => 0,

@@ -67,6 +67,7 @@ mod sizes;
 mod srv;
 mod start;
 mod status;
+mod token;
 mod troubleshooting;
 mod unix_socket;
 mod unprivileged;

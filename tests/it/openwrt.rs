@@ -28,6 +28,12 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ("coracle", "admin_open", &["1"], "true"),
     (
         "coracle",
+        "admin_token_file",
+        &["/etc/coracle.token"],
+        "\"/etc/coracle.token\"",
+    ),
+    (
+        "coracle",
         "admin_socket",
         &["/var/run/coracle/control.sock"],
         "\"/var/run/coracle/control.sock\"",

@@ -102,8 +102,8 @@ fn admin_address_that_others_can_reach_needs_consent() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{said}");
         let expected = format!(
-            "command line: --admin: other machines can reach `{address}`, and the admin endpoint has no password; \
-             listen on `127.0.0.1:2672`, or allow it with open = true in [admin] of the configuration"
+            "command line: --admin: other machines can reach `{address}`, and the admin endpoint has no token; \
+             listen on `127.0.0.1:2672`, set token_file in [admin] of the configuration, or allow it with open = true there"
         );
         assert_eq!(said.lines().next(), Some(&*expected));
     }

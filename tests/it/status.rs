@@ -318,7 +318,7 @@ fn wrong_names_and_states_change_nothing() {
 fn orders_over_tcp_are_refused() {
     let server = backend::start();
     let it = Controlled::start(&[server], "");
-    let target = format!("/server?service=s&server={server}&state=down");
+    let target = format!("/api/v1/server?service=s&server={server}&state=down");
     let post = format!("POST {target} HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
     let (status, _, body) = http(it.admin, &post);
     assert_eq!(status, 403);
@@ -346,7 +346,7 @@ fn malformed_orders_change_nothing() {
     ] {
         let mut stream = std::os::unix::net::UnixStream::connect(&it.socket).unwrap();
         stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
-        let post = format!("POST /server?{query} HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
+        let post = format!("POST /api/v1/server?{query} HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
         stream.write_all(post.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

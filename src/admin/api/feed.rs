@@ -15,7 +15,6 @@ use super::events::{changes, hello};
 use crate::admin::moments::Moments;
 use crate::admin::park::Park;
 use crate::admin::requests::Followers;
-use crate::admin::sockets::Access;
 
 /// The time from one look at the state to the next.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -40,7 +39,7 @@ struct Follower {
     events: Sender<Rc<str>>,
     /// Whether it has not had its first events.
     is_new: bool,
-    access: Access,
+    is_control: bool,
 }
 
 impl Feed {
@@ -55,16 +54,12 @@ impl Feed {
         })
     }
 
-    /// Adds a reader. Returns `None` if there are too many.
-    pub(crate) fn join(self: &Rc<Self>, access: Access) -> Option<Reader> {
+    /// Adds a reader, over the control socket or over TCP. Returns `None` if there are too many.
+    pub(crate) fn join(self: &Rc<Self>, is_control: bool) -> Option<Reader> {
         let mut readers = self.readers.borrow_mut();
         let [tcp, control] = self.limits;
-        let limit = if access == Access::Command {
-            control
-        } else {
-            tcp
-        };
-        let same = readers.iter().filter(|(_, it)| it.access == access);
+        let limit = if is_control { control } else { tcp };
+        let same = readers.iter().filter(|(_, it)| it.is_control == is_control);
         if same.count() >= limit {
             return None;
         }
@@ -72,7 +67,7 @@ impl Feed {
         let key = readers.insert(Follower {
             events: sender,
             is_new: true,
-            access,
+            is_control,
         });
         self.joined.notify(1);
         Some(Reader {

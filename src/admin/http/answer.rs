@@ -50,7 +50,7 @@ pub(super) fn problem(status: StatusCode, detail: &str, parameter: Option<&str>)
 
 /// Creates the API's response to a method that it does not have.
 pub(super) fn method_not_allowed() -> Answer {
-    let detail = "the API only reads: use GET or HEAD";
+    let detail = "this path only reads: use GET or HEAD";
     let mut answer = problem(StatusCode::MethodNotAllowed, detail, None);
     answer.response.insert_header("Allow", "GET, HEAD");
     answer

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use http_types::{Method, Request, StatusCode};
 
 use super::answer::{Answer, problem, with_body};
+use super::gate::{self, Access, Proof};
 use super::routes::{Made, Routes, made};
 use crate::admin::agreement;
 use crate::admin::api::{self, Invalid, List, Part, Query};
 use crate::admin::body::Body;
-use crate::admin::sockets::Access;
+use crate::admin::json::Json;
+use crate::admin::sockets::Caller;
 use crate::state::{Entries, Snapshot};
 
 const JSON: &str = "application/json";
@@ -19,6 +21,7 @@ const JSON: &str = "application/json";
 /// What the API serves.
 #[derive(Clone, Copy)]
 enum Resource {
+    Access,
     Agreement,
     List(List),
     Description,
@@ -27,7 +30,8 @@ enum Resource {
 }
 
 /// The paths after `/api/v1/`.
-const RESOURCES: [(&str, Resource); 9] = [
+const RESOURCES: [(&str, Resource); 10] = [
+    ("access", Resource::Access),
     ("agreement", Resource::Agreement),
     ("clients", Resource::List(List::Clients)),
     ("connections", Resource::List(List::Connections)),
@@ -57,9 +61,10 @@ impl Routes {
             return invalid(&wrong);
         }
         let answer = match resource {
+            Resource::Access => return self.access(access),
             Resource::Agreement => self.audits.ask(()).await,
             Resource::Description => Some(Ok(Body::of(api::OPENAPI))),
-            Resource::Events => return self.events(request, access),
+            Resource::Events => return self.events(request, access.caller),
             Resource::List(list) => match Query::parse(*list, url.query_pairs()) {
                 Ok(query) => self.connections.ask(query).await,
                 Err(wrong) => return invalid(&wrong),
@@ -69,12 +74,33 @@ impl Routes {
         made(answer, JSON)
     }
 
-    fn events(&self, request: &Request, access: Access) -> Answer {
+    /// Says what the client may do.
+    fn access(&self, access: Access) -> Answer {
+        let by = match (access.may_order(), access.caller) {
+            (false, _) => "null",
+            (true, Caller::Control) => "\"control socket\"",
+            (true, _) => "\"token\"",
+        };
+        let token = match access.proof {
+            Proof::NotConfigured => "not configured",
+            Proof::Missing => "missing",
+            Proof::Accepted => "accepted",
+            proof @ (Proof::Wrong | Proof::TooMany(_)) => return gate::refuse(proof, true),
+        };
+        let version = Json(env!("CARGO_PKG_VERSION"));
+        let (reads, acts) = (self.gate.may_read(access), access.may_order());
+        let json = format!(
+            "{{\"coracle\":{version},\"reads\":{reads},\"acts\":{acts},\"by\":{by},\"token\":\"{token}\"}}"
+        );
+        with_body(StatusCode::Ok, JSON, Body::of(&json))
+    }
+
+    fn events(&self, request: &Request, caller: Caller) -> Answer {
         let mut answer = with_body(StatusCode::Ok, "text/event-stream", Body::of(""));
         if request.method() == Method::Head {
             return answer;
         }
-        answer.events = self.feed.join(access);
+        answer.events = self.feed.join(caller == Caller::Control);
         if answer.events.is_none() {
             let detail = "too many clients read events; try again when one has left";
             return problem(StatusCode::ServiceUnavailable, detail, None);
@@ -176,6 +202,7 @@ fn invalid(wrong: &Invalid) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::orders::paths;
 
     #[test]
     fn description_has_every_path_and_no_other() {
@@ -185,6 +212,10 @@ mod tests {
         });
         let mut documented: Vec<_> = documented.collect();
         documented.sort_unstable();
-        assert_eq!(documented, RESOURCES.map(|(name, _)| name));
+        let read = RESOURCES.iter().map(|(name, _)| *name);
+        let order = |path: &&'static str| path.strip_prefix("/api/v1/").unwrap_or_default();
+        let mut all: Vec<_> = read.chain(paths::ALL.iter().map(order)).collect();
+        all.sort_unstable();
+        assert_eq!(documented, all);
     }
 }

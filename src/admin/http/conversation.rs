@@ -9,13 +9,14 @@ use smol::future::{or, yield_now};
 
 use super::answer::{Answer, refusal};
 use super::clients::{Clients, Phase, Seat};
+use super::gate::Access;
 use super::request::{self, HEAD_BYTES, Head};
 use super::stream::Stream;
 use crate::admin::api::Reader;
 use crate::admin::limits::ClientLimits;
 use crate::admin::park::Park;
 use crate::admin::requests::Requests;
-use crate::admin::sockets::Access;
+use crate::admin::sockets::Caller;
 
 /// How much to read at once.
 const READ_BYTES: usize = 1024;
@@ -26,12 +27,11 @@ const LINGER_BYTES: usize = 256 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// One client's connection.
-#[derive(Debug)]
 pub(super) struct Conversation<'a> {
     /// The connection.
     pub stream: Stream,
-    /// What the client may do.
-    pub access: Access,
+    /// Who the client is.
+    pub caller: Caller,
     /// The client's limits.
     pub limits: &'a ClientLimits,
     /// The set of clients that it belongs to.
@@ -42,6 +42,8 @@ pub(super) struct Conversation<'a> {
     pub park: &'a Park,
     /// Where answers are counted.
     pub requests: &'a Requests,
+    /// Says what a request may do.
+    pub judge: &'a dyn Fn(&Head) -> Access,
     /// Whether the connection ends after the first response.
     pub once: bool,
 }
@@ -52,7 +54,8 @@ impl Conversation<'_> {
         let (limits, park, seat) = (self.limits, self.park, self.seat);
         let mut wire = Wire {
             stream: self.stream,
-            access: self.access,
+            caller: self.caller,
+            judge: self.judge,
             received: Vec::new(),
             park,
         };
@@ -151,7 +154,8 @@ enum End {
 /// The connection's bytes.
 struct Wire<'a> {
     stream: Stream,
-    access: Access,
+    caller: Caller,
+    judge: &'a dyn Fn(&Head) -> Access,
     /// Bytes received but not yet consumed, at most [`HEAD_BYTES`].
     received: Vec<u8>,
     park: &'a Park,
@@ -171,13 +175,14 @@ impl Wire<'_> {
     /// Receives one request. Discards its body, unless it is an order.
     async fn receive(&mut self) -> Result<Head, End> {
         let mut head = loop {
-            match request::parse(&self.received, self.access) {
+            match request::parse(&self.received, self.caller) {
                 Ok(Some(head)) => break head,
                 Ok(None) => self.read().await?,
                 Err(status) => return Err(End::Refused(status)),
             }
         };
         self.received.drain(..head.head_bytes);
+        head.settle((self.judge)(&head));
         if head.waits_for_continue {
             // The kernel takes this in one write: it is short, and nothing else waits to be sent.
             let sent = self.write(&[IoSlice::new(CONTINUE)]).await;

@@ -4,6 +4,7 @@ mod answer;
 mod api_routes;
 mod clients;
 mod conversation;
+mod gate;
 mod hosts;
 mod ordering;
 mod page_routes;
@@ -14,12 +15,14 @@ mod serve;
 mod stream;
 
 #[cfg(fuzzing)]
-pub(super) fn fuzz(bytes: &[u8], access: super::sockets::Access) -> Option<usize> {
-    let head = request::parse(bytes, access).ok().flatten();
-    head.map(|head| head.head_bytes)
+pub(super) fn fuzz(bytes: &[u8], caller: super::sockets::Caller) -> Option<usize> {
+    let mut head = request::parse(bytes, caller).ok().flatten()?;
+    head.settle(gate::Access::without_proof(caller));
+    Some(head.head_bytes)
 }
 
 pub(super) use clients::Clients;
+pub(super) use gate::Gate;
 pub(super) use hosts::Hosts;
 pub(super) use ordering::Ordering;
 pub(super) use reserve_fd::ReserveFd;

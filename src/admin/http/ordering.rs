@@ -7,12 +7,14 @@ use http_types::StatusCode;
 use smol::channel::bounded;
 
 use super::answer::{Answer, silence, text};
-use super::request::{DRAIN, Head, KILL, RELOAD, SERVER, STOP};
+use super::request::Head;
+use crate::admin::orders::paths::{DRAIN, KILL, RELOAD, SERVER, STOP};
 use crate::admin::orders::{Ask, Order, Orders};
 use crate::admin::park::Park;
+use crate::admin::sockets::Caller;
 use crate::state::{AdminState, Filter, Label as _, Which};
 
-/// Where orders go, and where they must come from.
+/// Where orders go, and where they come from without a token.
 #[derive(Debug)]
 pub(crate) struct Ordering {
     /// The function that takes them.
@@ -44,7 +46,11 @@ impl Ordering {
             return silence();
         };
         let (answer, told) = bounded(1);
-        orders(Order { ask, answer });
+        let by = match head.access.caller {
+            Caller::Tcp(_) => "token",
+            _ => "control socket",
+        };
+        orders(Order { ask, by, answer });
         match park.within(self.limit, told.recv()).await {
             Some(Ok(Ok(changes))) => text(StatusCode::Ok, &lines(&changes)),
             Some(Ok(Err(why))) => text(StatusCode::UnprocessableEntity, &lines(&why)),
@@ -52,20 +58,23 @@ impl Ordering {
         }
     }
 
-    /// Creates the response to an order that arrives over TCP.
+    /// Creates the response to an order that arrives over TCP where there is no token.
     pub(super) fn only_there(&self, path: &str) -> Answer {
         let mut how = match &self.path {
             Some(path) => format!("this needs the control socket {}", path.display()),
             None => "this needs the control socket, and there is none (`socket` in [admin] of the configuration)".to_owned(),
         };
-        let command = path.trim_start_matches('/');
+        let command = path.rsplit('/').next().unwrap_or_default();
         how += &match (path, &self.path) {
             (DRAIN | STOP, _) => "; or send SIGTERM to the process".to_owned(),
             (_, Some(_)) => format!(", which `coracle {command}` uses"),
             (RELOAD, None) => "; send SIGHUP to the process instead".to_owned(),
             (_, None) => String::new(),
         };
-        text(StatusCode::Forbidden, &format!("403 Forbidden: {how}\n"))
+        text(
+            StatusCode::Forbidden,
+            &format!("403 Forbidden: {how}; to order it over TCP, set `token_file` in [admin]\n"),
+        )
     }
 }
 

@@ -4,7 +4,9 @@ use http_types::headers::{HeaderName, HeaderValue};
 use http_types::{Method, Request, StatusCode, Url};
 use httparse::{EMPTY_HEADER, Header, Status};
 
-use crate::admin::sockets::Access;
+use super::gate::Access;
+use crate::admin::orders::takes_orders;
+use crate::admin::sockets::Caller;
 
 /// The longest request line with headers.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
@@ -12,16 +14,6 @@ pub(super) const HEAD_BYTES: usize = 8 * 1024;
 const BODY_BYTES: u64 = 8 * 1024;
 /// The longest body of an order. This is also the longest configuration.
 const ORDER_BYTES: u64 = 1024 * 1024;
-/// The path that a reload is ordered at.
-pub(super) const RELOAD: &str = "/reload";
-/// The path that a server's state is ordered at.
-pub(super) const SERVER: &str = "/server";
-/// The path that the end of connections is ordered at.
-pub(super) const KILL: &str = "/kill";
-/// The path that a drain of the whole program is ordered at.
-pub(super) const DRAIN: &str = "/drain";
-/// The path that the program's end is ordered at.
-pub(super) const STOP: &str = "/stop";
 /// The most headers. A browser sends about 15.
 const HEADERS: usize = 64;
 
@@ -37,6 +29,8 @@ pub(crate) struct Head {
     pub head_bytes: usize,
     /// The length of the body that follows.
     pub body_bytes: usize,
+    /// Who sent it, and what it proves.
+    pub(super) access: Access,
     /// Whether it is an order from a client that may give one, so that its body matters.
     pub is_order: bool,
     /// The body of an order. Empty for other requests.
@@ -49,12 +43,12 @@ pub(crate) struct Head {
     pub is_http_1_0: bool,
 }
 
-/// Parses the head at the start of `bytes`, which came from a client with this access. Returns
-/// `None` if more bytes are needed.
+/// Parses the head at the start of `bytes`, which came from this caller. Returns `None` if more
+/// bytes are needed. [`Head::settle`] says what becomes of the body.
 ///
 /// # Errors
 /// The status to respond with before closing the connection.
-pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, StatusCode> {
+pub(super) fn parse(bytes: &[u8], caller: Caller) -> Result<Option<Head>, StatusCode> {
     let mut headers = [EMPTY_HEADER; HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
     let head_bytes = match parsed.parse(bytes) {
@@ -80,8 +74,12 @@ pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, Status
     let is_http_1_0 = minor == 0;
     fields.check_host(is_http_1_0)?;
     let url = url(method, target)?;
-    let is_order = access == Access::Command && method == "POST" && takes_orders(url.path());
-    let most = if is_order { ORDER_BYTES } else { BODY_BYTES };
+    let may_be_order = method == "POST" && takes_orders(url.path());
+    let most = if may_be_order {
+        ORDER_BYTES
+    } else {
+        BODY_BYTES
+    };
     let body_bytes = fields.body_bytes(is_http_1_0, most)?;
     let host = if target.starts_with('/') || method == "OPTIONS" || method == "CONNECT" {
         let host = fields.named("host").next();
@@ -99,10 +97,6 @@ pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, Status
         }
     }
     let expects = !is_http_1_0 && fields.has_token("expect", "100-continue") && body_bytes > 0;
-    // Only the response to an order depends on a body, so any other client that waits for "100
-    // Continue" gets its response at once. It may or may not send the body anyway, so nothing more
-    // is read.
-    let is_cut_short = expects && !is_order;
     let asked_to_keep = if is_http_1_0 {
         fields.has_token("connection", "keep-alive")
     } else {
@@ -112,18 +106,31 @@ pub(super) fn parse(bytes: &[u8], access: Access) -> Result<Option<Head>, Status
         request,
         host,
         head_bytes,
-        body_bytes: if is_cut_short { 0 } else { body_bytes },
-        is_order,
+        body_bytes,
+        access: Access::without_proof(caller),
+        is_order: may_be_order,
         body: Vec::new(),
-        waits_for_continue: expects && is_order,
-        keep_alive: asked_to_keep && !is_cut_short,
+        waits_for_continue: expects,
+        keep_alive: asked_to_keep,
         is_http_1_0,
     }))
 }
 
-/// Returns whether orders are posted to `path`.
-pub(super) fn takes_orders(path: &str) -> bool {
-    matches!(path, RELOAD | SERVER | KILL | DRAIN | STOP)
+impl Head {
+    /// Decides what becomes of the body, once it is known what the client may do.
+    pub(super) fn settle(&mut self, access: Access) {
+        self.access = access;
+        self.is_order &= access.may_order();
+        // Only the response to an order depends on a body. Any other client that waits for "100
+        // Continue" or has announced a long body gets its response at once. It may or may not send
+        // the body anyway, so nothing more is read.
+        let is_long = self.body_bytes as u64 > BODY_BYTES;
+        if !self.is_order && (self.waits_for_continue || is_long) {
+            self.body_bytes = 0;
+            self.waits_for_continue = false;
+            self.keep_alive = false;
+        }
+    }
 }
 
 /// A request's headers, as received.
@@ -222,14 +229,37 @@ fn url(method: &str, target: &str) -> Result<Url, StatusCode> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::net::{IpAddr, Ipv4Addr};
+
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::{Index, select};
 
+    use super::super::gate::Proof;
     use super::*;
 
+    const TCP: Caller = Caller::Tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
+
+    /// Parses a head, and settles what its sender may do.
+    fn settled(bytes: &[u8], access: Access) -> Result<Option<Head>, StatusCode> {
+        let mut head = super::parse(bytes, access.caller)?;
+        if let Some(head) = &mut head {
+            head.settle(access);
+        }
+        Ok(head)
+    }
+
     fn parse(bytes: &[u8]) -> Result<Option<Head>, StatusCode> {
-        super::parse(bytes, Access::Read)
+        settled(bytes, Access::without_proof(TCP))
+    }
+
+    /// One of each kind.
+    fn kinds() -> Vec<Access> {
+        let callers = [TCP, Caller::Control, Caller::Stranger];
+        let mut kinds = callers.map(Access::without_proof).to_vec();
+        let (caller, proof) = (TCP, Proof::Accepted);
+        kinds.push(Access { caller, proof });
+        kinds
     }
 
     #[test]
@@ -291,25 +321,26 @@ mod tests {
     }
 
     #[test]
-    fn only_an_order_over_the_control_socket_may_have_a_long_body() {
+    fn only_an_order_of_one_who_may_give_it_has_its_long_body_read() {
         let long = ORDER_BYTES.to_string();
         let body = |target: &str, length: &str, access| {
             let request =
                 format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
-            let head = super::parse(request.as_bytes(), access).map(Option::unwrap);
-            head.map(|head| (head.is_order, head.body_bytes))
+            let head = settled(request.as_bytes(), access).map(Option::unwrap);
+            head.map(|head| (head.is_order, head.body_bytes, head.keep_alive))
         };
-        let order = (true, ORDER_BYTES as usize);
-        assert_eq!(body("/reload", &long, Access::Command), Ok(order));
-        assert_eq!(body("/reload?dry-run", &long, Access::Command), Ok(order));
         let too_large = Err(StatusCode::PayloadTooLarge);
-        for access in [Access::Read, Access::Nothing] {
-            assert_eq!(body("/reload", &long, access), too_large);
-            assert_eq!(body("/reload", "3", access), Ok((false, 3)));
-        }
-        assert_eq!(body("/metrics", &long, Access::Command), too_large);
         let longer = (ORDER_BYTES + 1).to_string();
-        assert_eq!(body("/reload", &longer, Access::Command), too_large);
+        for access in kinds() {
+            let may = access.may_order();
+            for target in ["/api/v1/reload", "/api/v1/reload?dry-run"] {
+                let read = if may { ORDER_BYTES as usize } else { 0 };
+                assert_eq!(body(target, &long, access), Ok((may, read, may)));
+                assert_eq!(body(target, "3", access), Ok((may, 3, true)));
+                assert_eq!(body(target, &longer, access), too_large);
+            }
+            assert_eq!(body("/metrics", &long, access), too_large);
+        }
     }
 
     /// Heads that are valid or nearly so: parts that mean something here, put together at random,
@@ -321,7 +352,7 @@ mod tests {
         let target = select(vec![
             "/",
             "/metrics?a=b",
-            "/reload",
+            "/api/v1/reload",
             "*",
             "a:1",
             "http://b:2/x",
@@ -392,7 +423,7 @@ mod tests {
     }
 
     fn access() -> impl Strategy<Value = Access> {
-        select(vec![Access::Nothing, Access::Read, Access::Command])
+        select(kinds())
     }
 
     proptest! {
@@ -401,13 +432,13 @@ mod tests {
             bytes in prop_oneof![vec(any::<u8>(), 0..300), heads()],
             access in access(),
         ) {
-            let _ = super::parse(&bytes, access);
+            let _ = settled(&bytes, access);
         }
 
         #[test]
         fn head_parses_the_same_however_its_bytes_arrive(head in heads(), access in access()) {
             let parse = |bytes| {
-                let parsed = super::parse(bytes, access);
+                let parsed = settled(bytes, access);
                 parsed.map(|head| head.map(summary)).transpose()
             };
             let whole = parse(&head);

@@ -11,9 +11,10 @@ use http_types::{Method, Request, StatusCode};
 use smol::future::FutureExt;
 
 use super::answer::{Answer, method_not_allowed, not_allowed, refusal, silence, text, with_body};
+use super::gate::{self, Access, Gate, Proof};
 use super::hosts::{self, Hosts};
 use super::ordering::Ordering;
-use super::request::{Head, takes_orders};
+use super::request::Head;
 use crate::admin::agreement::Kernel;
 use crate::admin::api::{Feed, Part, Query};
 use crate::admin::body::{Body, Room};
@@ -21,9 +22,10 @@ use crate::admin::desk::Desk;
 use crate::admin::metrics;
 use crate::admin::metrics::{Format, Output};
 use crate::admin::moments::{Moments, Sign};
+use crate::admin::orders::takes_orders;
 use crate::admin::park::Park;
 use crate::admin::requests::Requests;
-use crate::admin::sockets::Access;
+use crate::admin::sockets::Caller;
 use crate::sys::process::Process;
 
 /// After a scrape, or an answer of the API, the thread rests for this many times as long as that
@@ -37,15 +39,19 @@ const INDEX: &str = "coracle's admin endpoint:
 /healthz   200 while the loop that moves data responds
 /readyz    200 while coracle accepts connections, 503 while it drains
 /api/v1/   the state in JSON; /api/v1/openapi.json describes it
-/reload    POST over the control socket: reread the configuration; ?dry-run reports what would change
-/server    POST over the control socket: drain a server, take it down, or make it ready again
-/kill      POST over the control socket: end connections; ?dry-run lists them
-/drain     POST over the control socket: stop accepting, and end when the open connections have ended
-/stop      POST over the control socket: reset the open connections and end
+
+POST over the control socket, or with the token of `token_file` in [admin]:
+/api/v1/reload  reread the configuration; ?dry-run reports what would change
+/api/v1/server  drain a server, take it down, or make it ready again
+/api/v1/kill    end connections; ?dry-run lists them
+/api/v1/drain   stop accepting, and end when the open connections have ended
+/api/v1/stop    reset the open connections and end
 ";
 
 /// Where the paths of the API begin.
 pub(super) const API: &str = "/api/";
+/// Where a client learns what it may do.
+const ACCESS: &str = "/api/v1/access";
 
 const STRANGER: &str = "403 Forbidden: only root, the user that coracle runs as, and members of the \
                         socket file's group may use the control socket\n";
@@ -59,6 +65,8 @@ pub(crate) struct Routes {
     pub process: Process,
     /// The kernel's socket tables.
     pub kernel: Kernel,
+    /// What requests may do.
+    pub gate: Gate,
     /// The hosts that it answers to.
     pub hosts: Hosts,
     /// Where its work waits.
@@ -89,34 +97,65 @@ pub(crate) struct Routes {
 pub(super) type Made = Result<Rc<Body>, StatusCode>;
 
 impl Routes {
-    /// Returns the response to a request. It has its body even if the method is HEAD; the sender
-    /// leaves it out.
-    pub(crate) async fn answer(&self, head: &Head, access: Access) -> Answer {
-        if access == Access::Nothing {
-            return text(StatusCode::Forbidden, STRANGER);
+    /// Judges a request. The token of a page that may ask nothing is not looked at: it could use up
+    /// the attempts of the user whose browser shows it.
+    pub(super) fn judge(&self, head: &Head, caller: Caller) -> Access {
+        let is_health = is_health(head.request.url().path());
+        match is_health || self.refuse_page(head, caller).is_some() {
+            true => Access::without_proof(caller),
+            false => self.gate.judge(caller, &head.request, Instant::now()),
         }
+    }
+
+    /// Returns the response to a request for another host, or for a page of another origin.
+    fn refuse_page(&self, head: &Head, caller: Caller) -> Option<Answer> {
         // A browser cannot connect to a Unix socket, so no web page can.
-        if access == Access::Read
-            && let Some(host) = &head.host
+        if !matches!(caller, Caller::Tcp(_)) {
+            return None;
+        }
+        if let Some(host) = &head.host
             && !self.hosts.answer_to(host)
         {
-            return text(StatusCode::MisdirectedRequest, &hosts::advice(host));
+            let advice = hosts::advice(host);
+            return Some(text(StatusCode::MisdirectedRequest, &advice));
         }
-        let request = &head.request;
-        if access == Access::Read
-            && let Some(origin) = request.header(&http_types::headers::ORIGIN)
-            && !self.hosts.admit(origin.as_str(), head.host.as_deref())
-        {
-            return text(StatusCode::Forbidden, hosts::OTHER_ORIGIN);
+        let origin = head.request.header(&http_types::headers::ORIGIN)?;
+        let is_admitted = self.hosts.admit(origin.as_str(), head.host.as_deref());
+        (!is_admitted).then(|| text(StatusCode::Forbidden, hosts::OTHER_ORIGIN))
+    }
+
+    /// Returns the response to a request. It has its body even if the method is HEAD; the sender
+    /// leaves it out.
+    pub(crate) async fn answer(&self, head: &Head) -> Answer {
+        let (access, request) = (head.access, &head.request);
+        if access.caller == Caller::Stranger {
+            return text(StatusCode::Forbidden, STRANGER);
+        }
+        if let Some(refused) = self.refuse_page(head, access.caller) {
+            return refused;
         }
         let path = request.url().path();
         match request.method() {
             Method::Post if head.is_order => return self.ordering.obey(head, &self.park).await,
-            Method::Post if takes_orders(path) => return self.ordering.only_there(path),
+            Method::Post if takes_orders(path) => {
+                return match access.proof {
+                    Proof::NotConfigured => self.ordering.only_there(path),
+                    proof => gate::refuse(proof, false),
+                };
+            }
             _ if takes_orders(path) => return not_allowed("POST"),
             Method::Get | Method::Head => {}
             _ if path.starts_with(API) => return method_not_allowed(),
             _ => return refusal(StatusCode::MethodNotAllowed),
+        }
+        let wants_page =
+            || path == "/" && joined(request, &http_types::headers::ACCEPT).contains("text/html");
+        if !is_health(path) && path != ACCESS && !self.gate.may_read(access) {
+            // A browser has no token before the page has asked for it.
+            return match access.proof == Proof::Missing && wants_page() {
+                true => self.empty_page().await,
+                false => gate::refuse(access.proof, path.starts_with(API)),
+            };
         }
         match path {
             "/metrics" => {
@@ -132,9 +171,7 @@ impl Routes {
                 Some(_) => text(StatusCode::ServiceUnavailable, "draining\n"),
                 None => silence(),
             },
-            "/" if joined(request, &http_types::headers::ACCEPT).contains("text/html") => {
-                self.page().await
-            }
+            "/" if wants_page() => self.page().await,
             "/" => text(StatusCode::Ok, INDEX),
             _ if path.starts_with(API) => self.api(request, access).await,
             _ => refusal(StatusCode::NotFound),
@@ -213,6 +250,11 @@ impl Routes {
             waiting.tell(sign);
         }
     }
+}
+
+/// Returns whether anyone may ask for `path` at any time.
+fn is_health(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
 }
 
 /// Repeats a piece of work until cancelled. A bug costs those who wait for this result, not the

@@ -16,7 +16,7 @@ use super::routes::Routes;
 use super::stream::Stream;
 use crate::admin::limits::ClientLimits;
 use crate::admin::park::Park;
-use crate::admin::sockets::{Accepted, Access, Door, Listeners};
+use crate::admin::sockets::{Accepted, Caller, Door, Listeners};
 use crate::state::{Backoff, Throttle};
 
 /// The shortest and longest pause after an attempt fails.
@@ -142,7 +142,7 @@ impl Serving {
         self: &Rc<Self>,
         door: Door,
         executor: &LocalExecutor<'static>,
-        (accepted, access): (Accepted, Access),
+        (accepted, caller): (Accepted, Caller),
         lent: Option<LentFd>,
     ) {
         let serving = self.clone();
@@ -158,15 +158,16 @@ impl Serving {
             };
             let conversation = Conversation {
                 stream,
-                access,
+                caller,
                 limits: &serving.limits,
                 clients: serving.clients(door),
                 seat: &seat,
                 park: &serving.park,
                 requests: &serving.routes.requests,
+                judge: &|head| serving.routes.judge(head, caller),
                 once: lent.is_some(),
             };
-            let hold = conversation.hold(async |head| serving.routes.answer(head, access).await);
+            let hold = conversation.hold(async |head| serving.routes.answer(head).await);
             // A bug in one response costs that response, not the endpoint.
             if AssertUnwindSafe(hold).catch_unwind().await.is_err() {
                 log::error!("admin: a client's task panicked; please report this");

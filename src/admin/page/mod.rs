@@ -23,27 +23,28 @@ const CONNECTIONS: usize = 50;
 /// After this many rows, other work of the thread gets its turn.
 const PIECE: usize = 32;
 
-/// Writes the page with the state in its tables.
+/// Writes the page with the state in its tables, or with empty tables.
 ///
 /// # Errors
 /// Never fails: writing to a body cannot fail.
-pub(super) async fn write(body: &mut Body, snapshot: &Snapshot, entries: &Entries) -> fmt::Result {
+pub(super) async fn write(body: &mut Body, state: Option<&(Snapshot, Entries)>) -> fmt::Result {
     let mut rest = PAGE;
     while let Some((before, after)) = rest.split_once('{') {
         body.write_str(before)?;
         let (name, after) = after.split_once('}').unwrap_or((after, ""));
         rest = after;
-        match name {
-            "page.css" => body.write_str(STYLE)?,
-            "page.js" => body.write_str(SCRIPT)?,
-            "version" => body.write_str(env!("CARGO_PKG_VERSION"))?,
-            "open" => {
+        match (name, state) {
+            ("page.css", _) => body.write_str(STYLE)?,
+            ("page.js", _) => body.write_str(SCRIPT)?,
+            ("version", _) => body.write_str(env!("CARGO_PKG_VERSION"))?,
+            ("open", Some((snapshot, _))) => {
                 let open: u64 = snapshot.entrypoints.iter().map(|it| it.open).sum();
                 write!(body, "{open}")?;
             }
-            "entrypoints" => write_entrypoints(body, snapshot).await?,
-            "servers" => write_servers(body, snapshot).await?,
-            "connections" => write_connections(body, entries)?,
+            ("entrypoints", Some((snapshot, _))) => write_entrypoints(body, snapshot).await?,
+            ("servers", Some((snapshot, _))) => write_servers(body, snapshot).await?,
+            ("connections", Some((_, entries))) => write_connections(body, entries)?,
+            ("open" | "entrypoints" | "servers" | "connections", None) => {}
             _ => write!(body, "{{{name}}}")?,
         }
     }

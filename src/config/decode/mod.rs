@@ -39,8 +39,9 @@ pub(super) fn decode(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -
     }
     draft.watch = reader.boolean(root, "watch").unwrap_or(false);
     if let Some(admin) = reader.table(root, "admin") {
-        reader.known(admin, &["listen", "open", "socket", "hosts"]);
+        reader.known(admin, &["listen", "open", "token_file", "socket", "hosts"]);
         draft.admin.open = reader.boolean(admin, "open").unwrap_or(false);
+        draft.admin.token_file = reader.parsed(admin, "token_file", value::token_file);
         draft.admin_hosts = reader.host_names(admin, "hosts");
         let origin = |key| {
             let span = admin.get(key).map(Spanned::span);

@@ -86,6 +86,12 @@ const CASES: &[Case] = &[
         &["admin: socket /run/a.sock instead of off"],
     ),
     (
+        "[admin]\n",
+        "[admin]\ntoken_file = \"/etc/coracle.token\"\n",
+        &["admin: token_file /etc/coracle.token instead of none"],
+        &["admin: token_file none instead of /etc/coracle.token"],
+    ),
+    (
         "socket = \"/run/a.sock\"\n",
         "",
         &["admin: socket the default instead of /run/a.sock"],

@@ -108,6 +108,7 @@ fn config(random: &mut Random) -> Config {
         admin: Admin {
             listen: None,
             open: random.pick(&SWITCHES),
+            token_file: None,
             socket: ControlSocket::Default,
         },
         admin_hosts: random.some(&HOSTS).into_iter().map(str::to_owned).collect(),
@@ -173,7 +174,7 @@ fn mutate(config: &mut Config, random: &mut Random) {
     let at = random.below(config.services.len());
     let entrypoints = config.entrypoints.len();
     let entrypoint = &mut config.entrypoints[random.below(entrypoints)];
-    match random.below(41) {
+    match random.below(42) {
         0 => config.drain_timeout = time,
         1 => config.watch = switch,
         2 => config.admin.listen = switch.then(|| ([127, 0, 0, 1], 2672).into()),
@@ -199,7 +200,11 @@ fn mutate(config: &mut Config, random: &mut Random) {
         }
         12 => config.services[at].name = "renamed".to_owned(),
         13 => config.admin.open = switch,
-        14..22 => mutate_entrypoint(entrypoint, random),
+        14 => {
+            let files = [None, Some("/etc/a".into()), Some("/etc/\u{7f}".into())];
+            config.admin.token_file = random.pick(&files);
+        }
+        15..23 => mutate_entrypoint(entrypoint, random),
         _ => mutate_service(&mut config.services[at], random),
     }
 }
