@@ -30,7 +30,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::panic::catch_unwind;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_io::Async;
@@ -39,6 +39,7 @@ use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::{FutureExt, or};
 
+use crate::state::LogLines;
 use crate::sys;
 use crate::sys::process::Process;
 use agreement::Kernel;
@@ -78,6 +79,7 @@ pub struct Endpoint {
     hosts: Hosts,
     gate: Gate,
     orders: Option<Orders>,
+    log: Arc<Mutex<LogLines>>,
 }
 
 impl Endpoint {
@@ -124,6 +126,7 @@ impl Endpoint {
             hosts: Hosts::default(),
             gate: Gate::new(None, false),
             orders: None,
+            log: Arc::default(),
         })
     }
 
@@ -147,6 +150,13 @@ impl Endpoint {
     #[must_use]
     pub fn with_orders(mut self, take: Arc<dyn Fn(Order) + Send + Sync>) -> Self {
         self.orders = Some(Orders(take));
+        self
+    }
+
+    /// Makes it show these log lines. Without this, it shows none.
+    #[must_use]
+    pub fn with_log(mut self, log: Arc<Mutex<LogLines>>) -> Self {
+        self.log = log;
         self
     }
 
@@ -220,7 +230,9 @@ impl Endpoint {
                 statuses: desk::Desk::default(),
                 connections: desk::Desk::default(),
                 pages: desk::Desk::default(),
-                feed: Feed::new(limits.clients, limits.control_clients),
+                feed: Feed::new(limits.clients, limits.control_clients, self.log.clone()),
+                log: self.log,
+                log_turn: smol::lock::Mutex::default(),
                 requests: Requests::default(),
                 signs: desk::Desk::default(),
                 ordering: Ordering {

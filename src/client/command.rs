@@ -34,28 +34,25 @@ pub(super) fn command(contact: &Contact, target: &str, body: &str) -> Result<Sai
             None => get::explain(&contact.admin, &error, TIMEOUT),
         })
     })?;
-    let (at, advice) = match contact.socket() {
-        Some(socket) => (
-            shown(socket),
-            "give the path of coracle's control socket with --socket PATH",
-        ),
-        None => (
-            contact.admin.to_string(),
-            "give the address of coracle's admin endpoint with --admin ADDRESS",
-        ),
+    let at = match contact.socket() {
+        Some(socket) => shown(socket),
+        None => contact.admin.to_string(),
     };
-    let (status, body) = parse(&answer).ok_or_else(|| {
-        Failure(format!(
-            "the program that listens at {at} is not coracle; {advice}"
-        ))
-    })?;
+    let is_socket = contact.socket().is_some();
+    let (status, body) = parse(&answer).ok_or_else(|| Failure(match is_socket {
+        true => format!("the program that listens at {at} is not coracle; give the path of coracle's control socket with --socket PATH"),
+        false => get::stranger(&contact.admin),
+    }))?;
     let text = body.strip_suffix('\n').unwrap_or(body).to_owned();
     match status {
         200 => Ok(Said::Done(text)),
         422 => Ok(Said::Refused(text)),
-        404 | 405 => Err(Failure(format!(
-            "the program that listens at {at} is an older coracle or another program; {advice}"
-        ))),
+        404 | 405 => Err(Failure(match is_socket {
+            true => format!(
+                "the program that listens at {at} is an older coracle or another program; give the path of coracle's control socket with --socket PATH"
+            ),
+            false => get::stranger(&contact.admin),
+        })),
         _ => {
             let why = printable(text.lines().next().unwrap_or_default());
             Err(Failure(format!("{at} answers: {why}")))

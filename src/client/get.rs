@@ -21,11 +21,7 @@ pub(super) fn get(contact: &Contact, path: &str) -> Result<Value, Failure> {
     let admin = &contact.admin;
     let answer = contact.exchange(path, None, TIMEOUT);
     let answer = answer.map_err(|error| Failure(explain(admin, &error, TIMEOUT)))?;
-    let stranger = || {
-        Failure(format!(
-            "the program that listens at {admin} is not coracle, or is an older version; `ss -ltnp` shows its name; give the address of coracle's admin endpoint with --admin ADDRESS"
-        ))
-    };
+    let stranger = || Failure(stranger(admin));
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(stranger)?;
     let value = serde_json::from_str::<Value>(body).unwrap_or_default();
     if value["coracle"].as_str().is_none() {
@@ -36,6 +32,13 @@ pub(super) fn get(contact: &Contact, path: &str) -> Result<Value, Failure> {
         Some(error) => Err(Failure(error.to_owned())),
         None => Ok(value),
     }
+}
+
+/// Says that something else answers.
+pub(super) fn stranger(admin: &AdminEndpoint) -> String {
+    format!(
+        "the program that listens at {admin} is not coracle, or is an older version; `ss -ltnp` shows its name; give the address of coracle's admin endpoint with --admin ADDRESS"
+    )
 }
 
 /// Says why there was no answer, and what to do.

@@ -1,5 +1,5 @@
 //! Log lines on stderr: limited per cause, and written by a dedicated thread so that a blocked
-//! stderr blocks nothing else.
+//! stderr blocks nothing else. The last ones are kept in memory too.
 
 mod flood;
 mod line;
@@ -8,13 +8,15 @@ mod stderr;
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use flood::{Cause, Floods, WINDOW};
 use line::Style;
+
+use crate::state::LogLines;
 
 /// Lines that may be queued while stderr is blocked. Further lines are dropped and counted.
 const QUEUE_LINES: usize = 1024;
@@ -49,6 +51,7 @@ pub fn install(level: LevelFilter, access: bool) -> io::Result<()> {
         waiting: AtomicUsize::new(0),
         dropped: AtomicU64::new(0),
         floods: Mutex::default(),
+        kept: Arc::default(),
     }));
     let thread = std::thread::Builder::new().name("log".into());
     // The thread formats nothing, so a small stack is enough.
@@ -69,12 +72,21 @@ pub fn set(level: LevelFilter, access: bool) {
         return;
     };
     logger.level.store(level as u8, Ordering::Relaxed);
+    logger.kept().set_level(level);
     let access_level = if access {
         LevelFilter::Info
     } else {
         LevelFilter::Off
     };
     log::set_max_level(level.max(access_level));
+}
+
+/// Returns the last lines. They stay empty without a logger.
+#[must_use]
+pub fn kept() -> Arc<Mutex<LogLines>> {
+    LOGGER
+        .get()
+        .map_or_else(Arc::default, |logger| logger.kept.clone())
 }
 
 /// Writes `text` unchanged to stderr, after everything logged before. Returns within half a second
@@ -107,6 +119,8 @@ struct Logger {
     waiting: AtomicUsize,
     dropped: AtomicU64,
     floods: Mutex<Floods>,
+    /// The last lines. Locked only for as long as it takes to add or copy some pointers.
+    kept: Arc<Mutex<LogLines>>,
 }
 
 impl Log for Logger {
@@ -124,7 +138,9 @@ impl Log for Logger {
             _ => (self.admit(record), QUEUE_LINES),
         };
         if let Some(suppressed) = suppressed {
-            let line = self.style.line(record, suppressed, SystemTime::now());
+            let now = SystemTime::now();
+            let line = self.style.line(record, suppressed, now);
+            self.kept().push(now, record.level(), line.trim_end());
             self.send(line, room);
         }
     }
@@ -154,9 +170,19 @@ impl Logger {
     }
 
     fn floods(&self) -> MutexGuard<'_, Floods> {
-        self.floods
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.floods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, LogLines> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a line of the logger itself, on the log thread.
+    fn write_own(&self, text: &str, object: &str, count: u64) {
+        let line = self.style.own_line(text, object, count);
+        let now = SystemTime::now();
+        self.kept().push(now, Level::Warn, line.trim_end());
+        stderr::write_all(&line);
     }
 
     fn send(&self, line: String, room: usize) {
@@ -189,7 +215,7 @@ impl Logger {
             let dropped = self.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
                 let text = "lines dropped because stderr was blocked";
-                stderr::write_all(&self.style.own_line(text, "", dropped));
+                self.write_own(text, "", dropped);
             }
         }
     }
@@ -221,7 +247,7 @@ impl Logger {
         } in left_out
         {
             let text = format!("similar lines left out: {what}");
-            stderr::write_all(&self.style.own_line(&text, &object, count));
+            self.write_own(&text, &object, count);
         }
     }
 }

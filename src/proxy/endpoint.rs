@@ -16,6 +16,7 @@ use super::ground::Ground;
 use super::ipv6::with_or_without_ipv6;
 use crate::admin::{self, Token};
 use crate::config::{self, Config, ControlSocket};
+use crate::logging;
 use crate::net::{UnixPath, UnixSocket};
 
 /// The control socket's owner and group may connect.
@@ -144,6 +145,7 @@ impl Endpoint {
         let started = endpoint
             .with_hosts(configured.hosts.clone())
             .with_token(configured.token.clone(), is_private)
+            .with_log(logging::kept())
             .with_orders(Arc::new(move |order| commander.take(order)))
             .start();
         let (handle, answers) = started.map_err(|error| BindError::thread("admin", &error))?;

@@ -111,7 +111,8 @@ impl Proxy {
         let (commander, commands) = Commander::new();
         let admin = Admin::bind(config, commander.clone())?;
         // Everything could be opened, so this configuration is in force.
-        ground.shared.config_loads.succeeded(SystemTime::now());
+        let loads = &ground.shared.config_loads;
+        loads.succeeded(SystemTime::now(), "");
         let supervisor = Supervisor {
             ground,
             running,

@@ -211,11 +211,11 @@ impl Supervisor {
                 }
             }
             Err(why) => {
+                let why = why.strip_prefix("coracle: ").unwrap_or(why);
                 // If there is nothing to read, no reload has failed.
                 if self.source().is_ok() {
-                    self.ground.shared.config_loads.failed();
+                    self.ground.shared.config_loads.failed(why);
                 }
-                let why = why.strip_prefix("coracle: ").unwrap_or(why);
                 for line in why.lines().filter(|line| is_for_the_log(line)) {
                     log::error!(target: "setup", by; "not reloaded: {line}");
                 }
@@ -269,7 +269,8 @@ impl Supervisor {
         self.tasks.follow(&self.ground, &self.running);
         self.ground.shared.registry.forget_dead();
         self.watch();
-        self.ground.shared.config_loads.succeeded(SystemTime::now());
+        let loads = &self.ground.shared.config_loads;
+        loads.succeeded(SystemTime::now(), &changes);
         Ok(changes)
     }
 

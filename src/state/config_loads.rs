@@ -1,6 +1,7 @@
 //! How many configurations have come into force, and when the last one did.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::counters::Counter;
@@ -11,13 +12,16 @@ use super::metric::{Metric, Publish};
 pub struct ConfigLoads {
     count: Counter,
     last: Cell<Duration>,
+    changes: RefCell<Arc<str>>,
     failures: Counter,
     has_failed: Cell<bool>,
+    reason: RefCell<Arc<str>>,
 }
 
 impl ConfigLoads {
-    /// Records that a configuration came into force at `now`.
-    pub fn succeeded(&self, now: SystemTime) {
+    /// Records that a configuration came into force at `now`, with these changes, one on each line.
+    pub fn succeeded(&self, now: SystemTime, changes: &str) {
+        self.changes.replace(changes.into());
         self.count.increment();
         self.has_failed.set(false);
         // A clock before 1970 is not set yet, as on a board without a battery, so the time is
@@ -26,8 +30,10 @@ impl ConfigLoads {
         self.last.set(since.unwrap_or_default());
     }
 
-    /// Records that a configuration was rejected and the previous one stays in force.
-    pub fn failed(&self) {
+    /// Records that a configuration was rejected for this reason, and the previous one stays in
+    /// force.
+    pub fn failed(&self, reason: &str) {
+        self.reason.replace(reason.into());
         self.failures.increment();
         self.has_failed.set(true);
     }
@@ -48,6 +54,18 @@ impl ConfigLoads {
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures.value()
+    }
+
+    /// Returns the changes that the last configuration brought, one on each line.
+    #[must_use]
+    pub fn changes(&self) -> Arc<str> {
+        self.changes.borrow().clone()
+    }
+
+    /// Returns why the last configuration that was rejected was.
+    #[must_use]
+    pub fn reason(&self) -> Arc<str> {
+        self.reason.borrow().clone()
     }
 
     /// Returns when the last configuration came into force, as time since 1970, or zero if that is
@@ -85,15 +103,16 @@ mod tests {
         assert_eq!((loads.count(), loads.last()), (0, Duration::ZERO));
         for seconds in [1_700_000_000, 1_700_000_060] {
             let at = Duration::from_secs(seconds);
-            loads.succeeded(SystemTime::UNIX_EPOCH + at);
+            loads.succeeded(SystemTime::UNIX_EPOCH + at, "a\nb");
             assert_eq!(loads.last(), at);
         }
-        assert_eq!(loads.count(), 2);
-        loads.failed();
+        assert_eq!((loads.count(), &*loads.changes()), (2, "a\nb"));
+        loads.failed("c");
+        assert_eq!(&*loads.reason(), "c");
         assert!(!loads.is_last_good());
         assert_eq!(loads.failures(), 1);
         assert_eq!((loads.count(), loads.last().as_secs()), (2, 1_700_000_060));
-        loads.succeeded(SystemTime::UNIX_EPOCH - Duration::from_secs(1));
+        loads.succeeded(SystemTime::UNIX_EPOCH - Duration::from_secs(1), "");
         assert_eq!((loads.count(), loads.last()), (3, Duration::ZERO));
         assert!(loads.is_last_good());
     }

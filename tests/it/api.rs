@@ -126,6 +126,11 @@ fn each_path_answers_as_its_description_says() {
     let paths = document["paths"].as_object().unwrap();
     for (path, item) in paths {
         let pointer = "/get/responses/200/content/application~1json/schema";
+        if item.get("post").is_some() {
+            // An order, which changes something: tests/it/control.rs and tests/it/token.rs.
+            assert_eq!(get(coracle.admin, path).0, 405, "{path}");
+            continue;
+        }
         let Some(schema) = item.pointer(pointer) else {
             assert_eq!(path, "/api/v1/events", "which tests/it/events.rs reads");
             continue;

@@ -22,7 +22,8 @@ use crate::support::sources::root;
 const LABEL_OF_SOME_BUILDS: &str = "revision";
 
 /// Keys whose default is no value that could be written.
-const NO_DEFAULT: [(&str, &str); 17] = [
+const NO_DEFAULT: [(&str, &str); 18] = [
+    ("admin", "token_file"),
     ("entrypoints", "max_connections"),
     ("entrypoints", "listen"),
     ("entrypoints", "service"),

@@ -118,9 +118,12 @@ fn changes_are_told() {
         let registry = &world.shared.registry;
         let more = registry.entrypoint("more", Protocol::Tcp, Instant::now());
         world.entrypoints.push(more);
-        world.shared.config_loads.failed();
+        world.shared.config_loads.failed("why");
     });
-    assert_eq!(reader.next_of("reload")["succeeded"], false);
+    assert_eq!(
+        reader.next_of("reload"),
+        serde_json::json!({ "succeeded": false, "reason": "why", "changes": [] })
+    );
     assert_eq!(reader.next_of("entrypoint")["name"], "more");
     admin.with(|world| drop(world.entrypoints.pop()));
     assert_eq!(reader.next_of("entrypoint_gone")["name"], "more");
@@ -140,11 +143,47 @@ fn reloads_and_servers_of_the_running_program_are_told() {
     let coracle = Coracle::start(&config(one));
     let mut reader = Reader::connect(coracle.admin);
     assert!(coracle.reload(&config(two)));
-    assert_eq!(reader.next_of("reload")["succeeded"], true);
+    let reloaded = reader.next_of("reload");
+    assert_eq!(reloaded["succeeded"], true);
+    assert_eq!(reloaded["reason"], Value::Null);
+    let change = reloaded["changes"][0].as_str().unwrap();
+    assert!(change.starts_with("service s: "), "{change}");
     assert_eq!(reader.next_of("server")["name"], two.to_string());
     assert_eq!(reader.next_of("server_gone")["name"], one.to_string());
     assert!(!coracle.reload("nonsense"));
-    assert_eq!(reader.next_of("reload")["succeeded"], false);
+    let rejected = reader.next_of("reload");
+    assert_eq!(rejected["succeeded"], false);
+    let why = rejected["reason"].as_str().unwrap();
+    assert!(why.contains(":1:1: "), "{why}");
+    assert_eq!(rejected["changes"], serde_json::json!([]));
+}
+
+#[test]
+fn warnings_are_told_as_the_log_has_them_and_other_lines_are_not() {
+    let coracle = Coracle::start(
+        "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nservice = \"s\"\n\
+         [services.s]\nservers = [\"127.0.0.1:9\"]\nmax_fails = 0\n\
+         [log]\naccess = true\n[admin]\nlisten = \"127.0.0.1:0\"\nsocket = \"off\"\n",
+    );
+    let mut reader = Reader::connect(coracle.admin);
+    drop(std::net::TcpStream::connect(coracle.address("e")));
+    let line = reader.next_of("log");
+    assert_eq!(line["level"], "warn");
+    let message = line["message"].as_str().unwrap();
+    assert!(message.starts_with("dial: "), "{line}");
+    assert_eq!(line["fields"]["server"], "127.0.0.1:9");
+    let text = line["text"].as_str().unwrap();
+    coracle.logged(text);
+    // The access line came after it.
+    coracle.logged("msg=closed");
+    assert!(!coracle.reload("nonsense"));
+    loop {
+        let line = reader.next_of("log");
+        assert_ne!(line["level"], "info");
+        if line["level"] == "error" {
+            break;
+        }
+    }
 }
 
 #[test]

@@ -39,6 +39,7 @@ mod killer;
 mod layers;
 mod limits;
 mod logs;
+mod logs_api;
 mod loops;
 mod members;
 mod monitoring;

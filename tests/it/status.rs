@@ -323,7 +323,7 @@ fn orders_over_tcp_are_refused() {
     let (status, _, body) = http(it.admin, &post);
     assert_eq!(status, 403);
     let expected = format!(
-        "403 Forbidden: this needs the control socket {}, which `coracle server` uses\n",
+        "403 Forbidden: this needs the control socket {}, which `coracle server` uses; to order it over TCP, set `token_file` in [admin]\n",
         it.socket.display()
     );
     assert_eq!(body, expected);

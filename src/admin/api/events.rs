@@ -1,11 +1,13 @@
 //! What has changed between two copies of the state, as server-sent events. No I/O.
 
 use std::fmt::{self, Display, Write};
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::logs::write_line;
 use super::status::{write_entrypoint, write_server};
-use crate::admin::json::Json;
-use crate::state::{EntrypointNumbers, ServerNumbers, Snapshot};
+use crate::admin::json::{Json, OrNull, Separator};
+use crate::state::{EntrypointNumbers, LogLine, ServerNumbers, Snapshot};
 
 /// The events that a reader begins with: from here on, it gets everything that changes.
 ///
@@ -112,7 +114,31 @@ fn loads(out: &mut String, before: &Snapshot, after: &Snapshot) -> fmt::Result {
         both.reverse();
     }
     for succeeded in both.into_iter().flatten() {
-        event(out, "reload", format_args!("{{\"succeeded\":{succeeded}}}"))?;
+        let text = match succeeded {
+            true => after.changes(),
+            false => after.reason(),
+        };
+        let reason = OrNull((!succeeded).then_some(Json(&text)));
+        let mut json = format!("{{\"succeeded\":{succeeded},\"reason\":{reason},\"changes\":[");
+        let mut comma = Separator::default();
+        for change in text.lines().filter(|_| succeeded) {
+            write!(json, "{comma}{}", Json(change))?;
+            comma.next();
+        }
+        event(out, "reload", json + "]}")?;
+    }
+    Ok(())
+}
+
+/// Adds the events for these log lines.
+///
+/// # Errors
+/// Never fails: writing to a string cannot fail.
+pub(super) fn log(out: &mut String, lines: &[Arc<LogLine>]) -> fmt::Result {
+    for line in lines {
+        let mut json = String::new();
+        write_line(&mut json, line)?;
+        event(out, "log", json)?;
     }
     Ok(())
 }

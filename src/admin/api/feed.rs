@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
@@ -11,10 +12,11 @@ use slab::Slab;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
 
-use super::events::{changes, hello};
+use super::events::{self, changes, hello};
 use crate::admin::moments::Moments;
 use crate::admin::park::Park;
 use crate::admin::requests::Followers;
+use crate::state::{KeptLines, LogLines};
 
 /// The time from one look at the state to the next.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -32,6 +34,7 @@ pub(crate) struct Feed {
     limits: [usize; 2],
     joined: Event,
     cut: Cell<u64>,
+    log: Arc<Mutex<LogLines>>,
 }
 
 #[derive(Debug)]
@@ -45,12 +48,17 @@ struct Follower {
 impl Feed {
     /// Creates a feed without readers. At most half of the clients of each kind may be readers.
     #[must_use]
-    pub(crate) fn new(clients: usize, control_clients: usize) -> Rc<Self> {
+    pub(crate) fn new(
+        clients: usize,
+        control_clients: usize,
+        log: Arc<Mutex<LogLines>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             readers: RefCell::default(),
             limits: [clients / 2, control_clients / 2],
             joined: Event::new(),
             cut: Cell::new(0),
+            log,
         })
     }
 
@@ -100,13 +108,19 @@ impl Feed {
     /// Works until there are no readers.
     async fn follow(&self, moments: &Moments, park: &Park) {
         let (mut before, mut silent) = (None, 0);
+        let mut seen = self.warnings(u64::MAX).next;
         while !self.readers.borrow().is_empty() {
             moments.rested().await;
             let joined = self.joined.listen();
             if let Some(now) = moments.snapshot().await {
                 let events = match &before {
                     None => Ok(String::new()),
-                    Some(before) => changes(before, &now, Instant::now()),
+                    Some(before) => changes(before, &now, Instant::now()).and_then(|mut out| {
+                        let new = self.warnings(seen);
+                        seen = new.next;
+                        events::log(&mut out, &new.lines)?;
+                        Ok(out)
+                    }),
                 };
                 silent += 1;
                 let events = events.map(|events| match events.is_empty() {
@@ -128,6 +142,12 @@ impl Feed {
             }
             or(park.sleep(PAUSE), joined).await;
         }
+    }
+
+    /// Returns the warnings and errors after the line with this number.
+    fn warnings(&self, after: u64) -> KeptLines {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.get(log::Level::Warn, Some(after), usize::MAX)
     }
 
     /// Sends events to the new readers or to the others, and cuts those who cannot take them.

@@ -98,7 +98,7 @@ impl Clients {
 }
 
 /// Parses a number in digits alone, at most `u32::MAX`.
-fn number(text: &str) -> Option<usize> {
+pub(super) fn number(text: &str) -> Option<usize> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     let number: u32 = text.parse().ok().filter(|_| is_number)?;
     Some(number as usize)
@@ -242,7 +242,7 @@ pub(crate) fn no_parameters<'a>(
     }
 }
 
-fn words<'a>(all: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn words<'a>(all: impl Iterator<Item = &'a str>) -> String {
     format!("write one of {}", all.collect::<Vec<_>>().join(", "))
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use http_types::{Method, Request, StatusCode};
@@ -10,11 +11,11 @@ use super::answer::{Answer, problem, with_body};
 use super::gate::{self, Access, Proof};
 use super::routes::{Made, Routes, made};
 use crate::admin::agreement;
-use crate::admin::api::{self, Invalid, List, Part, Query};
+use crate::admin::api::{self, Invalid, List, LogQuery, Part, Query};
 use crate::admin::body::Body;
 use crate::admin::json::Json;
 use crate::admin::sockets::Caller;
-use crate::state::{Entries, Snapshot};
+use crate::state::{Entries, KeptLines, Snapshot};
 
 const JSON: &str = "application/json";
 
@@ -26,17 +27,19 @@ enum Resource {
     List(List),
     Description,
     Events,
+    Logs,
     Status(Part),
 }
 
 /// The paths after `/api/v1/`.
-const RESOURCES: [(&str, Resource); 10] = [
+const RESOURCES: [(&str, Resource); 11] = [
     ("access", Resource::Access),
     ("agreement", Resource::Agreement),
     ("clients", Resource::List(List::Clients)),
     ("connections", Resource::List(List::Connections)),
     ("entrypoints", Resource::Status(Part::Entrypoints)),
     ("events", Resource::Events),
+    ("logs", Resource::Logs),
     ("openapi.json", Resource::Description),
     ("servers", Resource::Status(Part::Servers)),
     ("services", Resource::Status(Part::Services)),
@@ -54,7 +57,7 @@ impl Routes {
             return problem(StatusCode::NotFound, detail, None);
         };
         let parameters = match resource {
-            Resource::List(_) => Ok(()),
+            Resource::List(_) | Resource::Logs => Ok(()),
             _ => api::no_parameters(url.query_pairs()),
         };
         if let Err(wrong) = parameters {
@@ -67,6 +70,10 @@ impl Routes {
             Resource::Events => return self.events(request, access.caller),
             Resource::List(list) => match Query::parse(*list, url.query_pairs()) {
                 Ok(query) => self.connections.ask(query).await,
+                Err(wrong) => return invalid(&wrong),
+            },
+            Resource::Logs => match LogQuery::parse(url.query_pairs()) {
+                Ok(query) => Some(self.logs(query).await),
                 Err(wrong) => return invalid(&wrong),
             },
             Resource::Status(part) => self.statuses.ask(*part).await,
@@ -93,6 +100,19 @@ impl Routes {
             "{{\"coracle\":{version},\"reads\":{reads},\"acts\":{acts},\"by\":{by},\"token\":\"{token}\"}}"
         );
         with_body(StatusCode::Ok, JSON, Body::of(&json))
+    }
+
+    /// Makes an answer with log lines. They need nothing from the data loop, so they are there even
+    /// when it hangs.
+    async fn logs(&self, query: LogQuery) -> Made {
+        // One after the other, each with its rest, as the work of the desks.
+        let _turn = self.log_turn.lock().await;
+        let log = || self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = log().get(query.least, query.after, query.limit);
+        let write = async |body: &mut Body, kept: &KeptLines| api::write_logs(body, kept);
+        let (made, took) = self.make(Some(&kept), write).await;
+        self.rest(took).await;
+        made
     }
 
     fn events(&self, request: &Request, caller: Caller) -> Answer {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http_types::headers::HeaderName;
@@ -26,6 +27,7 @@ use crate::admin::orders::takes_orders;
 use crate::admin::park::Park;
 use crate::admin::requests::Requests;
 use crate::admin::sockets::Caller;
+use crate::state::LogLines;
 use crate::sys::process::Process;
 
 /// After a scrape, or an answer of the API, the thread rests for this many times as long as that
@@ -85,6 +87,10 @@ pub(crate) struct Routes {
     pub pages: Desk<(), Made>,
     /// Those who follow the events.
     pub feed: Rc<Feed>,
+    /// The last log lines.
+    pub log: Arc<Mutex<LogLines>>,
+    /// Held while those who asked for log lines get them.
+    pub log_turn: smol::lock::Mutex<()>,
     /// The requests that were answered.
     pub requests: Requests,
     /// Those who wait for a sign of life from the data loop.
