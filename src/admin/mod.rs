@@ -229,6 +229,7 @@ impl Endpoint {
                 audits: desk::Desk::default(),
                 statuses: desk::Desk::default(),
                 connections: desk::Desk::default(),
+                histories: desk::Desk::default(),
                 pages: desk::Desk::default(),
                 feed: Feed::new(limits.clients, limits.control_clients, self.log.clone()),
                 log: self.log,

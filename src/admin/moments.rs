@@ -10,7 +10,7 @@ use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use super::limits::ClientLimits;
 use super::park::Park;
-use crate::state::{Entries, Shared, Snapshot};
+use crate::state::{Entries, History, Shared, Snapshot};
 
 /// The data loop rests this many times as long as a copy took, so the endpoint uses at most a
 /// fiftieth of its time.
@@ -22,6 +22,7 @@ const OVERHEAD: Duration = Duration::from_micros(40);
 enum Question {
     Snapshot(Sender<Timed<Snapshot>>),
     Entries(Sender<Timed<Entries>>),
+    History(Sender<Timed<History>>),
     Sign(Sender<Timed<Sign>>),
 }
 
@@ -74,6 +75,7 @@ impl Answers {
             match question {
                 Question::Snapshot(to) => answer(&to, || shared.snapshot()),
                 Question::Entries(to) => answer(&to, || shared.entries(Instant::now())),
+                Question::History(to) => answer(&to, || shared.history.borrow().clone()),
                 Question::Sign(to) => answer(&to, || Sign {
                     is_draining: shared.is_draining(),
                 }),
@@ -127,6 +129,11 @@ impl Moments {
     /// Returns the set at one moment, or `None` if the data loop does not answer.
     pub(super) async fn entries(&self) -> Option<Entries> {
         self.ask(Question::Entries, self.limits.answer).await
+    }
+
+    /// Returns the last hour, or `None` if the data loop does not answer.
+    pub(super) async fn history(&self) -> Option<History> {
+        self.ask(Question::History, self.limits.answer).await
     }
 
     /// Returns a sign of life, or `None` if there is none.

@@ -62,6 +62,11 @@ impl Admin {
         Ok(())
     }
 
+    /// Returns whether anyone can read from it.
+    pub(super) fn is_serving(&self) -> bool {
+        self.serving.is_some()
+    }
+
     /// Returns how many descriptors the clients of the control socket may use.
     pub(super) fn control_clients(&self) -> usize {
         let has_control = self.serving.as_ref().is_some_and(Serving::takes_orders);

@@ -18,6 +18,7 @@ mod endpoint;
 mod fingerprint;
 mod ground;
 mod hand_over;
+mod history;
 mod ipv6;
 mod kill;
 mod listeners;

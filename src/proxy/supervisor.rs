@@ -16,7 +16,7 @@ use super::commands::{Command, Commander, ConfigSource, End, Reloaded};
 use super::ground::Ground;
 use super::hand_over::HandOver;
 use super::running::{Removed, Running};
-use super::{by_hand, ceiling, checks, kill, sweep, watch};
+use super::{by_hand, ceiling, checks, history, kill, sweep, watch};
 use crate::config::{Changes, Config, Diagnostic, Location, OnRemoved};
 use crate::state::{CloseReason, Left, Pauses, Shared};
 use crate::{conn, logging};
@@ -44,6 +44,8 @@ pub(super) struct Tasks {
     watching: Option<Task<()>>,
     looking_up: Option<Task<()>>,
     checks: Checks,
+    /// Records the last hour.
+    recording: Option<Task<()>>,
     /// Sends the service manager what it has not received yet.
     pub(super) telling: Option<Task<()>>,
     /// Sends it watchdog notifications.
@@ -100,6 +102,7 @@ impl Supervisor {
         ground.shared.conns.offer_places();
         self.running.listeners.limit(&capacity);
         self.tasks.follow(&ground, &self.running);
+        self.tasks.record(&ground, self.admin.is_serving());
         self.watch();
         log::info!(
             connections_at_most = capacity.connections, by = capacity.by.name(),
@@ -267,6 +270,7 @@ impl Supervisor {
         adopt(&self.ground.shared, config);
         logging::set(config.log.level, config.log.access);
         self.tasks.follow(&self.ground, &self.running);
+        self.tasks.record(&self.ground, self.admin.is_serving());
         self.ground.shared.registry.forget_dead();
         self.watch();
         let loads = &self.ground.shared.config_loads;
@@ -377,6 +381,16 @@ impl Tasks {
                 ground.spawn(ceiling::keep_below(ground.clone(), most)),
             )
         });
+    }
+
+    /// Records the last hour if `is_wanted`.
+    fn record(&mut self, ground: &Ground, is_wanted: bool) {
+        if !is_wanted {
+            self.recording = None;
+        } else if self.recording.is_none() {
+            let recording = history::record(ground.reactor.clone(), ground.shared.clone());
+            self.recording = Some(ground.spawn(recording));
+        }
     }
 
     /// Starts and stops tasks as the configuration in force requires.

@@ -15,6 +15,7 @@ use super::counters::label;
 use super::entrypoint::{Direction, Entrypoint};
 use super::health::Change;
 use super::identity::{ConnId, Identities};
+use super::past::Passed;
 use super::peer::{PackedPeer, Peer};
 use super::reason::CloseReason;
 use super::server::{Place, Server};
@@ -94,6 +95,14 @@ impl Conn {
     #[must_use]
     pub fn bytes(&self, direction: Direction) -> u64 {
         self.bytes[direction as usize].get()
+    }
+
+    /// Returns the bytes relayed so far, as what adds to that of a server.
+    pub(super) fn carried(&self) -> Passed {
+        Passed {
+            opened: 0,
+            bytes: [Direction::ToServer, Direction::ToClient].map(|it| self.bytes(it)),
+        }
     }
 
     /// Returns when a byte last passed or the phase last changed.
@@ -426,7 +435,7 @@ impl Drop for Guard {
         }
         let entrypoint = &self.conn.entrypoint;
         if let Some(server) = self.conn.server() {
-            server.leaves(self.conn.id);
+            server.leaves(self.conn.id, self.conn.carried());
         }
         entrypoint.open.remove(self.conn.id);
         // Without a reason the end was unexpected, and the time of the last activity stands in for

@@ -22,6 +22,7 @@ mod entrypoint;
 mod filter;
 mod health;
 mod held;
+mod history;
 mod identity;
 mod log_lines;
 mod lookups;
@@ -29,21 +30,25 @@ mod loop_times;
 mod members;
 mod metric;
 mod network;
+mod past;
 mod pauses;
 mod peer;
 mod reason;
 mod record;
+mod recorded;
 mod registry;
 mod schedule;
 mod server;
 mod service;
 mod slots;
 mod snapshot;
+mod tally;
 mod throttle;
 mod waiters;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 pub use addresses::Addresses;
 pub use backoff::Backoff;
@@ -61,6 +66,7 @@ pub use entrypoint::{
 pub use filter::{Filter, Which};
 pub use health::{Change, HealthRules};
 pub use held::{Held, HeldBytes, HeldIn, Reservation};
+pub use history::{History, Track};
 pub use identity::{ConnId, EntrypointId, ServerId};
 pub use log_lines::{KeptLines, LogLine, LogLines};
 pub use lookups::Lookups;
@@ -68,10 +74,12 @@ pub use loop_times::{LoopNumbers, LoopTimes};
 pub use members::Members;
 pub use metric::{Kind, Metric, Observed, Publish, Samples};
 pub use network::Network;
+pub use past::Passed;
 pub use pauses::Pauses;
 pub use peer::Peer;
 pub use reason::{CloseReason, ConnectError};
 pub use record::LastCheck;
+pub use recorded::{Recorded, Sample};
 pub use registry::Registry;
 pub use schedule::Schedule;
 pub use server::{
@@ -80,6 +88,7 @@ pub use server::{
 pub use service::{Service, ServiceCounters, ServiceNumbers, ServiceRules};
 pub use slots::{Slot, Slots};
 pub use snapshot::{ConnectionTotals, Entries, Entry, Snapshot};
+pub use tally::{Subject, Tally};
 pub use throttle::Throttle;
 pub use waiters::{Until, Waiters, Waiting};
 
@@ -100,6 +109,8 @@ pub struct Shared {
     pub loop_times: Rc<LoopTimes>,
     /// How far the program is above its memory ceiling.
     pub ceiling: Ceiling,
+    /// The last hour, if it is recorded.
+    pub history: RefCell<History>,
     draining: Cell<bool>,
 }
 
@@ -119,6 +130,14 @@ impl Shared {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Adds a sample to the history if one is due. `now` is the time since the machine was booted.
+    pub fn sample(&self, now: Duration) {
+        if self.history.borrow().is_due(now) {
+            let tallies = self.tallies();
+            self.history.borrow_mut().take(now, tallies);
+        }
     }
 
     /// Marks the start of the drain, which cannot be undone.

@@ -90,14 +90,18 @@ impl Registry {
     /// Copies the numbers of all live services, sorted by name.
     #[must_use]
     pub fn service_numbers(&self) -> Vec<ServiceNumbers> {
-        let services = living(&self.services);
-        services.iter().map(Service::numbers).collect()
+        self.services().iter().map(Service::numbers).collect()
     }
 
     /// Copies the numbers of all live servers, sorted by name.
     #[must_use]
     pub fn server_numbers(&self) -> Vec<ServerNumbers> {
         self.servers().iter().map(|it| it.numbers()).collect()
+    }
+
+    /// Returns the live services, sorted by name.
+    pub(super) fn services(&self) -> Vec<Rc<Service>> {
+        living(&self.services)
     }
 
     /// Returns the live servers, sorted by name.

@@ -11,6 +11,7 @@ use super::health::{Change, Health};
 use super::identity::{ConnId, ServerId};
 use super::members::Members;
 use super::metric::{Metric, Publish};
+use super::past::{Passed, Past};
 use super::reason::ConnectError;
 use super::record::{LastCheck, Record};
 use super::service::Service;
@@ -97,6 +98,8 @@ pub struct Server {
     pub open: Members,
     /// The counters.
     pub counters: ServerCounters,
+    /// What has passed at it.
+    pub(super) past: Past,
     /// The connections that are dialling it.
     dialling: Members,
     share: Cell<Share>,
@@ -153,6 +156,7 @@ impl Server {
                 check_duration: Histogram::new(CONNECT_BOUNDS),
                 check_failures: Counter::default(),
             },
+            past: Past::default(),
             dialling: Members::default(),
             share: Cell::default(),
             admin: Cell::new(AdminState::Ready),
@@ -357,9 +361,10 @@ impl Server {
         self.counters.state_changes.of(to).increment();
     }
 
-    /// Removes a connection that was connected to it.
-    pub(super) fn leaves(&self, conn: ConnId) {
+    /// Removes a connection that was connected to it and has `carried` this.
+    pub(super) fn leaves(&self, conn: ConnId, carried: Passed) {
         self.open.remove(conn);
+        self.past.add(carried);
         self.service.offer();
     }
 
@@ -379,6 +384,12 @@ impl Server {
             share: self.share.get(),
             counters: self.counters.clone(),
         }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.service.past.add(self.past.get());
     }
 }
 
@@ -403,6 +414,7 @@ impl Place {
     /// server up.
     pub(super) fn connected(mut self, now: Instant) -> Option<Change> {
         self.server.open.insert(self.conn);
+        self.server.past.opened();
         self.is_kept = true;
         let change = self.server.health.borrow_mut().connected(now);
         self.server.found(change, now)

@@ -9,6 +9,7 @@ use super::balance::Balance;
 use super::counters::{Counter, Histogram};
 use super::health::HealthRules;
 use super::metric::{Metric, Publish};
+use super::past::Past;
 use super::waiters::{Waiters, Waiting};
 
 /// Upper bounds of the buckets of the time in the queue: from what nobody notices to the default
@@ -77,6 +78,8 @@ pub struct Service {
     rules: Cell<ServiceRules>,
     /// The connections that wait for a server with room.
     queue: Waiters,
+    /// What has passed at servers that it no longer has.
+    pub(super) past: Past,
 }
 
 /// The counters of one service.
@@ -98,6 +101,7 @@ impl Service {
             },
             rules: Cell::default(),
             queue: Waiters::default(),
+            past: Past::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! The only place for unsafe code.
 
 pub mod cgroup;
+pub mod clock;
 pub mod descriptors;
 pub mod group;
 pub mod inherited;

@@ -34,6 +34,7 @@ mod forwarding;
 
 mod health;
 mod help;
+mod history;
 mod kill;
 mod killer;
 mod layers;

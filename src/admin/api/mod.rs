@@ -3,12 +3,14 @@
 mod connections;
 mod events;
 mod feed;
+mod history;
 mod logs;
 mod query;
 mod status;
 
 pub(super) use connections::write as write_connections;
 pub(super) use feed::{Feed, Reader};
+pub(super) use history::write as write_history;
 pub(super) use logs::{LogQuery, write as write_logs};
 pub(super) use query::{Invalid, List, Query, no_parameters};
 pub(super) use status::{Part, write as write_status};

@@ -27,18 +27,20 @@ enum Resource {
     List(List),
     Description,
     Events,
+    History,
     Logs,
     Status(Part),
 }
 
 /// The paths after `/api/v1/`.
-const RESOURCES: [(&str, Resource); 11] = [
+const RESOURCES: [(&str, Resource); 12] = [
     ("access", Resource::Access),
     ("agreement", Resource::Agreement),
     ("clients", Resource::List(List::Clients)),
     ("connections", Resource::List(List::Connections)),
     ("entrypoints", Resource::Status(Part::Entrypoints)),
     ("events", Resource::Events),
+    ("history", Resource::History),
     ("logs", Resource::Logs),
     ("openapi.json", Resource::Description),
     ("servers", Resource::Status(Part::Servers)),
@@ -68,6 +70,7 @@ impl Routes {
             Resource::Agreement => self.audits.ask(()).await,
             Resource::Description => Some(Ok(Body::of(api::OPENAPI))),
             Resource::Events => return self.events(request, access.caller),
+            Resource::History => self.histories.ask(()).await,
             Resource::List(list) => match Query::parse(*list, url.query_pairs()) {
                 Ok(query) => self.connections.ask(query).await,
                 Err(wrong) => return invalid(&wrong),
@@ -186,6 +189,21 @@ impl Routes {
             waiting.tell(made);
         }
         drop(entries);
+        self.rest(took).await;
+    }
+
+    pub(super) async fn make_history(&self) {
+        self.histories.wanted().await;
+        drop(self.room.free().await);
+        self.moments.rested().await;
+        let waiting = self.histories.take();
+        let history = self.moments.history().await;
+        let (made, took) = self.make(history.as_ref(), api::write_history).await;
+        drop(history);
+        for waiting in waiting {
+            waiting.tell(made.clone());
+        }
+        drop(made);
         self.rest(took).await;
     }
 

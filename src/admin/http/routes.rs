@@ -83,6 +83,8 @@ pub(crate) struct Routes {
     pub statuses: Desk<Part, Made>,
     /// Those who wait for connections, and for which.
     pub connections: Desk<Query, Made>,
+    /// Those who wait for the last hour.
+    pub histories: Desk<(), Made>,
     /// Those who wait for the page.
     pub pages: Desk<(), Made>,
     /// Those who follow the events.
@@ -194,9 +196,10 @@ impl Routes {
         let audits = forever(async || self.make_audit().await);
         let statuses = forever(async || self.make_status().await);
         let connections = forever(async || self.make_connections().await);
+        let histories = forever(async || self.make_history().await);
         let signs = forever(async || self.look_for_sign().await);
         let pages = forever(async || self.make_page().await);
-        let api = audits.or(statuses).or(connections).or(pages);
+        let api = audits.or(statuses).or(connections).or(histories).or(pages);
         let events = forever(async || self.feed.work(&self.moments, &self.park).await);
         metrics.or(api).or(events).or(signs).await;
     }
