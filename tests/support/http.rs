@@ -141,7 +141,13 @@ impl Client {
     /// Receives some more bytes. Returns false at EOF.
     fn receive(&mut self) -> bool {
         let mut piece = [0; 65_536];
-        let n = self.stream.read(&mut piece).unwrap();
+        // With a time limit, a signal (of a child that ends) interrupts the call.
+        let n = loop {
+            match self.stream.read(&mut piece) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read.unwrap(),
+            }
+        };
         self.received.extend_from_slice(&piece[..n]);
         n > 0
     }
