@@ -1,5 +1,5 @@
 //! The oracle: twenty thousand connections end in random ways through the real binary, by the peers
-//! and by kills over the control socket, and at every
+//! and by kills over the control socket and over TCP with a token, and at every
 //! quiet point the gauge, the connections held by this test, and the kernel's table are one number.
 
 use std::io::{ErrorKind, Read, Write};
@@ -120,6 +120,8 @@ fn gauge_kernel_and_test_agree_over_twenty_thousand_connections() {
     let dir = tempfile::tempdir().unwrap();
     let unix_path = dir.path().join("oracle.sock");
     let control = dir.path().join("control.sock");
+    let token = dir.path().join("token");
+    std::fs::write(&token, Killer::TOKEN).unwrap();
     let config = [
         forward("v4", "127.0.0.1:0", &backend.to_string()),
         forward("v6", "[::1]:0", &backend.to_string()),
@@ -146,8 +148,9 @@ fn gauge_kernel_and_test_agree_over_twenty_thousand_connections() {
         ),
         forward("mortal", "127.0.0.1:0", &mortal_address.to_string()),
         format!(
-            "[admin]\nlisten = \"127.0.0.1:0\"\nsocket = \"{}\"\n",
-            control.display()
+            "[admin]\nlisten = \"127.0.0.1:0\"\nsocket = \"{}\"\ntoken_file = \"{}\"\n",
+            control.display(),
+            token.display()
         ),
     ];
     let coracle = Coracle::start(&config.concat());
@@ -163,7 +166,7 @@ fn gauge_kernel_and_test_agree_over_twenty_thousand_connections() {
         refuse: coracle.address("refuse"),
         silent: coracle.address("silent"),
         mortal: coracle.address("mortal"),
-        killer: Killer::new(control),
+        killer: Killer::new(control).over_tcp(coracle.admin),
     };
     support::metrics::scrape(coracle.admin);
     let descriptors_at_start = coracle.settled_descriptors();
