@@ -27,7 +27,7 @@ pub(super) async fn queue(
     let rules = service.rules();
     if service.queued() >= rules.queue {
         log::warn!(entrypoint = conn.entrypoint.name(), service = &*service.name;
-            "queue full: every server is at its max_connections and {} connections wait (queue)", rules.queue);
+            "queue full: every server is at its max_connections and {} connections wait (queue); add a server, or raise one of the two", rules.queue);
         return Err(CloseReason::QueueFull);
     }
     let mut queued = Queued::join(conn, route);
@@ -74,7 +74,7 @@ pub(super) async fn queue(
     if let Err(CloseReason::QueueTimeout) = waited {
         let limit = humantime::format_duration(rules.queue_timeout);
         log::warn!(entrypoint = conn.entrypoint.name(), service = &*service.name;
-            "no server had room within {limit} (queue_timeout)");
+            "no server had room within {limit} (queue_timeout); add a server, or raise max_connections of its servers");
     }
     Ok((waited?, took))
 }

@@ -98,7 +98,7 @@ async fn next_client(
             if !entrypoint.has_room() && !limit.refuses {
                 if let Some(suppressed) = full.admit(reactor.now()) {
                     log::warn!(entrypoint = entrypoint.name(), open = entrypoint.open.len(), suppressed;
-                        "the entrypoint is at its max_connections; new ones wait");
+                        "the entrypoint is at its max_connections; new ones wait; raise it, or see with `coracle list` who stays");
                 }
                 let _muted = Muted::of(door);
                 // A reload can give the listener to another entrypoint.
@@ -150,7 +150,7 @@ async fn next_client(
             .increment();
         if let Some(suppressed) = full.admit(reactor.now()) {
             log::warn!(entrypoint = entrypoint.name(), open = entrypoint.open.len(), suppressed;
-                "the entrypoint is at its max_connections; new ones are refused");
+                "the entrypoint is at its max_connections; new ones are refused; raise it, or see with `coracle list` who stays");
         }
     }
 }
@@ -198,7 +198,7 @@ async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: &Cell<Capacity>) 
             && is_over(awake_since.map_or(since, |awake| since.max(awake)))
         {
             log::warn!(id:% = id;
-                "making room: closing a half-closed connection that was silent for {} s", HALF_CLOSED_STAYS.as_secs());
+                "making room: closing a half-closed connection that was silent for {} s; if this repeats, look for a server that leads back here", HALF_CLOSED_STAYS.as_secs());
             conns.kill(id, CloseReason::GaveWay, now);
             // The reset travels round the circle, which must not grow again meanwhile.
             reactor.sleep(GIVES_WAY).await;
@@ -228,7 +228,10 @@ impl<'a> Muted<'a> {
     fn set(&self, muted: bool) {
         if let Err(error) = self.0.listener.set_muted(muted) {
             let route = self.0.route.get();
-            log::error!("entrypoint {}: epoll_ctl: {error}", route.entrypoint.name());
+            log::error!(
+                "entrypoint {}: epoll_ctl: {error}; free memory",
+                route.entrypoint.name()
+            );
         }
     }
 }

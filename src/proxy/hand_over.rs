@@ -91,7 +91,7 @@ fn close(mut left: Inherited, manager: &Manager) {
             log::info!(target: "setup", address; "no entrypoint listens here any more");
         } else {
             log::warn!(target: "setup", address, socket = name.as_str();
-                "no entrypoint listens on this socket, which the service manager opened; ignoring it");
+                "no entrypoint listens on this socket, which the service manager opened; ignoring it; add an entrypoint with this address, or remove it from the socket unit");
         }
     }
     if forgets {

@@ -264,7 +264,7 @@ impl Listeners {
             {
                 let listen = &there.listen;
                 log::error!(
-                    "{listen}: cannot restore the settings from before the rejected configuration: {error}"
+                    "{listen}: cannot restore the settings from before the rejected configuration: {error}; restart coracle to be sure of them"
                 );
             }
         }

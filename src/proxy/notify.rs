@@ -75,7 +75,7 @@ impl Manager {
         let channel = name.and_then(|name| {
             let opened = Channel::open(name.as_bytes());
             if let Err(error) = &opened {
-                log::warn!("NOTIFY_SOCKET={}: {error}", name.display());
+                log::warn!("NOTIFY_SOCKET={}: {error}; the service manager learns nothing: see Type= and NotifyAccess= of the unit", name.display());
             }
             opened.ok()
         });
@@ -227,7 +227,9 @@ impl Manager {
                     Errno::AGAIN => "it is not reading".to_owned(),
                     error => error.to_string(),
                 };
-                log::warn!("cannot send {text} to the service manager: {why}");
+                log::warn!(
+                    "cannot send {text} to the service manager: {why}; what matters is repeated; see that it is running"
+                );
             }
             Err(_) => {}
         }

@@ -36,7 +36,7 @@ pub(super) async fn watch(
             Ok(directories) => directories,
             Err(error) => {
                 if !std::mem::replace(&mut has_failed, true) {
-                    log::warn!(target: "setup", "watch: cannot watch the directory of {}: {error}; checking the file every {} s",
+                    log::warn!(target: "setup", "watch: cannot watch the directory of {}: {error}; checking the file every {} s; `coracle reload` applies a change at once",
                         file.display(), RETRY.as_secs());
                 }
                 reactor.sleep(RETRY).await;

@@ -136,7 +136,9 @@ impl Feed {
                 });
                 match told {
                     Ok(hello) => self.tell(&hello.into(), true),
-                    Err(fmt::Error) => log::error!("admin: cannot write an event"),
+                    Err(fmt::Error) => {
+                        log::error!("admin: cannot write an event; please report this")
+                    }
                 }
                 before = Some(now);
             }

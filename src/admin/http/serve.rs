@@ -112,7 +112,7 @@ impl Serving {
                 continue;
             }
             if let Some(suppressed) = complaints.admit(Instant::now()) {
-                log::warn!(suppressed; "admin: accept: {error}");
+                log::warn!(suppressed; "admin: accept: {error}; raise the limit of open files (ulimit -n, or LimitNOFILE= in the unit)");
             }
             if is_out_of_descriptors(&error) {
                 // Freed for the accept that follows immediately. The data loop's thread could take
@@ -154,7 +154,7 @@ impl Serving {
             let lent = lent;
             let stream = match Stream::new(accepted) {
                 Ok(stream) => stream,
-                Err(error) => return log::warn!("admin: async-io: {error}"),
+                Err(error) => return log::warn!("admin: async-io: {error}; raise the limit of open files (ulimit -n, or LimitNOFILE= in the unit)"),
             };
             let conversation = Conversation {
                 stream,

@@ -117,7 +117,7 @@ impl Name {
     pub(super) fn failed(&self, why: &str) {
         if !self.is_failing.replace(true) {
             log::warn!(name = self.name.as_str(), error = why;
-                "cannot resolve the name; retrying");
+                "cannot resolve the name; retrying; see that it is right and that the resolver answers");
         }
         let mut answer = self.answer.borrow_mut();
         if !matches!(*answer, Some(Ok(_))) {
