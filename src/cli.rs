@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use argh::{ArgsInfo, FromArgs};
 use coracle::config::{AdminEndpoint, AdminListen, Forward, printable};
 use coracle::state::{AdminState, ConnId, Label as _, Network};
+use log::Level;
 
 use words::Misuse;
 
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Reload(Reload),
     Server(Server),
     Kill(Kill),
+    Logs(Logs),
+    LogLevel(LogLevel),
     Demo(Demo),
     Version(Version),
 }
@@ -309,6 +312,83 @@ pub(crate) struct Kill {
     /// the ID of one connection, as `coracle list` shows it
     #[argh(positional, arg_name = "id")]
     pub id: Option<ConnId>,
+}
+
+/// Print the last log lines of a running coracle, which it keeps in memory.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "logs",
+    help_triggers("-h", "--help"),
+    example = "{command_name}",
+    example = "{command_name} --level warn --follow",
+    example = "{command_name} --admin unix:/run/coracle/control.sock --json"
+)]
+pub(crate) struct Logs {
+    /// the admin endpoint, as host:port or [IPv6]:port, or unix:/path for the control socket;
+    /// default: 127.0.0.1:2672
+    #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]
+    pub admin: AdminEndpoint,
+
+    /// over TCP, send the token in this file: the one that `token_file` in [admin] of the
+    /// configuration names
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
+
+    /// only lines at least as severe: error, warn, info or debug; default: debug
+    #[argh(
+        option,
+        arg_name = "level",
+        from_str_fn(log_level),
+        default = "Level::Debug"
+    )]
+    pub level: Level,
+
+    /// print what is logged from now on too, until Ctrl-C
+    #[argh(switch)]
+    pub follow: bool,
+
+    /// print JSON, an object on each line
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Show the level that a running coracle logs, or change it until its next reload or restart.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "log-level",
+    help_triggers("-h", "--help"),
+    example = "{command_name}",
+    example = "{command_name} debug"
+)]
+pub(crate) struct LogLevel {
+    /// the control socket; default: /run/coracle/control.sock
+    #[argh(option, arg_name = "path")]
+    pub socket: Option<PathBuf>,
+
+    /// the admin endpoint instead, as host:port or [IPv6]:port; this needs a token
+    #[argh(option, arg_name = "addr")]
+    pub admin: Option<AdminEndpoint>,
+
+    /// over TCP, send the token in this file: the one that `token_file` in [admin] of the
+    /// configuration names
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
+
+    /// error, warn, info or debug
+    #[argh(positional, arg_name = "level", from_str_fn(log_level))]
+    pub level: Option<Level>,
+}
+
+fn log_level(text: &str) -> Result<Level, String> {
+    match text {
+        "error" => Ok(Level::Error),
+        "warn" => Ok(Level::Warn),
+        "info" => Ok(Level::Info),
+        "debug" => Ok(Level::Debug),
+        _ => Err("not a level; write error, warn, info or debug".to_owned()),
+    }
 }
 
 /// Show the proxy at work, between a web server and a client of its own.

@@ -54,6 +54,8 @@ fn obey(words: &[String]) -> ExitCode {
         Some(Command::Reload(arguments)) => commands::reload(&arguments),
         Some(Command::Status(arguments)) => commands::status(&arguments),
         Some(Command::Server(arguments)) => commands::server(arguments),
+        Some(Command::Logs(arguments)) => commands::logs(&arguments),
+        Some(Command::LogLevel(arguments)) => commands::log_level(&arguments),
         Some(Command::Kill(arguments)) => commands::kill(arguments),
         None => Err(SHORT_HELP.to_owned()),
     };

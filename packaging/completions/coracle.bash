@@ -2,7 +2,7 @@
 
 _coracle() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} options files=
-    local commands='run check status list audit reload server kill demo version help'
+    local commands='run check status list audit reload server kill logs log-level demo version help'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W "$commands -V --version -h --help" -- "$cur")
@@ -14,10 +14,14 @@ _coracle() {
             return
             ;;
         -L | --forward | --listen | --peer | --entrypoint | --service | --server) return ;;
+        --level)
+            mapfile -t COMPREPLY < <(compgen -W 'error warn info debug' -- "$cur")
+            return
+            ;;
         --admin)
             case ${COMP_WORDS[1]} in
                 run) options='off 127.0.0.1:2672' ;;
-                status | list | audit | reload | server | kill) options='127.0.0.1:2672 localhost:2672 unix:' ;;
+                status | list | audit | reload | server | kill | logs | log-level) options='127.0.0.1:2672 localhost:2672 unix:' ;;
                 *) options='127.0.0.1:2672' ;;
             esac
             mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
@@ -39,6 +43,8 @@ _coracle() {
         reload) options='--socket --admin --token-file --dry-run -h --help' files=yes ;;
         server) options='--socket --admin --token-file -h --help' ;;
         kill) options='--socket --admin --token-file --peer --entrypoint --service --server --dry-run -h --help' ;;
+        logs) options='--admin --token-file --level --follow --json -h --help' ;;
+        log-level) options='--socket --admin --token-file -h --help' ;;
         demo) options='--listen --admin -h --help' ;;
         version) options='-h --help' ;;
         help) options=$commands ;;
@@ -46,6 +52,9 @@ _coracle() {
     esac
     if [[ ${COMP_WORDS[1]} = server && $cur != -* ]]; then
         options='drain down ready'
+    fi
+    if [[ ${COMP_WORDS[1]} = log-level && $cur != -* ]]; then
+        options='error warn info debug'
     fi
     if [[ $files && $cur != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use log::LevelFilter;
 use smol::channel::Sender;
 
 use crate::state::{AdminState, Which};
@@ -31,6 +32,8 @@ pub enum Ask {
         /// Whether only to list them.
         is_dry_run: bool,
     },
+    /// Log from this level on.
+    LogLevel(LevelFilter),
     /// Stop accepting, let open connections end, and end the program.
     Drain,
     /// Reset the open connections and end the program.
@@ -45,12 +48,14 @@ pub(super) mod paths {
     pub(in crate::admin) const SERVER: &str = "/api/v1/server";
     /// The path that the end of connections is ordered at.
     pub(in crate::admin) const KILL: &str = "/api/v1/kill";
+    /// The path that the log level is ordered at.
+    pub(in crate::admin) const LOG_LEVEL: &str = "/api/v1/log-level";
     /// The path that a drain of the whole program is ordered at.
     pub(in crate::admin) const DRAIN: &str = "/api/v1/drain";
     /// The path that the program's end is ordered at.
     pub(in crate::admin) const STOP: &str = "/api/v1/stop";
     /// All of them, in alphabetical order.
-    pub(in crate::admin) const ALL: [&str; 5] = [DRAIN, KILL, RELOAD, SERVER, STOP];
+    pub(in crate::admin) const ALL: [&str; 6] = [DRAIN, KILL, LOG_LEVEL, RELOAD, SERVER, STOP];
 }
 
 /// Returns whether orders are posted to `path`.

@@ -6,12 +6,14 @@ mod connections;
 mod contact;
 mod get;
 mod kill;
+mod log;
 mod reload;
 mod request;
 mod server;
 mod status;
 mod table;
 
+pub use self::log::{LogLines, set_log_level};
 pub use audit_answer::Audit;
 pub use connections::Connections;
 pub use contact::Contact;

@@ -15,3 +15,11 @@ pub fn log_access(conn: &Conn, reason: CloseReason) {
         to_server_bytes = conn.bytes(Direction::ToServer), to_client_bytes = conn.bytes(Direction::ToClient),
         seconds:% = format_args!("{:.3}", conn.active_for().as_secs_f64()); "closed");
 }
+
+/// Writes a line at level debug, where there are no access lines.
+pub fn log_closed(conn: &Conn, reason: CloseReason) {
+    let server = conn.server();
+    log::debug!(
+        entrypoint = conn.entrypoint.name(), peer:% = conn.peer(), id:% = conn.id,
+        server = server.map_or("-", |server| server.name()), reason:% = reason; "closed");
+}

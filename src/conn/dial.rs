@@ -100,7 +100,7 @@ impl Dialling<'_> {
                 Some(chosen) => chosen,
                 None if tried.is_empty() => {
                     log::warn!(entrypoint = self.conn.entrypoint.name(), service = &*self.route.service.name;
-                        "no server available: {}", self.why_none());
+                        "no server available: {}; `coracle status` says why", self.why_none());
                     return Err(CloseReason::NoServer);
                 }
                 // Each has been tried. More retries begin with the first again.
@@ -155,7 +155,7 @@ impl Dialling<'_> {
                 let limit = humantime::format_duration(self.route.dial_timeout);
                 log::warn!(
                     entrypoint = self.conn.entrypoint.name();
-                    "dial: no server reached within {limit} (dial_timeout); {untried} of {all} not tried"
+                    "dial: no server reached within {limit} (dial_timeout); {untried} of {all} not tried; the lines before say why the others failed"
                 );
                 break;
             }
@@ -345,6 +345,9 @@ impl Dialling<'_> {
 
     /// Tries each address of one server once.
     async fn attempt(&self, target: &Target) -> Result<Stream, Failure> {
+        log::debug!(
+            entrypoint = self.conn.entrypoint.name(), server = target.server.name(),
+            id:% = self.conn.id; "dialling");
         let route = self.route;
         let topology = route.topology.get();
         let own = topology.own(&target.server);

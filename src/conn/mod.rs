@@ -11,7 +11,7 @@ mod route;
 mod serve;
 mod target;
 
-pub use access::log_access;
+pub use access::{log_access, log_closed};
 pub use report::{order, report};
 pub use route::{CurrentRoute, Route};
 pub use serve::serve;

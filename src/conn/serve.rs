@@ -50,7 +50,9 @@ struct Served {
 }
 
 async fn carry(served: &Served) -> CloseReason {
-    served.route.conns.tell_serving(served.guard.conn());
+    let conn = served.guard.conn();
+    log::debug!(entrypoint = conn.entrypoint.name(), peer:% = conn.peer(), id:% = conn.id; "opened");
+    served.route.conns.tell_serving(conn);
     // Boxed because it is larger than the relay and done before the relay starts.
     let (server, opening) = match Box::pin(connect(served)).await {
         Ok(connected) => connected,
@@ -72,6 +74,9 @@ async fn connect(served: &Served) -> Result<(Stream, net::Read), CloseReason> {
     let gone = async { Err(gone_while_dialling(&opening).await) };
     let (place, stream) = dialled.or(gone).await?;
     let (server, now) = (place.server().clone(), route.reactor.now());
+    log::debug!(
+        entrypoint = conn.entrypoint.name(), peer:% = conn.peer(), id:% = conn.id,
+        server = server.name(); "connected");
     if let Some(change) = conn.relaying(place, now) {
         report(&route.conns, &server, change, now);
     }

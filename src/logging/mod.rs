@@ -6,7 +6,7 @@ mod line;
 mod stderr;
 
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -47,6 +47,7 @@ pub fn install(level: LevelFilter, access: bool) -> io::Result<()> {
     let logger: &'static Logger = Box::leak(Box::new(Logger {
         style,
         level: AtomicU8::new(level as u8),
+        access: AtomicBool::new(access),
         sender,
         waiting: AtomicUsize::new(0),
         dropped: AtomicU64::new(0),
@@ -72,6 +73,7 @@ pub fn set(level: LevelFilter, access: bool) {
         return;
     };
     logger.level.store(level as u8, Ordering::Relaxed);
+    logger.access.store(access, Ordering::Relaxed);
     logger.kept().set_level(level);
     let access_level = if access {
         LevelFilter::Info
@@ -79,6 +81,14 @@ pub fn set(level: LevelFilter, access: bool) {
         LevelFilter::Off
     };
     log::set_max_level(level.max(access_level));
+}
+
+/// Changes the level alone. Returns the one before, or `None` without a logger.
+pub fn set_level(level: LevelFilter) -> Option<LevelFilter> {
+    let logger = LOGGER.get()?;
+    let before = logger.kept().level();
+    set(level, logger.access.load(Ordering::Relaxed));
+    Some(before)
 }
 
 /// Returns the last lines. They stay empty without a logger.
@@ -114,6 +124,8 @@ struct Logger {
     style: Style,
     /// A [`LevelFilter`] as a number.
     level: AtomicU8,
+    /// Whether access lines are written.
+    access: AtomicBool,
     sender: Sender<Message>,
     /// Lines that were sent and not yet written.
     waiting: AtomicUsize,

@@ -16,6 +16,7 @@ pub(super) fn order(
     service: &str,
     server: &str,
     state: AdminState,
+    by: &str,
 ) -> Result<String, String> {
     let services = || running.config.services.iter();
     let Some(configured) = services().find(|it| it.name == service) else {
@@ -36,7 +37,7 @@ pub(super) fn order(
         ));
     };
     let (service, name) = (&*found.service.name, found.name());
-    log::info!(service, server = name; "ordered over the control socket: {state}");
+    log::info!(service, server = name, by; "ordered: {state}");
     let closed = conn::order(&ground.shared.conns, found, state, ground.reactor.now());
     Ok(answer(found, state, closed))
 }

@@ -106,7 +106,7 @@ impl Checks {
                     Ok(check) => self.start(ground, target, health, check),
                     Err(why) => {
                         // The configuration would have been refused.
-                        log::error!(service = name; "cannot check its servers: {why}");
+                        log::error!(service = name; "cannot check its servers: {why}; please report this");
                         continue;
                     }
                 },
@@ -295,11 +295,12 @@ impl Checking {
 
     fn report(&self, outcome: Result<(), &str>, begun: Instant, ended: Instant) {
         let server = &self.target.server;
-        if let Err(why) = outcome {
-            let (service, name) = (&*server.service.name, server.name());
-            log::debug!(service, server = name; "check failed: {why}");
-        }
         let took = ended.saturating_duration_since(begun);
+        let (service, name) = (&*server.service.name, server.name());
+        match outcome {
+            Ok(()) => log::debug!(service, server = name, took:? = took; "check succeeded"),
+            Err(why) => log::debug!(service, server = name, took:? = took; "check failed: {why}"),
+        }
         if let Some(change) = server.checked(outcome, took, ended) {
             conn::report(&self.ground.shared.conns, server, change, ended);
         }
@@ -310,7 +311,7 @@ impl Checking {
         if self.common.complaints.admit(now).is_some() {
             let server = &self.target.server;
             log::warn!(service = &*server.service.name, server = server.name();
-                "cannot check servers, retrying: {why}");
+                "cannot check servers, retrying: {why}; this machine lacks that, not the server: raise its limit, or free some");
         }
     }
 }

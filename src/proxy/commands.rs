@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use log::LevelFilter;
 use smol::channel::{Receiver, Sender, unbounded};
 use smol::stream::{Stream, StreamExt};
 
@@ -59,12 +60,23 @@ pub(super) enum Command {
         service: String,
         server: String,
         state: AdminState,
+        /// Who asked for it, for the log.
+        by: &'static str,
         answer: Answer,
     },
     /// End connections, or list those that would end.
     Kill {
         which: Which,
         is_dry_run: bool,
+        /// Who asked for it, for the log.
+        by: &'static str,
+        answer: Answer,
+    },
+    /// Log from this level on.
+    LogLevel {
+        level: LevelFilter,
+        /// Who asked for it, for the log.
+        by: &'static str,
         answer: Answer,
     },
     /// Stop accepting, let open connections end, and end the program.
@@ -134,8 +146,10 @@ impl Commander {
             Ask::Kill { which, is_dry_run } => Command::Kill {
                 which,
                 is_dry_run,
+                by,
                 answer,
             },
+            Ask::LogLevel(level) => Command::LogLevel { level, by, answer },
             Ask::Drain => Command::Drain {
                 by,
                 answer: Some(answer),
@@ -157,6 +171,7 @@ impl Commander {
                 service,
                 server,
                 state,
+                by,
                 answer,
             },
         };

@@ -6,8 +6,8 @@ use std::time::Duration;
 use smol::future::FutureExt;
 
 use super::commands::{Command, End};
-use super::kill;
 use super::supervisor::Supervisor;
+use super::{kill, log_level};
 use crate::config::count;
 use crate::state::CloseReason;
 
@@ -102,10 +102,15 @@ impl Supervisor {
             Command::Kill {
                 which,
                 is_dry_run,
+                by,
                 answer,
             } => {
-                let killed = kill::obey(&self.ground, &which, is_dry_run).await;
+                let killed = kill::obey(&self.ground, &which, is_dry_run, by).await;
                 (Some(answer), killed)
+            }
+            Command::LogLevel { level, by, answer } => {
+                let changed = log_level::obey(&self.ground, &self.running, level, by);
+                (Some(answer), Ok(changed))
             }
             Command::Drain { by, answer } | Command::Stop { by, answer } => {
                 let open = count(self.ground.shared.conns.len(), "connection");

@@ -1,6 +1,7 @@
 //! Ends connections that an operator has picked, or lists them, a few in each iteration of the loop.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::ground::Ground;
 use crate::config::{count, did_you_mean, printable};
@@ -10,6 +11,10 @@ use crate::state::{CloseReason, Conn, ConnId, Filter, Which};
 /// microseconds, ten times as much on a small board, most of it in close(2), and the other
 /// connections wait meanwhile.
 const BATCH: usize = 16;
+/// How long the loop may rest between two groups. Without a rest it would never sleep until all have
+/// ended, and on a busy machine the kernel lets a process that never sleeps wait for the processor,
+/// for many milliseconds at a time, with all its connections.
+const REST: Duration = Duration::from_millis(1);
 
 /// Ends the connections that `which` picks, or lists them.
 ///
@@ -19,19 +24,20 @@ pub(super) async fn obey(
     ground: &Ground,
     which: &Which,
     is_dry_run: bool,
+    by: &'static str,
 ) -> Result<String, String> {
     match is_dry_run {
         true => list(ground, which).await,
-        false => kill(ground, which).await,
+        false => kill(ground, which, by).await,
     }
 }
 
 /// Ends the connections that are open now and picked. Later ones stay.
-async fn kill(ground: &Ground, which: &Which) -> Result<String, String> {
+async fn kill(ground: &Ground, which: &Which, by: &str) -> Result<String, String> {
     let ids = picked(ground, which)?;
     let killed = end_each(ground, &ids, CloseReason::Killed).await;
     let killed = count(killed, "connection");
-    log::info!(which:% = which; "ended over the control socket: {killed}");
+    log::info!(which:% = which, by; "ended on command: {killed}");
     Ok(format!("{killed} ended"))
 }
 
@@ -54,7 +60,8 @@ async fn list(ground: &Ground, which: &Which) -> Result<String, String> {
 pub(super) async fn end_each(ground: &Ground, ids: &[ConnId], reason: CloseReason) -> usize {
     let (conns, reactor) = (&ground.shared.conns, &ground.reactor);
     let mut ended = 0;
-    for batch in ids.chunks(BATCH) {
+    let mut batches = ids.chunks(BATCH).peekable();
+    while let Some(batch) = batches.next() {
         let now = reactor.now();
         ended += batch
             .iter()
@@ -62,6 +69,9 @@ pub(super) async fn end_each(ground: &Ground, ids: &[ConnId], reason: CloseReaso
             .count();
         // Their tasks are dropped meanwhile, and others have their turn.
         reactor.next_iteration().await;
+        if batches.peek().is_some() {
+            reactor.sleep(REST).await;
+        }
     }
     ended
 }
@@ -199,7 +209,7 @@ mod tests {
         });
         let at = ground.clone();
         let killing = ground.executor.spawn(async move {
-            let told = kill(&at, &which).await;
+            let told = kill(&at, &which, "test").await;
             (told, at.shared.conns.len())
         });
         let (told, left) = reactor.block_on(killing.or(run_tasks(&ground.executor)));

@@ -22,6 +22,7 @@ mod history;
 mod ipv6;
 mod kill;
 mod listeners;
+mod log_level;
 mod notify;
 mod resolving;
 mod running;

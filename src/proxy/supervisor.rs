@@ -16,10 +16,10 @@ use super::commands::{Command, Commander, ConfigSource, End, Reloaded};
 use super::ground::Ground;
 use super::hand_over::HandOver;
 use super::running::{Removed, Running};
-use super::{by_hand, ceiling, checks, history, kill, sweep, watch};
+use super::{by_hand, ceiling, checks, history, kill, log_level, sweep, watch};
 use crate::config::{Changes, Config, Diagnostic, Location, OnRemoved};
-use crate::state::{CloseReason, Left, Pauses, Shared};
-use crate::{conn, logging};
+use crate::logging;
+use crate::state::{CloseReason, Pauses, Shared};
 
 /// Owns everything that runs.
 pub(super) struct Supervisor {
@@ -141,19 +141,25 @@ impl Supervisor {
                 service,
                 server,
                 state,
+                by,
                 answer,
             } => {
                 let (ground, running) = (&self.ground, &self.running);
-                let ordered = by_hand::order(ground, running, &service, &server, state);
+                let ordered = by_hand::order(ground, running, &service, &server, state, by);
                 let _ = answer.try_send(ordered);
             }
             Command::Kill {
                 which,
                 is_dry_run,
+                by,
                 answer,
             } => {
-                let killed = kill::obey(&self.ground, &which, is_dry_run).await;
+                let killed = kill::obey(&self.ground, &which, is_dry_run, by).await;
                 let _ = answer.try_send(killed);
+            }
+            Command::LogLevel { level, by, answer } => {
+                let _ =
+                    answer.try_send(Ok(log_level::obey(&self.ground, &self.running, level, by)));
             }
             Command::Drain { by, answer } => {
                 let is_now = false;
@@ -267,8 +273,8 @@ impl Supervisor {
             self.listeners_have_changed(now.len() as isize - before.len() as isize);
         }
         let config = &self.running.config;
-        adopt(&self.ground.shared, config);
         logging::set(config.log.level, config.log.access);
+        adopt(&self.ground.shared, config);
         self.tasks.follow(&self.ground, &self.running);
         self.tasks.record(&self.ground, self.admin.is_serving());
         self.ground.shared.registry.forget_dead();
@@ -428,8 +434,7 @@ fn is_for_the_log(line: &str) -> bool {
 /// Applies the configuration in force to the shared state.
 pub(super) fn adopt(shared: &Shared, config: &Config) {
     shared.traefik_names.set(config.metrics.traefik);
-    let access = config.log.access.then_some(conn::log_access as Left);
-    shared.conns.tell_leaving(access);
+    log_level::tell_leaving(shared, config.log);
 }
 
 /// Logs warnings about what a configuration may say but probably does not mean.

@@ -276,6 +276,7 @@ fn lasts(pipeline: &Pipeline) -> Option<(&'static str, Signal)> {
     match words[..] {
         ["coracle", "run", ..] => Some(("msg=ready", Signal::TERM)),
         ["coracle", "demo", ..] => Some(("Ctrl-C", Signal::INT)),
+        ["coracle", "logs", "--follow"] => Some(("msg=ready", Signal::INT)),
         ["coracle", "audit", "--watch"] => Some(("agree", Signal::INT)),
         _ => None,
     }

@@ -143,10 +143,9 @@ fn killed_connection_is_reset_on_both_sides_counted_and_logged() {
     let peer = client.local_addr().unwrap();
     assert!(line.contains(&format!("peer={peer} ")), "{line}");
     assert!(line.contains("to_server_bytes=2 "), "{line}");
-    let log = it
-        .coracle
-        .logged("ended over the control socket: 1 connection");
+    let log = it.coracle.logged("ended on command: 1 connection");
     assert!(log.contains(&format!("which={id}")), "{log}");
+    assert!(log.contains("by=\"control socket\""), "{log}");
     // The other one continues, and the same ID ends nothing else.
     let (code, out, err) = it.kill(&[&id]);
     assert_eq!((code, out.as_str()), (Some(1), ""));

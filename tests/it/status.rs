@@ -164,8 +164,9 @@ fn drained_server_gets_no_new_connections_until_it_is_ready() {
     clients.extend((0..4).map(|_| echoing(it.listen)));
     assert_eq!(it.server(servers[0])["open"], 6);
     assert_eq!(it.metric("coracle_server_admin_state", servers[0]), 0.0);
-    let line = it.coracle.logged("ordered over the control socket: drain");
+    let line = it.coracle.logged("ordered: drain");
     assert!(line.contains(&format!("server={}", servers[0])), "{line}");
+    assert!(line.contains("by=\"control socket\""), "{line}");
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl LogQuery {
 ///
 /// # Errors
 /// Returns what to write instead.
-fn level(text: &str) -> Result<Level, String> {
+pub(crate) fn level(text: &str) -> Result<Level, String> {
     let level = LEVELS.iter().find(|(name, _)| *name == text);
     let level = level.map(|(_, level)| *level);
     level.ok_or_else(|| words(LEVELS.iter().map(|(name, _)| *name)))

@@ -11,7 +11,7 @@ mod status;
 pub(super) use connections::write as write_connections;
 pub(super) use feed::{Feed, Reader};
 pub(super) use history::write as write_history;
-pub(super) use logs::{LogQuery, write as write_logs};
+pub(super) use logs::{LogQuery, level, write as write_logs};
 pub(super) use query::{Invalid, List, Query, no_parameters};
 pub(super) use status::{Part, write as write_status};
 

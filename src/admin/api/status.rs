@@ -3,8 +3,10 @@
 use std::fmt::{self, Write};
 use std::time::Instant;
 
+use log::LevelFilter;
 use smol::future::yield_now;
 
+use super::logs::name;
 use crate::admin::body::Body;
 use crate::admin::json::{Json, OrNull, Separator};
 use crate::state::{
@@ -24,7 +26,7 @@ pub(crate) enum Part {
     Servers,
 }
 
-/// Writes this part of the status. Ages are up to `now`.
+/// Writes this part of the status, and in all of it the level that is logged. Ages are up to `now`.
 ///
 /// # Errors
 /// Never fails: writing to a body cannot fail.
@@ -32,10 +34,14 @@ pub(crate) async fn write(
     body: &mut Body,
     part: Part,
     snapshot: &Snapshot,
+    level: LevelFilter,
     now: Instant,
 ) -> fmt::Result {
     let has = |own: Part| part == Part::All || part == own;
     write!(body, "{{\"coracle\":{}", Json(env!("CARGO_PKG_VERSION")))?;
+    if part == Part::All {
+        write!(body, ",\"log_level\":\"{}\"", name(level))?;
+    }
     if has(Part::Entrypoints) {
         body.write_str(",\"entrypoints\":[")?;
         let mut entrypoints: Vec<_> = snapshot.entrypoints.iter().collect();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_types::{Method, Request, StatusCode};
@@ -15,7 +15,7 @@ use crate::admin::api::{self, Invalid, List, LogQuery, Part, Query};
 use crate::admin::body::Body;
 use crate::admin::json::Json;
 use crate::admin::sockets::Caller;
-use crate::state::{Entries, KeptLines, Snapshot};
+use crate::state::{Entries, KeptLines, LogLines, Snapshot};
 
 const JSON: &str = "application/json";
 
@@ -110,12 +110,15 @@ impl Routes {
     async fn logs(&self, query: LogQuery) -> Made {
         // One after the other, each with its rest, as the work of the desks.
         let _turn = self.log_turn.lock().await;
-        let log = || self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = log().get(query.least, query.after, query.limit);
+        let kept = self.kept().get(query.least, query.after, query.limit);
         let write = async |body: &mut Body, kept: &KeptLines| api::write_logs(body, kept);
         let (made, took) = self.make(Some(&kept), write).await;
         self.rest(took).await;
         made
+    }
+
+    fn kept(&self) -> MutexGuard<'_, LogLines> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn events(&self, request: &Request, caller: Caller) -> Answer {
@@ -154,13 +157,14 @@ impl Routes {
         let mut waiting = self.statuses.take();
         // Those who ask from here on need a later copy than this.
         let snapshot = self.moments.snapshot().await;
+        let level = self.kept().level();
         let (begun, mut took) = (Instant::now(), Duration::ZERO);
         while let Some(first) = waiting.first() {
             let part = first.question;
             let these = waiting.extract_if(.., |waiting| waiting.question == part);
             let these: Vec<_> = these.collect();
             let write = async |body: &mut Body, snapshot: &Snapshot| {
-                api::write_status(body, part, snapshot, begun).await
+                api::write_status(body, part, snapshot, level, begun).await
             };
             let (made, time) = self.make(snapshot.as_ref(), write).await;
             took += time;
@@ -223,7 +227,7 @@ impl Routes {
         let made = match write(&mut body, copy).await {
             Ok(()) => Ok(Rc::new(body)),
             Err(error) => {
-                log::error!("admin: cannot write an answer: {error}");
+                log::error!("admin: cannot write an answer: {error}; please report this");
                 Err(StatusCode::InternalServerError)
             }
         };

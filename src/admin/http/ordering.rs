@@ -8,7 +8,8 @@ use smol::channel::bounded;
 
 use super::answer::{Answer, silence, text};
 use super::request::Head;
-use crate::admin::orders::paths::{DRAIN, KILL, RELOAD, SERVER, STOP};
+use crate::admin::api;
+use crate::admin::orders::paths::{DRAIN, KILL, LOG_LEVEL, RELOAD, SERVER, STOP};
 use crate::admin::orders::{Ask, Order, Orders};
 use crate::admin::park::Park;
 use crate::admin::sockets::Caller;
@@ -31,6 +32,7 @@ impl Ordering {
         let ask = match head.request.url().path() {
             SERVER => for_server(head),
             KILL => for_connections(head),
+            LOG_LEVEL => log_level(head),
             DRAIN => bare(head, Ask::Drain),
             STOP => bare(head, Ask::Stop),
             _ => reload(head),
@@ -137,6 +139,21 @@ fn for_connections(head: &Head) -> Result<Ask, String> {
     };
     let is_dry_run = dry_run.is_some();
     Ok(Ask::Kill { which, is_dry_run })
+}
+
+/// Returns what an order for the log asks for.
+///
+/// # Errors
+/// Returns what is wrong with the request.
+fn log_level(head: &Head) -> Result<Ask, String> {
+    let mut pairs = head.request.url().query_pairs();
+    match (pairs.next(), pairs.next()) {
+        (Some((key, value)), None) if key == "level" => {
+            let level = api::level(&value).map_err(|why| format!("level: {why}"))?;
+            Ok(Ask::LogLevel(level.to_level_filter()))
+        }
+        _ => Err("the parameter is ?level= and error, warn, info or debug".to_owned()),
+    }
 }
 
 /// Returns what an order without parameters asks for.

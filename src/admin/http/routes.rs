@@ -46,6 +46,7 @@ POST over the control socket, or with the token of `token_file` in [admin]:
 /api/v1/reload  reread the configuration; ?dry-run reports what would change
 /api/v1/server  drain a server, take it down, or make it ready again
 /api/v1/kill    end connections; ?dry-run lists them
+/api/v1/log-level  log more or less
 /api/v1/drain   stop accepting, and end when the open connections have ended
 /api/v1/stop    reset the open connections and end
 ";
@@ -232,7 +233,9 @@ impl Routes {
                     let own = (&*self.requests.numbers(), self.feed.numbers());
                     metrics::write(&mut out, snapshot, usage, counts.as_deref(), own).await;
                     out.finish().map(Rc::new).map_err(|error| {
-                        log::error!("admin: cannot encode the metrics: {error}");
+                        log::error!(
+                            "admin: cannot encode the metrics: {error}; please report this"
+                        );
                         StatusCode::InternalServerError
                     })
                 }
