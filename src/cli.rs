@@ -36,6 +36,7 @@ pub(crate) enum Command {
     Check(Check),
     Status(Status),
     List(List),
+    Clients(Clients),
     Audit(Audit),
     Reload(Reload),
     Server(Server),
@@ -133,6 +134,33 @@ pub(crate) struct Status {
     example = "{command_name} --admin unix:/run/coracle/control.sock --json"
 )]
 pub(crate) struct List {
+    /// the admin endpoint, as host:port or [IPv6]:port, or unix:/path for the control socket;
+    /// default: 127.0.0.1:2672
+    #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]
+    pub admin: AdminEndpoint,
+
+    /// over TCP, send the token in this file: the one that `token_file` in [admin] of the
+    /// configuration names
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
+
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Show what each client of a running coracle has used, the largest first. Needs a table [accounting]
+/// in its configuration.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "clients",
+    help_triggers("-h", "--help"),
+    example = "{command_name}",
+    example = "{command_name} --admin raspberrypi.lan:2672",
+    example = "{command_name} --admin unix:/run/coracle/control.sock --json"
+)]
+pub(crate) struct Clients {
     /// the admin endpoint, as host:port or [IPv6]:port, or unix:/path for the control socket;
     /// default: 127.0.0.1:2672
     #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]

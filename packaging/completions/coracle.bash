@@ -2,7 +2,7 @@
 
 _coracle() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} options files=
-    local commands='run check status list audit reload server kill logs log-level demo version help'
+    local commands='run check status list clients audit reload server kill logs log-level demo version help'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W "$commands -V --version -h --help" -- "$cur")
@@ -21,7 +21,7 @@ _coracle() {
         --admin)
             case ${COMP_WORDS[1]} in
                 run) options='off 127.0.0.1:2672' ;;
-                status | list | audit | reload | server | kill | logs | log-level) options='127.0.0.1:2672 localhost:2672 unix:' ;;
+                status | list | clients | audit | reload | server | kill | logs | log-level) options='127.0.0.1:2672 localhost:2672 unix:' ;;
                 *) options='127.0.0.1:2672' ;;
             esac
             mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
@@ -39,6 +39,7 @@ _coracle() {
         check) options='-h --help' files=yes ;;
         status) options='--admin --token-file --json -h --help' ;;
         list) options='--admin --token-file --json -h --help' ;;
+        clients) options='--admin --token-file --json -h --help' ;;
         audit) options='--admin --token-file --json --watch -h --help' ;;
         reload) options='--socket --admin --token-file --dry-run -h --help' files=yes ;;
         server) options='--socket --admin --token-file -h --help' ;;

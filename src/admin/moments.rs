@@ -10,7 +10,7 @@ use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use super::limits::ClientLimits;
 use super::park::Park;
-use crate::state::{Entries, History, Shared, Snapshot};
+use crate::state::{AccountNumbers, Entries, History, Shared, Snapshot};
 
 /// The data loop rests this many times as long as a copy took, so the endpoint uses at most a
 /// fiftieth of its time.
@@ -23,6 +23,7 @@ enum Question {
     Snapshot(Sender<Timed<Snapshot>>),
     Entries(Sender<Timed<Entries>>),
     History(Sender<Timed<History>>),
+    Accounts(Sender<Timed<Option<AccountNumbers>>>),
     Sign(Sender<Timed<Sign>>),
 }
 
@@ -75,6 +76,7 @@ impl Answers {
             match question {
                 Question::Snapshot(to) => answer(&to, || shared.snapshot()),
                 Question::Entries(to) => answer(&to, || shared.entries(Instant::now())),
+                Question::Accounts(to) => answer(&to, || shared.account_numbers(Instant::now())),
                 Question::History(to) => answer(&to, || shared.history.borrow().clone()),
                 Question::Sign(to) => answer(&to, || Sign {
                     is_draining: shared.is_draining(),
@@ -129,6 +131,12 @@ impl Moments {
     /// Returns the set at one moment, or `None` if the data loop does not answer.
     pub(super) async fn entries(&self) -> Option<Entries> {
         self.ask(Question::Entries, self.limits.answer).await
+    }
+
+    /// Returns what clients have used, if that is counted, or `None` if the data loop does not
+    /// answer.
+    pub(super) async fn accounts(&self) -> Option<Option<AccountNumbers>> {
+        self.ask(Question::Accounts, self.limits.answer).await
     }
 
     /// Returns the last hour, or `None` if the data loop does not answer.

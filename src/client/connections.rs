@@ -84,7 +84,7 @@ fn row(connection: &Value) -> [String; 8] {
 }
 
 /// Formats a number of bytes in the largest unit that leaves a whole number before the point.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = UNITS.iter().find(|(_, bits)| bytes >> bits > 0);
     match unit {

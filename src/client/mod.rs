@@ -1,6 +1,7 @@
 //! The client side: what commands ask a running coracle over its admin endpoint.
 
 mod audit_answer;
+mod clients;
 mod command;
 mod connections;
 mod contact;
@@ -15,6 +16,7 @@ mod table;
 
 pub use self::log::{LogLines, set_log_level};
 pub use audit_answer::Audit;
+pub use clients::Clients;
 pub use connections::Connections;
 pub use contact::Contact;
 pub use kill::KillOrder;

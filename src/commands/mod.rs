@@ -3,6 +3,7 @@
 
 mod audit;
 mod check;
+mod clients;
 mod demo;
 mod kill;
 mod list;
@@ -28,6 +29,7 @@ use log::LevelFilter;
 
 pub(crate) use audit::audit;
 pub(crate) use check::check;
+pub(crate) use clients::clients;
 pub(crate) use demo::demo;
 pub(crate) use kill::kill;
 pub(crate) use list::list;

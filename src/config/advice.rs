@@ -3,7 +3,7 @@
 use toml::de::DeValue;
 
 use super::keyword::{CheckKind, alternatives};
-use super::model::{AtLimit, Balance, OnDown, OnRemoved, WhenDown, defaults};
+use super::model::{AtLimit, AtQuota, Balance, OnDown, OnRemoved, WhenDown, defaults};
 
 /// What to write for a string under `key` instead of a value of another type.
 pub(super) fn advice(key: &str, value: &DeValue<'_>) -> String {
@@ -52,6 +52,9 @@ pub(super) fn advice(key: &str, value: &DeValue<'_>) -> String {
         "level" => "a level such as \"info\"".to_owned(),
         "on_removed" => alternatives::<OnRemoved>(),
         "at_limit" => alternatives::<AtLimit>(),
+        "at_quota" => alternatives::<AtQuota>(),
+        "quota" => "a size and a period such as \"50GiB/month\"".to_owned(),
+        "file" => "a path such as \"/var/lib/coracle/accounting\"".to_owned(),
         "balance" => alternatives::<Balance>(),
         "when_down" => alternatives::<WhenDown>(),
         "on_down" => alternatives::<OnDown>(),
@@ -71,6 +74,12 @@ fn is_duration(key: &str) -> bool {
     key.ends_with("timeout")
         || matches!(
             key,
-            "keepalive" | "fail_window" | "slow_start" | "resolve_interval" | "interval" | "jitter"
+            "keepalive"
+                | "fail_window"
+                | "slow_start"
+                | "resolve_interval"
+                | "save_interval"
+                | "interval"
+                | "jitter"
         )
 }

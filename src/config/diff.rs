@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 use super::by_name::ByName;
 use super::diagnostic::printable;
 use super::keyword::word;
-use super::model::{Admin, Config, Entrypoint, Limits, Log, Metrics, Service, SocketAccess};
+use super::model::{
+    Accounting, Admin, Config, Entrypoint, Limits, Log, Metrics, Service, SocketAccess,
+};
+use super::size;
 use super::words;
 
 mod service;
@@ -39,6 +42,7 @@ impl Changes {
             entrypoints,
             services,
             limits,
+            accounting,
             warnings: _,
         } = old;
         let (drain, now) = (*drain_timeout, new.drain_timeout);
@@ -47,6 +51,7 @@ impl Changes {
         changes.admin(admin, &new.admin);
         changes.admin_hosts(admin_hosts, &new.admin_hosts);
         changes.limits(*limits, new.limits);
+        changes.accounting(accounting.as_ref(), new.accounting.as_ref());
         changes.log(*log, new.log);
         changes.metrics(*metrics, new.metrics);
         let (old, new) = (ByName::of(old), ByName::of(new));
@@ -133,6 +138,35 @@ impl Changes {
         } = old;
         self.max_connections("limits", max_connections, new.max_connections);
         self.value("limits: memory", &memory, &new.memory, words::size_or_none);
+    }
+
+    fn accounting(&mut self, old: Option<&Accounting>, new: Option<&Accounting>) {
+        self.switch("accounting", old.is_some(), new.is_some());
+        let (default, Some(new)) = (Accounting::default(), new) else {
+            return;
+        };
+        let Accounting {
+            clients,
+            ipv4_prefix,
+            ipv6_prefix,
+            quota,
+            at_quota,
+            file,
+            save_interval,
+        } = old.unwrap_or(&default);
+        let key = |key: &str| format!("accounting: {key}");
+        self.value(key("clients"), clients, &new.clients, u32::to_string);
+        for (name, old, new) in [
+            ("ipv4_prefix", ipv4_prefix, &new.ipv4_prefix),
+            ("ipv6_prefix", ipv6_prefix, &new.ipv6_prefix),
+        ] {
+            self.value(key(name), old, new, u8::to_string);
+        }
+        self.value(key("quota"), quota, &new.quota, size::quota_words);
+        self.value(key("at_quota"), at_quota, &new.at_quota, word);
+        self.value(key("file"), file, &new.file, words::path_or_none);
+        let now = &new.save_interval;
+        self.value(key("save_interval"), save_interval, now, words::duration);
     }
 
     fn log(&mut self, old: Log, new: Log) {

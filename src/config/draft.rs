@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::address::Listen;
 use super::diagnostic::Span;
 use super::model::{
-    Admin, AtLimit, ControlSocket, Limits, Log, Metrics, OnRemoved, Service, SocketAccess, defaults,
+    Accounting, Admin, AtLimit, ControlSocket, Limits, Log, Metrics, OnRemoved, Service,
+    SocketAccess, defaults,
 };
 use super::origin::Origin;
 
@@ -19,6 +20,7 @@ pub(super) struct Draft {
     pub(super) admin_socket_at: Origin,
     pub(super) admin_hosts: Vec<String>,
     pub(super) limits: Limits,
+    pub(super) accounting: Option<Accounting>,
     pub(super) log: Log,
     pub(super) metrics: Metrics,
     pub(super) entrypoints: Vec<DraftEntrypoint>,
@@ -80,6 +82,7 @@ impl Default for Draft {
             admin_socket_at: Origin::Default,
             admin_hosts: Vec::new(),
             limits: Limits::default(),
+            accounting: None,
             log: Log {
                 level: defaults::LOG_LEVEL,
                 access: false,

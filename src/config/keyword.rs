@@ -1,7 +1,9 @@
 //! The words for a choice, such as those of `on_removed`: one table each, to read and to print.
 
 use super::diagnostic::{Mistake, nearest, shown, wrong};
-use super::model::{AtLimit, Balance, HealthKind, OnDown, OnRemoved, Resolve, WhenDown};
+use super::model::{
+    AtLimit, AtQuota, Balance, HealthKind, OnDown, OnRemoved, QuotaPeriod, Resolve, WhenDown,
+};
 
 /// A choice between words.
 pub(super) trait Keyword: Copy + PartialEq + 'static {
@@ -20,6 +22,18 @@ impl Keyword for OnRemoved {
 impl Keyword for AtLimit {
     const WORDS: &'static [(&'static str, Self)] =
         &[("wait", Self::Wait), ("refuse", Self::Refuse)];
+}
+
+impl Keyword for AtQuota {
+    const WORDS: &'static [(&'static str, Self)] = &[("log", Self::Log), ("refuse", Self::Refuse)];
+}
+
+impl Keyword for QuotaPeriod {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("day", Self::Day),
+        ("week", Self::Week),
+        ("month", Self::Month),
+    ];
 }
 
 impl Keyword for Balance {

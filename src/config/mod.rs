@@ -35,7 +35,8 @@ pub use endpoint::AdminEndpoint;
 pub use forward::Forward;
 pub use host::Host;
 pub use model::{
-    Admin, AtLimit, Balance, Config, ControlSocket, Entrypoint, Expect, Health, HealthKind, Limits,
-    Log, Metrics, OnDown, OnRemoved, Resolve, Server, Service, SocketAccess, WhenDown, defaults,
+    Accounting, Admin, AtLimit, AtQuota, Balance, Config, ControlSocket, Entrypoint, Expect,
+    Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota, QuotaPeriod, Resolve,
+    Server, Service, SocketAccess, WhenDown, defaults,
 };
 pub use value::AdminListen;

@@ -21,6 +21,8 @@ pub struct Config {
     pub admin_hosts: Vec<String>,
     /// How much the whole program may take.
     pub limits: Limits,
+    /// Whether and how the use of each client is counted.
+    pub accounting: Option<Accounting>,
     /// What is logged.
     pub log: Log,
     /// The metrics published in addition to coracle's own.
@@ -87,6 +89,74 @@ pub struct Limits {
     pub max_connections: Option<NonZeroU32>,
     /// The memory ceiling in bytes.
     pub memory: Option<u64>,
+}
+
+/// How the use of each client is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accounting {
+    /// How many clients are known at most.
+    pub clients: u32,
+    /// How many bits of an IPv4 address tell one client from another.
+    pub ipv4_prefix: u8,
+    /// The same for IPv6.
+    pub ipv6_prefix: u8,
+    /// How much each client may use.
+    pub quota: Option<Quota>,
+    /// What happens to a client that has used its quota.
+    pub at_quota: AtQuota,
+    /// Where it is saved; an absolute path.
+    pub file: Option<PathBuf>,
+    /// How often it is saved.
+    pub save_interval: Duration,
+}
+
+impl Accounting {
+    /// The most clients.
+    pub const MAX_CLIENTS: u32 = 65_536;
+}
+
+impl Default for Accounting {
+    fn default() -> Self {
+        Self {
+            clients: defaults::CLIENTS,
+            ipv4_prefix: 32,
+            ipv6_prefix: 64,
+            quota: None,
+            at_quota: AtQuota::default(),
+            file: None,
+            save_interval: defaults::SAVE_INTERVAL,
+        }
+    }
+}
+
+/// How much a client may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// The bytes of both directions together.
+    pub bytes: u64,
+    /// In which time.
+    pub period: QuotaPeriod,
+}
+
+/// The time in which a quota may be used; each begins at midnight UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotaPeriod {
+    /// A day.
+    Day,
+    /// A week, from Monday on.
+    Week,
+    /// A month of the calendar.
+    Month,
+}
+
+/// What happens to a client that has used its quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtQuota {
+    /// It is logged.
+    #[default]
+    Log,
+    /// Its connections are reset, and new ones as well.
+    Refuse,
 }
 
 /// What is logged.
@@ -385,6 +455,11 @@ pub mod defaults {
     pub const LOG_LEVEL: log::LevelFilter = log::LevelFilter::Info;
     /// `drain_timeout`: one second less than `docker stop` waits before it kills.
     pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(9);
+    /// `accounting.clients`: about half a megabyte.
+    pub const CLIENTS: u32 = 4096;
+    /// `accounting.save_interval`: a compromise between what a power cut loses and what an SD card
+    /// endures.
+    pub const SAVE_INTERVAL: Duration = Duration::from_secs(300);
     /// `connect_timeout`.
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
     /// `dial_timeout`: long enough to try two silent servers before the client, such as a browser,

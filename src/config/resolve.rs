@@ -137,6 +137,7 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
         admin: draft.admin,
         admin_hosts: draft.admin_hosts,
         limits: draft.limits,
+        accounting: draft.accounting,
         log: draft.log,
         metrics: draft.metrics,
         entrypoints,

@@ -1,6 +1,8 @@
 //! Parses and prints sizes in bytes, such as `32MiB`.
 
 use super::diagnostic::{Mistake, shown, wrong};
+use super::keyword::{alternatives, keyword, word};
+use super::model::{Quota, QuotaPeriod};
 
 /// What the program itself takes, with its threads, tables and the buffers of a few connections. A
 /// lower ceiling would stop it at its start.
@@ -26,6 +28,29 @@ pub(super) fn memory(text: &str) -> Result<u64, Mistake> {
         )),
         bytes => Ok(bytes),
     }
+}
+
+/// Parses how much a client may use in which time, such as `50GiB/month`.
+pub(super) fn quota(text: &str) -> Result<Quota, Mistake> {
+    let says = shown(text);
+    let Some((bytes, period)) = text.split_once('/') else {
+        return wrong(format!(
+            "`{says}` has no period; write \"{says}/month\", or another one of {}",
+            alternatives::<QuotaPeriod>()
+        ));
+    };
+    let bytes = match size(bytes)? {
+        0 => return wrong("no client could use anything; write a larger quota"),
+        bytes => bytes,
+    };
+    let period = keyword(period)?;
+    Ok(Quota { bytes, period })
+}
+
+/// Formats a quota as it is written.
+pub(super) fn quota_words(quota: &Option<Quota>) -> String {
+    let words = |it: &Quota| format!("{}/{}", size_words(it.bytes), word(&it.period));
+    quota.as_ref().map_or("none".to_owned(), words)
 }
 
 fn size(text: &str) -> Result<u64, Mistake> {

@@ -66,6 +66,35 @@ pub(super) fn resolve_interval(text: &str) -> Result<Duration, Mistake> {
     at_most(value, MAX_TIMEOUT, "366 days")
 }
 
+/// Parses the time between two saves of what clients have used.
+pub(super) fn save_interval(text: &str) -> Result<Duration, Mistake> {
+    /// More often, it would be written all the time.
+    const LEAST: Duration = Duration::from_millis(100);
+    if text == "off" {
+        return wrong("`off` is not allowed here; leave `file` out to save nothing");
+    }
+    let value = duration(text)?;
+    if value < LEAST {
+        return wrong(format!(
+            "`{}` is too short; write \"100ms\" or more",
+            shown(text)
+        ));
+    }
+    at_most(value, MAX_TIMEOUT, "366 days")
+}
+
+/// Parses the absolute path of a file.
+pub(super) fn file(text: &str) -> Result<PathBuf, Mistake> {
+    let path = PathBuf::from(text);
+    match path.is_absolute() && path.file_name().is_some() && !text.ends_with('/') {
+        true => Ok(path),
+        false => wrong(format!(
+            "`{}` is not the absolute path of a file; write one such as \"/var/lib/coracle/accounting\"",
+            shown(text)
+        )),
+    }
+}
+
 /// Parses a duration of at least one millisecond.
 pub(super) fn dialling_timeout(text: &str) -> Result<Duration, Mistake> {
     if text == "off" {

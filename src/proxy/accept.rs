@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -48,9 +47,8 @@ pub(super) async fn accept(
     let mut back_off = Backoff::new(BACK_OFF_MIN, BACK_OFF_MAX);
     loop {
         let error = match next_client(&reactor, &door, &conns, &capacity, &full).await {
-            Ok((stream, address)) => {
+            Ok((stream, peer)) => {
                 back_off.reset();
-                let peer = address.map_or(Peer::Unix, Peer::from);
                 admit(&executor, &door, stream, peer);
                 continue;
             }
@@ -88,7 +86,7 @@ async fn next_client(
     conns: &Conns,
     capacity: &Cell<Capacity>,
     full: &Throttle,
-) -> io::Result<(Stream, Option<SocketAddr>)> {
+) -> io::Result<(Stream, Peer)> {
     loop {
         door.listener.ready().await?;
         let (mut has_waited, mut waited_at) = (false, None);
@@ -139,8 +137,19 @@ async fn next_client(
             continue;
         };
         let entrypoint = door.route.get().entrypoint.clone();
+        let peer = address.map_or(Peer::Unix, Peer::from);
+        if conns.refuses(peer) {
+            // Dropping the stream resets it. The log has one line for each such client.
+            entrypoint
+                .counters
+                .refused
+                .of(RefuseReason::Quota)
+                .increment();
+            log::debug!(entrypoint = entrypoint.name(), peer:% = peer; "refused: the client has used up its quota");
+            continue;
+        }
         if entrypoint.has_room() {
-            return Ok((stream, address));
+            return Ok((stream, peer));
         }
         // Dropping the stream resets it.
         entrypoint

@@ -74,6 +74,7 @@ impl Supervisor {
         }
         let cut = shared.conns.kill_all(CloseReason::Drain, reactor.now());
         shared.conns.below(1).await;
+        self.accounting.finish(&self.ground).await;
         let ended = open - cut;
         log::info!(ended, cut; "drained");
         if let Some(answer) = stop {

@@ -6,6 +6,8 @@
 //! configuration to reload.
 
 mod accept;
+mod account_file;
+mod accounting;
 mod admin;
 mod bind;
 mod by_hand;
@@ -47,6 +49,7 @@ pub use drain::Drained;
 pub use fingerprint::Fingerprint;
 pub use supervisor::log_warnings;
 
+use accounting::Accounting;
 use admin::Admin;
 use capacity::Capacity;
 use ground::Ground;
@@ -123,6 +126,7 @@ impl Proxy {
             commander: commander.clone(),
             commands,
             tasks: Tasks::default(),
+            accounting: Accounting::default(),
         };
         Ok(Self {
             supervisor,

@@ -8,6 +8,7 @@ use smol::Task;
 use smol::channel::Receiver;
 use smol::future::FutureExt;
 
+use super::accounting::Accounting;
 use super::admin::{Admin, Configured};
 use super::bind::BindError;
 use super::capacity::Capacity;
@@ -31,6 +32,7 @@ pub(super) struct Supervisor {
     pub(super) commander: Commander,
     pub(super) commands: Receiver<Command>,
     pub(super) tasks: Tasks,
+    pub(super) accounting: Accounting,
 }
 
 /// The tasks besides the accept loops. Dropping one ends it.
@@ -96,6 +98,9 @@ impl Supervisor {
         ground.reactor.limit_memory(capacity.limits);
         // Only now, so that it takes no descriptor before we know that there are enough.
         self.admin.start(&ground)?;
+        let configured = self.running.config.accounting.as_ref();
+        let next = self.accounting.prepare(configured)?;
+        self.accounting.adopt(&ground, configured, next);
         let more = self.admin.control_clients() + self.checks_at_once(capacity.open_files);
         let capacity = capacity.with_more_open(more as isize);
         ground.capacity.set(capacity);
@@ -239,6 +244,8 @@ impl Supervisor {
         let drain_timeout = config.drain_timeout;
         let before = self.running.listeners.numbers();
         let checks_before = self.checks_now();
+        let accounting = self.accounting.prepare(config.accounting.as_ref());
+        let accounting = accounting.map_err(|why| format!("coracle: {why}"))?;
         let admin = self.admin.prepare(&self.ground, admin).await;
         let admin = admin.map_err(|why| format!("coracle: {why}"))?;
         let removed = self
@@ -273,6 +280,8 @@ impl Supervisor {
             self.listeners_have_changed(now.len() as isize - before.len() as isize);
         }
         let config = &self.running.config;
+        let configured = config.accounting.as_ref();
+        self.accounting.adopt(&self.ground, configured, accounting);
         logging::set(config.log.level, config.log.access);
         adopt(&self.ground.shared, config);
         self.tasks.follow(&self.ground, &self.running);

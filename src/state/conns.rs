@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use smol::Task;
 
+use super::accounts::{Accounts, Slot};
 use super::counters::label;
 use super::entrypoint::{Direction, Entrypoint};
 use super::health::Change;
@@ -50,6 +51,8 @@ pub struct Conn {
     /// 584 years.
     opened: u64,
     phase: Cell<Phase>,
+    /// Its client's row, if there is one.
+    account: Cell<Option<Slot>>,
     bytes: [Cell<u64>; 2],
     /// When a byte last passed, the phase last changed, or the connection ended, in nanoseconds
     /// after `opened`.
@@ -95,6 +98,15 @@ impl Conn {
     #[must_use]
     pub fn bytes(&self, direction: Direction) -> u64 {
         self.bytes[direction as usize].get()
+    }
+
+    /// Returns its client's row, if there is one.
+    pub(super) fn account(&self) -> Option<Slot> {
+        self.account.get()
+    }
+
+    pub(super) fn set_account(&self, slot: Option<Slot>) {
+        self.account.set(slot);
     }
 
     /// Returns the bytes relayed so far, as what adds to that of a server.
@@ -176,6 +188,8 @@ pub struct Conns {
     /// Whether nobody may enter, although there is room.
     is_closed: Cell<bool>,
     left: Cell<Option<Left>>,
+    /// What each client has used, if that is counted.
+    pub(super) accounts: RefCell<Option<Box<Accounts>>>,
     hook: OnceCell<Hook>,
 }
 
@@ -251,6 +265,13 @@ impl Conns {
         map.values()
             .filter_map(|conn| Some((conn.id, reason(conn)?)))
             .collect()
+    }
+
+    /// Returns whether new connections of a client are refused, because it has used up its quota.
+    #[must_use]
+    pub fn refuses(&self, peer: Peer) -> bool {
+        let accounts = self.accounts.borrow();
+        accounts.as_ref().is_some_and(|it| it.refuses(peer))
     }
 
     /// Calls `left` once with each connection that leaves from now on, whatever ends it; `None`
@@ -381,6 +402,10 @@ impl Guard {
         now: Instant,
     ) -> Self {
         let id = conns.identities.next();
+        let account = match conns.accounts.borrow_mut().as_mut() {
+            Some(accounts) => accounts.enter(peer, now),
+            None => None,
+        };
         let since = now.saturating_duration_since(entrypoint.began());
         let conn = Rc::new(Conn {
             id,
@@ -390,6 +415,7 @@ impl Guard {
             server: OnceCell::new(),
             opened: since.as_nanos() as u64,
             phase: Cell::new(Phase::Dialling),
+            account: Cell::new(account),
             bytes: [Cell::new(0), Cell::new(0)],
             active: Cell::new(0),
             end: Cell::new(None),
@@ -436,6 +462,10 @@ impl Drop for Guard {
         let entrypoint = &self.conn.entrypoint;
         if let Some(server) = self.conn.server() {
             server.leaves(self.conn.id, self.conn.carried());
+        }
+        if let Some(accounts) = conns.accounts.borrow_mut().as_mut() {
+            let (slot, ended) = (self.conn.account(), self.conn.last_activity());
+            accounts.leave(slot, self.conn.carried(), ended);
         }
         entrypoint.open.remove(self.conn.id);
         // Without a reason the end was unexpected, and the time of the last activity stands in for

@@ -52,6 +52,8 @@ label! {
     RefuseReason {
         /// It has as many as it may have.
         Limit = "limit",
+        /// The client has used up its quota.
+        Quota = "quota",
     }
 }
 

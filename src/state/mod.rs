@@ -9,12 +9,15 @@
 //! One thread owns and changes all of this, so code that reads it between two awaits sees one
 //! consistent moment. Nothing here opens a socket or reads a clock: times are arguments.
 
+mod account_numbers;
+mod accounts;
 mod addresses;
 mod backoff;
 mod balance;
 mod bucket;
 mod ceiling;
 mod choice;
+mod client;
 mod config_loads;
 mod conns;
 mod counters;
@@ -33,10 +36,12 @@ mod network;
 mod past;
 mod pauses;
 mod peer;
+mod quota;
 mod reason;
 mod record;
 mod recorded;
 mod registry;
+mod saved;
 mod schedule;
 mod server;
 mod service;
@@ -50,12 +55,15 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+pub use account_numbers::{AccountNumbers, AccountSize, Checked, ClientNumbers};
+pub use accounts::{AccountRules, Accounts, Slot as AccountSlot};
 pub use addresses::Addresses;
 pub use backoff::Backoff;
 pub use balance::Balance;
 pub use bucket::Bucket;
 pub use ceiling::{Ceiling, CeilingNumbers, Pressure};
 pub use choice::Choice;
+pub use client::{Client, Prefixes};
 pub use config_loads::ConfigLoads;
 pub use conns::{Conn, Conns, Guard, Hook, Left, Phase, Starving};
 pub use counters::{Counter, CounterBy, Histogram, Label};
@@ -77,10 +85,12 @@ pub use network::Network;
 pub use past::Passed;
 pub use pauses::Pauses;
 pub use peer::Peer;
+pub use quota::{OverQuota, Period, Quota};
 pub use reason::{CloseReason, ConnectError};
 pub use record::LastCheck;
 pub use recorded::{Recorded, Sample};
 pub use registry::Registry;
+pub use saved::{Damage, Saved};
 pub use schedule::Schedule;
 pub use server::{
     AdminState, Place, Server, ServerCounters, ServerIdentity, ServerNumbers, Share, StateChange,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// A network: an IP address, and how many of its leading bits count.
 ///
 /// IPv4-mapped IPv6 networks are IPv4 networks, as [`Peer`](super::Peer) has their addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Network {
     /// The first address.
     first: IpAddr,
@@ -27,6 +27,18 @@ impl Network {
             first: canonical,
             bits,
         }
+    }
+
+    /// Returns its first address.
+    #[must_use]
+    pub fn first(&self) -> IpAddr {
+        self.first
+    }
+
+    /// Returns how many leading bits count.
+    #[must_use]
+    pub fn bits(&self) -> u8 {
+        self.bits
     }
 
     /// Returns whether `ip` is in the network. An IPv4-mapped address is an IPv4 address.

@@ -40,6 +40,9 @@ label! {
         GaveWay = "gave_way",
         /// The program took more memory than it may, and this connection had been idle the longest.
         Memory = "memory",
+        /// Its client had used up its quota, and the configuration says that this ends its
+        /// connections.
+        Quota = "quota",
         /// The connection was still open `drain_timeout` after the request to stop.
         Drain = "drain",
         /// A reload removed the entrypoint, and the configuration says that this ends its

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
+use super::account_numbers::AccountSize;
 use super::addresses::Addresses;
 use super::ceiling::CeilingNumbers;
 use super::config_loads::ConfigLoads;
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub held: HeldBytes,
     /// What was done against a lack of memory.
     pub ceiling: CeilingNumbers,
+    /// How many clients are known, if what they use is counted.
+    pub accounts: Option<AccountSize>,
     /// Whether metrics that Traefik also has are published under Traefik's names, too.
     pub traefik_names: bool,
 }
@@ -124,6 +127,7 @@ impl Shared {
             config_loads: self.config_loads.clone(),
             held: self.held.copy(),
             ceiling: self.ceiling.numbers(),
+            accounts: self.account_size(),
             traefik_names: self.traefik_names.get(),
         }
     }

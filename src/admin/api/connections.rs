@@ -27,19 +27,22 @@ pub(crate) async fn write(body: &mut Body, entries: &Entries, query: &Query) -> 
     match query.list {
         List::Connections => {
             let write = |body: &mut Body, it: &&Entry| write_members(body, entries, it);
-            page(body, query, "connections", found, write).await
+            page(body, query, "", "connections", found, write).await
         }
+        // Those have an answer of their own.
+        List::Accounts => Ok(()),
         List::Clients => {
             let write = |body: &mut Body, it: &Client| write_client(body, it, entries.at);
-            page(body, query, "clients", clients(&found), write).await
+            page(body, query, "", "clients", clients(&found), write).await
         }
     }
 }
 
 /// What a list is sorted by.
-trait Sorted {
+pub(super) trait Sorted {
     fn open(&self) -> u64;
-    fn opened(&self) -> Instant;
+    /// Orders by age, the younger one first.
+    fn by_age(&self, other: &Self) -> Ordering;
     /// The bytes to the server, and to the client.
     fn bytes(&self) -> [u64; 2];
     /// Orders elements that are equal otherwise. No two are equal in this, so that pages neither
@@ -49,7 +52,7 @@ trait Sorted {
     fn compare(&self, other: &Self, query: &Query) -> Ordering {
         let total = |it: &Self| it.bytes().iter().fold(0, |a: u64, b| a.saturating_add(*b));
         let ascending = match query.sort() {
-            Sort::Age => other.opened().cmp(&self.opened()),
+            Sort::Age => self.by_age(other),
             Sort::Bytes => total(self).cmp(&total(other)),
             Sort::Open => self.open().cmp(&other.open()),
             Sort::ToServerBytes => self.bytes()[0].cmp(&other.bytes()[0]),
@@ -69,8 +72,8 @@ impl Sorted for &Entry {
         1
     }
 
-    fn opened(&self) -> Instant {
-        self.opened
+    fn by_age(&self, other: &Self) -> Ordering {
+        other.opened.cmp(&self.opened)
     }
 
     fn bytes(&self) -> [u64; 2] {
@@ -97,8 +100,8 @@ impl Sorted for Client {
         self.open
     }
 
-    fn opened(&self) -> Instant {
-        self.opened
+    fn by_age(&self, other: &Self) -> Ordering {
+        other.opened.cmp(&self.opened)
     }
 
     fn bytes(&self) -> [u64; 2] {
@@ -143,9 +146,10 @@ fn write_client(body: &mut Body, it: &Client, now: Instant) -> fmt::Result {
     )
 }
 
-async fn page<T: Sorted>(
+pub(super) async fn page<T: Sorted>(
     body: &mut Body,
     query: &Query,
+    head: &str,
     name: &str,
     mut found: Vec<T>,
     write: impl Fn(&mut Body, &T) -> fmt::Result,
@@ -160,7 +164,7 @@ async fn page<T: Sorted>(
     found.sort_unstable_by(|a, b| a.compare(b, query));
     write!(
         body,
-        "{{\"coracle\":{},\"total\":{total},\"offset\":{},\"limit\":{},\"{name}\":[",
+        "{{\"coracle\":{},\"total\":{total},\"offset\":{},\"limit\":{},{head}\"{name}\":[",
         Json(env!("CARGO_PKG_VERSION")),
         query.offset,
         query.limit,

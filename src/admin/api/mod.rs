@@ -1,5 +1,6 @@
 //! The API under `/api/v1/`: what a request asks for, and the answer in JSON.
 
+mod accounts;
 mod connections;
 mod events;
 mod feed;
@@ -8,6 +9,7 @@ mod logs;
 mod query;
 mod status;
 
+pub(super) use accounts::write as write_accounts;
 pub(super) use connections::write as write_connections;
 pub(super) use feed::{Feed, Reader};
 pub(super) use history::write as write_history;

@@ -3,12 +3,15 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::state::{Entries, Entry, Label, Network, Peer, Phase};
+use crate::state::{Client, Entries, Entry, Label, Network, Peer, Phase};
 
 /// The most connections in one answer.
 const LIMIT_MAX: usize = 1000;
 /// How many connections an answer has if the request does not say.
 const LIMIT: usize = 100;
+
+/// The parameters of what clients have used.
+const OF_ACCOUNTS: [&str; 5] = ["peer", "sort", "order", "limit", "offset"];
 
 /// What a list has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +20,14 @@ pub(crate) enum List {
     Connections,
     /// The clients that they come from.
     Clients,
+    /// What clients have used.
+    Accounts,
 }
 
 /// Which connections are asked for, as a list of what, and in which order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Query {
-    pub(super) list: List,
+    pub(crate) list: List,
     entrypoint: Option<String>,
     service: Option<String>,
     server: Option<String>,
@@ -132,7 +137,14 @@ impl Query {
     ) -> Result<Self, Invalid> {
         let (mut query, mut seen) = (Self::new(list), Vec::new());
         for (name, value) in parameters {
-            let set = query.set(&name, &value);
+            let is_known = list != List::Accounts || OF_ACCOUNTS.contains(&&*name);
+            let set = match is_known {
+                true => query.set(&name, &value),
+                false => Err(format!(
+                    "unknown parameter; those of this path are {}",
+                    OF_ACCOUNTS.join(", ")
+                )),
+            };
             let set = match seen.contains(&name) {
                 true => Err("it is there twice".to_owned()),
                 false => set,
@@ -206,7 +218,19 @@ impl Query {
         self.sort.unwrap_or(match self.list {
             List::Connections => Sort::Age,
             List::Clients => Sort::Open,
+            List::Accounts => Sort::Bytes,
         })
+    }
+
+    /// Returns whether a client is among those that are asked for.
+    pub(super) fn fits_client(&self, client: Client) -> bool {
+        match (self.peer, client) {
+            (None, _) | (Some(Clients::Unix), Client::Unix) => true,
+            (Some(Clients::Network(network)), Client::Network(client)) => {
+                network.bits() <= client.bits() && network.contains(client.first())
+            }
+            _ => false,
+        }
     }
 
     /// Returns whether a connection is among those that are asked for.

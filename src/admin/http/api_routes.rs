@@ -15,7 +15,7 @@ use crate::admin::api::{self, Invalid, List, LogQuery, Part, Query};
 use crate::admin::body::Body;
 use crate::admin::json::Json;
 use crate::admin::sockets::Caller;
-use crate::state::{Entries, KeptLines, LogLines, Snapshot};
+use crate::state::{AccountNumbers, Entries, KeptLines, LogLines, Snapshot};
 
 const JSON: &str = "application/json";
 
@@ -33,8 +33,9 @@ enum Resource {
 }
 
 /// The paths after `/api/v1/`.
-const RESOURCES: [(&str, Resource); 12] = [
+const RESOURCES: [(&str, Resource); 13] = [
     ("access", Resource::Access),
+    ("accounting", Resource::List(List::Accounts)),
     ("agreement", Resource::Agreement),
     ("clients", Resource::List(List::Clients)),
     ("connections", Resource::List(List::Connections)),
@@ -181,9 +182,27 @@ impl Routes {
         drop(self.room.free().await);
         self.moments.rested().await;
         let waiting = self.connections.take();
-        let entries = self.moments.entries().await;
+        let (accounts, open): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|waiting| waiting.question.list == List::Accounts);
         let mut took = Duration::ZERO;
-        for waiting in waiting {
+        if !accounts.is_empty() {
+            let numbers = self.moments.accounts().await;
+            for waiting in accounts {
+                let query = &waiting.question;
+                let write = async |body: &mut Body, numbers: &Option<AccountNumbers>| {
+                    api::write_accounts(body, numbers.as_ref(), query).await
+                };
+                let (made, time) = self.make(numbers.as_ref(), write).await;
+                took += time;
+                waiting.tell(made);
+            }
+        }
+        if open.is_empty() {
+            return self.rest(took).await;
+        }
+        let entries = self.moments.entries().await;
+        for waiting in open {
             let query = &waiting.question;
             let write = async |body: &mut Body, entries: &Entries| {
                 api::write_connections(body, entries, query).await

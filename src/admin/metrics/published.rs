@@ -38,6 +38,7 @@ pub(crate) async fn write(
     out.publish(std::slice::from_ref(&snapshot.ceiling)).await;
     out.publish(std::slice::from_ref(&snapshot.config_loads))
         .await;
+    out.publish(snapshot.accounts.as_slice()).await;
     out.publish(&[snapshot.loop_times]).await;
     out.publish(requests).await;
     out.publish(&[followers]).await;

@@ -1,5 +1,6 @@
 //! Reads every known value from the parsed TOML and reports anything else as an error.
 
+mod accounting;
 mod entrypoint;
 mod health;
 mod limits;
@@ -30,6 +31,7 @@ pub(super) fn decode(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -
             "log",
             "metrics",
             "limits",
+            "accounting",
             "entrypoints",
             "services",
         ],
@@ -71,6 +73,7 @@ pub(super) fn decode(root: &DeTable<'_>, whole: bool, out: &mut Collector<'_>) -
         draft.metrics = reader.metrics(metrics);
     }
     draft.limits = reader.limits(root);
+    draft.accounting = reader.accounting(root);
     for (name, table) in reader.named_tables(root, "services", &["health", "servers"]) {
         draft.services.push(reader.service(name, table));
     }

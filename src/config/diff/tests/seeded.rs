@@ -5,10 +5,16 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use crate::config::model::{
-    Admin, AtLimit, Balance, Config, ControlSocket, Entrypoint, Expect, Health, HealthKind, Limits,
-    Log, Metrics, OnDown, OnRemoved, Resolve, Server, Service, SocketAccess, WhenDown,
+    Accounting, Admin, AtLimit, AtQuota, Balance, Config, ControlSocket, Entrypoint, Expect,
+    Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota, QuotaPeriod, Resolve,
+    Server, Service, SocketAccess, WhenDown,
 };
 use crate::config::{Address, Changes, Host, Listen};
+
+const QUOTA: Quota = Quota {
+    bytes: 1 << 30,
+    period: QuotaPeriod::Month,
+};
 
 /// Mutates one field of each seeded configuration, possibly to the value it already has.
 #[test]
@@ -125,7 +131,20 @@ fn config(random: &mut Random) -> Config {
             max_connections: random.pick(&MOST),
             memory: random.pick(&[None, Some(32 << 20)]),
         },
+        accounting: random.pick(&[None, Some(())]).map(|()| accounting(random)),
         warnings: None,
+    }
+}
+
+fn accounting(random: &mut Random) -> Accounting {
+    Accounting {
+        clients: random.pick(&[1, 4096]),
+        ipv4_prefix: random.pick(&[24, 32]),
+        ipv6_prefix: random.pick(&[48, 64]),
+        quota: random.pick(&[None, Some(QUOTA)]),
+        at_quota: random.pick(&[AtQuota::Log, AtQuota::Refuse]),
+        file: random.pick(&[None, Some("/a")]).map(Into::into),
+        save_interval: random.pick(&TIMES),
     }
 }
 
@@ -174,7 +193,7 @@ fn mutate(config: &mut Config, random: &mut Random) {
     let at = random.below(config.services.len());
     let entrypoints = config.entrypoints.len();
     let entrypoint = &mut config.entrypoints[random.below(entrypoints)];
-    match random.below(42) {
+    match random.below(45) {
         0 => config.drain_timeout = time,
         1 => config.watch = switch,
         2 => config.admin.listen = switch.then(|| ([127, 0, 0, 1], 2672).into()),
@@ -204,8 +223,26 @@ fn mutate(config: &mut Config, random: &mut Random) {
             let files = [None, Some("/etc/a".into()), Some("/etc/\u{7f}".into())];
             config.admin.token_file = random.pick(&files);
         }
-        15..23 => mutate_entrypoint(entrypoint, random),
+        15 => config.accounting = random.pick(&[None, Some(Accounting::default())]),
+        16 | 17 => mutate_accounting(config.accounting.get_or_insert_default(), random),
+        18..26 => mutate_entrypoint(entrypoint, random),
         _ => mutate_service(&mut config.services[at], random),
+    }
+}
+
+fn mutate_accounting(accounting: &mut Accounting, random: &mut Random) {
+    let day = Quota {
+        period: QuotaPeriod::Day,
+        ..QUOTA
+    };
+    match random.below(7) {
+        0 => accounting.clients = random.pick(&[1, 4096]),
+        1 => accounting.ipv4_prefix = random.pick(&[24, 32]),
+        2 => accounting.ipv6_prefix = random.pick(&[48, 64]),
+        3 => accounting.quota = random.pick(&[None, Some(QUOTA), Some(day)]),
+        4 => accounting.at_quota = random.pick(&[AtQuota::Log, AtQuota::Refuse]),
+        5 => accounting.file = random.pick(&[None, Some("/\u{7f}")]).map(Into::into),
+        _ => accounting.save_interval = random.pick(&TIMES),
     }
 }
 
