@@ -63,7 +63,16 @@ impl Status {
             ],
             rows("servers").map(server).collect(),
         );
-        format!("{entrypoints}\n{services}\n{servers}")
+        let accounting = match &self.0["accounting"] {
+            Value::Object(_) => {
+                const TITLES: [&str; 4] = ["CLIENTS", "AT MOST", "FORGOTTEN", "OVER QUOTA"];
+                const KEYS: [&str; 4] = ["clients", "clients_at_most", "forgotten", "over_quota"];
+                let row = KEYS.map(|key| cell(&self.0["accounting"][key]));
+                format!("\n{}", table(TITLES, vec![row]))
+            }
+            _ => String::new(),
+        };
+        format!("{entrypoints}\n{services}\n{servers}{accounting}")
             .trim_end()
             .to_owned()
     }

@@ -237,3 +237,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,9 @@ use crate::support::sources::root;
 const LABEL_OF_SOME_BUILDS: &str = "revision";
 
 /// Keys whose default is no value that could be written.
-const NO_DEFAULT: [(&str, &str); 18] = [
+const NO_DEFAULT: [(&str, &str); 20] = [
+    ("accounting", "file"),
+    ("accounting", "quota"),
     ("admin", "token_file"),
     ("entrypoints", "max_connections"),
     ("entrypoints", "listen"),
@@ -131,6 +133,7 @@ fn documented_keys() -> BTreeMap<(String, String), String> {
         ("`[log]`", "log"),
         ("`[metrics]`", "metrics"),
         ("`[limits]`", "limits"),
+        ("`[accounting]`", "accounting"),
         ("`[entrypoints.NAME]`", "entrypoints"),
         ("`[services.NAME]`", "services"),
         ("A server with settings", "servers"),
@@ -253,7 +256,7 @@ fn published() -> (BTreeMap<String, Metric>, Values) {
     let to = backend::start();
     let coracle = Coracle::start(&format!(
         "[entrypoints.web]\nlisten = \"127.0.0.1:0\"\nservice = \"web\"\n\
-         [services.web]\nservers = [\"{to}\"]\nhealth = {{ interval = \"1h\", jitter = \"0s\" }}\n"
+         [services.web]\nservers = [\"{to}\"]\nhealth = {{ interval = \"1h\", jitter = \"0s\" }}\n[accounting]\n"
     ));
     let mut client = TcpStream::connect(coracle.address("web")).unwrap();
     client.set_read_timeout(Some(support::DEADLINE)).unwrap();

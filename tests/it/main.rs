@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accounting;
 mod admin;
 mod admin_clients;
 mod admin_metrics;

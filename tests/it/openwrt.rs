@@ -49,6 +49,23 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ("coracle", "compat", &["traefik"], "[\"traefik\"]"),
     ("coracle", "max_connections", &["500"], "500"),
     ("coracle", "memory", &["32MiB"], "\"32MiB\""),
+    ("coracle", "accounting_clients", &["100"], "100"),
+    ("coracle", "accounting_ipv4_prefix", &["24"], "24"),
+    ("coracle", "accounting_ipv6_prefix", &["56"], "56"),
+    (
+        "coracle",
+        "accounting_quota",
+        &["5GiB/week"],
+        "\"5GiB/week\"",
+    ),
+    ("coracle", "accounting_at_quota", &["refuse"], "\"refuse\""),
+    (
+        "coracle",
+        "accounting_file",
+        &["/etc/coracle.accounting"],
+        "\"/etc/coracle.accounting\"",
+    ),
+    ("coracle", "accounting_save_interval", &["1h"], "\"1h\""),
     ("entrypoint", "enabled", &["1"], ""),
     ("entrypoint", "name", &[r#"a "b" \ $(c) `d` ü"#], ""),
     (

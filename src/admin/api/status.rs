@@ -10,8 +10,8 @@ use super::logs::name;
 use crate::admin::body::Body;
 use crate::admin::json::{Json, OrNull, Separator};
 use crate::state::{
-    ConnectError, EntrypointNumbers, LastCheck, RefuseReason, ServerNumbers, ServiceNumbers,
-    Snapshot,
+    AccountSize, ConnectError, EntrypointNumbers, LastCheck, RefuseReason, ServerNumbers,
+    ServiceNumbers, Snapshot,
 };
 
 /// After this many lines, other work of the thread gets its turn.
@@ -56,6 +56,21 @@ pub(crate) async fn write(
         body.write_str(",\"servers\":[")?;
         let write = |body: &mut Body, server: &ServerNumbers| write_server(body, server, now);
         each(body, &snapshot.servers, write).await?;
+    }
+    if part == Part::All {
+        body.write_str(",\"accounting\":")?;
+        match snapshot.accounts {
+            None => body.write_str("null")?,
+            Some(AccountSize {
+                clients,
+                most,
+                forgotten,
+                over,
+            }) => write!(
+                body,
+                "{{\"clients\":{clients},\"clients_at_most\":{most},\"forgotten\":{forgotten},\"over_quota\":{over}}}"
+            )?,
+        }
     }
     body.write_str("}")
 }

@@ -56,17 +56,16 @@ impl Reader<'_, '_> {
         })
     }
 
-    /// Reports `key` if the key that it belongs to is not there.
+    /// Warns of `key` if the key that it belongs to is not there.
     fn needs(&mut self, table: &DeTable<'_>, key: &str, other: &str) {
         if let Some((key, _)) = table.get_key_value(key)
-            && self.whole
             && !table.contains_key(other)
         {
             let why = format!(
                 "`{}` has no effect without `{other}`; add that, or remove it",
                 key.get_ref()
             );
-            self.out.report(Some(key.span()), why);
+            self.out.warn(Some(key.span()), why);
         }
     }
 }
