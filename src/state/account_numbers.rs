@@ -9,7 +9,6 @@ use super::identity::ConnId;
 use super::metric::{Metric, Publish};
 use super::past::Passed;
 use super::quota::OverQuota;
-use super::saved::Saved;
 
 /// What all clients have used, at one moment.
 #[derive(Clone, Debug)]
@@ -227,14 +226,6 @@ impl Shared {
             conn.set_account(slot);
         });
         *accounts = Some(new);
-    }
-
-    /// Adds what clients had used before the program started: a file's contents. `wall` is the time
-    /// in seconds since 1970.
-    pub fn add_accounts(&self, saved: &Saved, now: Instant, wall: u64) {
-        if let Some(accounts) = self.conns.accounts.borrow_mut().as_mut() {
-            accounts.add_saved(saved, now, wall);
-        }
     }
 }
 

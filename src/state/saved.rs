@@ -14,6 +14,7 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use super::Shared;
 use super::account_numbers::{AccountNumbers, ClientNumbers};
 use super::accounts::{Accounts, Moment};
 use super::client::Client;
@@ -213,6 +214,16 @@ impl Accounts {
                 total
             };
             self.add(it.client, it.used, (ago(it.since), ago(it.ended)), before);
+        }
+    }
+}
+
+impl Shared {
+    /// Adds what clients had used before the program started: a file's contents. `wall` is the time
+    /// in seconds since 1970.
+    pub fn add_accounts(&self, saved: &Saved, now: Instant, wall: u64) {
+        if let Some(accounts) = self.conns.accounts.borrow_mut().as_mut() {
+            accounts.add_saved(saved, now, wall);
         }
     }
 }

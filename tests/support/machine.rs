@@ -43,6 +43,8 @@ pub fn furnish() {
 /// Writes the README's configuration, which it runs as /etc/coracle.toml.
 pub fn write_configuration() {
     let text = blocks(&read(Path::new("README.md")), "toml").remove(0);
+    // For `coracle clients`.
+    let text = format!("{text}\n[accounting]\n");
     fs::write("/etc/coracle.toml", &text).unwrap();
     fs::write("/run/work/new.toml", text.replace("1h", "2h")).unwrap();
 }
