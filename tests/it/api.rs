@@ -31,7 +31,8 @@ fn busy() -> (Coracle, Vec<std::net::TcpStream>) {
         "[entrypoints.web]\nlisten = [\"127.0.0.1:0\"]\nservice = \"nas\"\nmax_connections = 9\n\
          [entrypoints.other]\nlisten = \"127.0.0.1:0\"\nservice = \"dead\"\n\
          [services.nas]\nservers = [\"{server}\"]\nhealth = {{ kind = \"tcp\", interval = \"100ms\" }}\n\
-         [services.dead]\nservers = [\"127.0.0.1:9\"]\nmax_fails = 1\n",
+         [services.dead]\nservers = [\"127.0.0.1:9\"]\nmax_fails = 1\n\
+         [accounting]\nquota = \"1GiB/day\"\n",
     ));
     let address = coracle.address("web");
     let clients = (0..3).map(|_| hold(address)).collect();
@@ -152,6 +153,8 @@ fn each_path_answers_as_its_description_says() {
             "{list}"
         );
     }
+    let accounted = json(coracle.admin, "/api/v1/accounting");
+    assert!(accounted["clients"][0]["of_quota_bytes"].is_u64(), "{accounted}");
     let problem = &document["components"]["schemas"]["Problem"];
     let (_, _, body) = get(coracle.admin, "/api/v1/connections?limit=0");
     check(
