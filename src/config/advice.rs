@@ -54,6 +54,7 @@ pub(super) fn advice(key: &str, value: &DeValue<'_>) -> String {
         "at_limit" => alternatives::<AtLimit>(),
         "at_quota" => alternatives::<AtQuota>(),
         "quota" => "a size and a period such as \"50GiB/month\"".to_owned(),
+        "quota_rate" => "a rate such as \"64KiB/s\"".to_owned(),
         "file" => "a path such as \"/var/lib/coracle/accounting\"".to_owned(),
         "balance" => alternatives::<Balance>(),
         "when_down" => alternatives::<WhenDown>(),

@@ -151,6 +151,7 @@ impl Changes {
             ipv6_prefix,
             quota,
             at_quota,
+            quota_rate,
             file,
             save_interval,
         } = old.unwrap_or(&default);
@@ -164,6 +165,8 @@ impl Changes {
         }
         self.value(key("quota"), quota, &new.quota, size::quota_words);
         self.value(key("at_quota"), at_quota, &new.at_quota, word);
+        let rate = size::rate_words;
+        self.value(key("quota_rate"), quota_rate, &new.quota_rate, rate);
         self.value(key("file"), file, &new.file, words::path_or_none);
         let now = &new.save_interval;
         self.value(key("save_interval"), save_interval, now, words::duration);

@@ -25,7 +25,11 @@ impl Keyword for AtLimit {
 }
 
 impl Keyword for AtQuota {
-    const WORDS: &'static [(&'static str, Self)] = &[("log", Self::Log), ("refuse", Self::Refuse)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("log", Self::Log),
+        ("slow", Self::Slow),
+        ("refuse", Self::Refuse),
+    ];
 }
 
 impl Keyword for QuotaPeriod {

@@ -104,6 +104,9 @@ pub struct Accounting {
     pub quota: Option<Quota>,
     /// What happens to a client that has used its quota.
     pub at_quota: AtQuota,
+    /// How many bytes per second a client gets that is slowed; always set with
+    /// [`AtQuota::Slow`].
+    pub quota_rate: Option<u64>,
     /// Where it is saved; an absolute path.
     pub file: Option<PathBuf>,
     /// How often it is saved.
@@ -123,6 +126,7 @@ impl Default for Accounting {
             ipv6_prefix: 64,
             quota: None,
             at_quota: AtQuota::default(),
+            quota_rate: None,
             file: None,
             save_interval: defaults::SAVE_INTERVAL,
         }
@@ -155,6 +159,8 @@ pub enum AtQuota {
     /// It is logged.
     #[default]
     Log,
+    /// Its connections together get [`Accounting::quota_rate`].
+    Slow,
     /// Its connections are reset, and new ones as well.
     Refuse,
 }

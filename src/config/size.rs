@@ -53,6 +53,25 @@ pub(super) fn quota_words(quota: &Option<Quota>) -> String {
     quota.as_ref().map_or("none".to_owned(), words)
 }
 
+/// Parses how many bytes per second a client gets, such as `64KiB/s`.
+pub(super) fn rate(text: &str) -> Result<u64, Mistake> {
+    let says = shown(text);
+    let Some(bytes) = text.strip_suffix("/s") else {
+        return wrong(format!(
+            "`{says}` is not a rate; write a size per second, such as \"64KiB/s\""
+        ));
+    };
+    match size(bytes)? {
+        0 => wrong("nothing would pass; write at_quota = \"refuse\", or a larger rate"),
+        rate => Ok(rate),
+    }
+}
+
+/// Formats a rate as it is written.
+pub(super) fn rate_words(rate: &Option<u64>) -> String {
+    rate.map_or("none".to_owned(), |rate| format!("{}/s", size_words(rate)))
+}
+
 fn size(text: &str) -> Result<u64, Mistake> {
     let says = shown(text);
     let end = text.find(|c: char| !c.is_ascii_digit());

@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::task::Waker;
 
 use smol::future::FutureExt;
 
@@ -114,7 +115,23 @@ impl Meter for Served {
             Side::Server => Direction::ToClient,
         };
         let now = self.route.reactor.now();
-        self.guard.conn().moved(direction, bytes, now);
+        let conn = self.guard.conn();
+        conn.moved(direction, bytes, now);
+        if conn.is_slowed() {
+            self.route.conns.spend(conn, bytes);
+        }
+    }
+
+    fn allowance(&self) -> usize {
+        let conn = self.guard.conn();
+        match conn.is_slowed() {
+            true => self.route.conns.credit(conn),
+            false => usize::MAX,
+        }
+    }
+
+    fn paused(&self, waker: &Waker) {
+        self.route.conns.pause(self.guard.conn(), waker);
     }
 
     fn finished(&self, _from: Side) {

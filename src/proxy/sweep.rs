@@ -24,6 +24,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(25);
 fn reason(conn: &Conn, now: Instant, pauses: &Pauses) -> Option<CloseReason> {
     let timeouts = conn.entrypoint.timeouts.get();
     let silent = pauses.awake(conn.last_activity(), now);
+    // Its silence is ours.
+    if conn.is_paused() {
+        return None;
+    }
     let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| silent >= limit);
     match conn.phase() {
         Phase::Dialling | Phase::Queued => None,

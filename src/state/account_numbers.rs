@@ -187,6 +187,10 @@ impl Shared {
             }
             row.is_over = is_over;
         }
+        if matches!(quota.then, OverQuota::Slow(_)) {
+            self.conns
+                .for_each(|conn| conn.slow(accounts.is_slowed(conn.account())));
+        }
         if quota.then == OverQuota::Refuse {
             self.conns.for_each(|conn| {
                 if conn
@@ -200,9 +204,25 @@ impl Shared {
         checked
     }
 
+    /// Lets connections of clients that are slowed pass on their part of the time since the last
+    /// call.
+    pub fn resume(&self, now: Instant) {
+        if let Some(accounts) = self.conns.accounts.borrow_mut().as_mut() {
+            accounts.refill(now);
+        }
+        self.conns.resume();
+    }
+
     /// Counts by these rules from now on; `None` stops it. What is known is kept as far as the rules
     /// allow. Connections that are open already count from their beginning.
     pub fn account_by(&self, rules: Option<AccountRules>, now: Instant) {
+        self.set_rules(rules, now);
+        // The next check finds those that are over again.
+        self.conns.for_each(|conn| conn.slow(false));
+        self.conns.resume();
+    }
+
+    fn set_rules(&self, rules: Option<AccountRules>, now: Instant) {
         let mut accounts = self.conns.accounts.borrow_mut();
         let Some(rules) = rules else {
             *accounts = None;

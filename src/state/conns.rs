@@ -7,6 +7,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use smol::Task;
@@ -53,6 +54,9 @@ pub struct Conn {
     phase: Cell<Phase>,
     /// Its client's row, if there is one.
     account: Cell<Option<Slot>>,
+    /// Whether its client gets only a part of the bandwidth, and whether it waits for that.
+    is_slowed: Cell<bool>,
+    is_paused: Cell<bool>,
     bytes: [Cell<u64>; 2],
     /// When a byte last passed, the phase last changed, or the connection ended, in nanoseconds
     /// after `opened`.
@@ -107,6 +111,22 @@ impl Conn {
 
     pub(super) fn set_account(&self, slot: Option<Slot>) {
         self.account.set(slot);
+    }
+
+    /// Returns whether its client gets only a part of the bandwidth.
+    #[must_use]
+    pub fn is_slowed(&self) -> bool {
+        self.is_slowed.get()
+    }
+
+    pub(super) fn slow(&self, is_slowed: bool) {
+        self.is_slowed.set(is_slowed);
+    }
+
+    /// Returns whether it waits for its client's part of the bandwidth.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.is_paused.get()
     }
 
     /// Returns the bytes relayed so far, as what adds to that of a server.
@@ -190,6 +210,11 @@ pub struct Conns {
     left: Cell<Option<Left>>,
     /// What each client has used, if that is counted.
     pub(super) accounts: RefCell<Option<Box<Accounts>>>,
+    /// The connections that wait for their client's part of the bandwidth.
+    paused: RefCell<Vec<(ConnId, Waker)>>,
+    /// Tasks that wait for such connections.
+    pausing: Waiters,
+    turns: Cell<usize>,
     hook: OnceCell<Hook>,
 }
 
@@ -272,6 +297,56 @@ impl Conns {
     pub fn refuses(&self, peer: Peer) -> bool {
         let accounts = self.accounts.borrow();
         accounts.as_ref().is_some_and(|it| it.refuses(peer))
+    }
+
+    /// Returns how many bytes the client of a connection that is slowed may pass on now.
+    #[must_use]
+    pub fn credit(&self, conn: &Conn) -> usize {
+        let (accounts, slot) = (self.accounts.borrow(), conn.account());
+        let credit = accounts
+            .as_ref()
+            .zip(slot)
+            .map(|(it, slot)| it.credit(slot));
+        credit.unwrap_or(usize::MAX)
+    }
+
+    /// Takes `n` bytes off what the client may pass on.
+    pub fn spend(&self, conn: &Conn, n: usize) {
+        if let (Some(accounts), Some(slot)) = (&mut *self.accounts.borrow_mut(), conn.account()) {
+            accounts.spend(slot, n);
+        }
+    }
+
+    /// Has the task of a connection that is slowed wait for the next [`Shared::resume`].
+    ///
+    /// [`Shared::resume`]: super::Shared::resume
+    pub fn pause(&self, conn: &Conn, waker: &Waker) {
+        if !conn.is_paused.replace(true) {
+            self.paused.borrow_mut().push((conn.id, waker.clone()));
+            self.pausing.wake_all();
+        }
+    }
+
+    /// Waits until a connection is paused.
+    pub fn any_paused(&self) -> Until<'_, impl Fn() -> bool + Unpin> {
+        Until::new(&self.pausing, move || !self.paused.borrow().is_empty())
+    }
+
+    /// Wakes the connections that are paused, each time beginning with another one.
+    pub(super) fn resume(&self) {
+        let mut paused = self.paused.take();
+        if paused.is_empty() {
+            return;
+        }
+        let turn = self.turns.replace(self.turns.get().wrapping_add(1));
+        let first = turn % paused.len();
+        paused.rotate_left(first);
+        for (id, waker) in paused {
+            if let Some(conn) = self.get(id) {
+                conn.is_paused.set(false);
+                waker.wake();
+            }
+        }
     }
 
     /// Calls `left` once with each connection that leaves from now on, whatever ends it; `None`
@@ -402,9 +477,12 @@ impl Guard {
         now: Instant,
     ) -> Self {
         let id = conns.identities.next();
-        let account = match conns.accounts.borrow_mut().as_mut() {
-            Some(accounts) => accounts.enter(peer, now),
-            None => None,
+        let (account, is_slowed) = match conns.accounts.borrow_mut().as_mut() {
+            Some(accounts) => {
+                let slot = accounts.enter(peer, now);
+                (slot, accounts.is_slowed(slot))
+            }
+            None => (None, false),
         };
         let since = now.saturating_duration_since(entrypoint.began());
         let conn = Rc::new(Conn {
@@ -416,6 +494,8 @@ impl Guard {
             opened: since.as_nanos() as u64,
             phase: Cell::new(Phase::Dialling),
             account: Cell::new(account),
+            is_slowed: Cell::new(is_slowed),
+            is_paused: Cell::new(false),
             bytes: [Cell::new(0), Cell::new(0)],
             active: Cell::new(0),
             end: Cell::new(None),

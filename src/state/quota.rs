@@ -30,6 +30,8 @@ pub enum OverQuota {
     /// It is logged.
     #[default]
     Log,
+    /// All its connections together get so many bytes per second.
+    Slow(u64),
     /// Its connections are reset, and new ones as well.
     Refuse,
 }

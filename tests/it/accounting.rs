@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -207,6 +208,43 @@ fn quota_ends_and_refuses_what_runs_over() {
         (told.count() == 2).then_some(())
     });
     fetch(address, 2, 10);
+}
+
+#[test]
+fn client_over_its_quota_is_slowed_and_others_are_not() {
+    const RATE: u64 = 64 << 10;
+    let to = backend::start();
+    let section =
+        "[accounting]\nquota = \"1KiB/week\"\nat_quota = \"slow\"\nquota_rate = \"64KiB/s\"";
+    let coracle = Coracle::start(&config(to, section));
+    let (address, admin) = (coracle.address("e"), coracle.admin);
+    fetch(address, 2, 1100);
+    coracle.logged("has used up its quota");
+    let duration = || scrape(admin).sum("coracle_connection_duration_seconds_sum");
+    let before = duration();
+    let fetching = thread::spawn(move || fetch(address, 2, 4 * RATE));
+    // Several at once share the rate, and each gets through.
+    let more = thread::spawn(move || fetch(address, 2, RATE));
+    fetching.join().unwrap();
+    more.join().unwrap();
+    let took = until("both have left", || {
+        let metrics = scrape(admin);
+        (metrics.sum("coracle_open_connections") == 0.0).then(duration)
+    });
+    // Each connection's first part can be a second's, and each part 64 KiB too large.
+    assert!(took - before >= 1.0, "{took} s after {before} s");
+    // Another client gets far more than that at once, spliced, and a larger quota frees the first.
+    fetch(address, 3, 1000);
+    let rest = format!("[admin]\nlisten = \"{admin}\"\nsocket = \"off\"\n");
+    let section = format!("[accounting]\nquota = \"900GiB/week\"\n{rest}");
+    let mut slow = connect(address, 2);
+    slow.write_all(&Script::SendAndClose.request(200 * RATE))
+        .unwrap();
+    slow.read_exact(&mut [0; 1000]).unwrap();
+    assert!(coracle.reload(&config(to, &section)));
+    let mut received = Vec::new();
+    slow.read_to_end(&mut received).unwrap();
+    assert_eq!(received.len() as u64, 200 * RATE - 1000);
 }
 
 fn with_file(to: SocketAddr, file: &Path) -> String {

@@ -154,7 +154,10 @@ fn each_path_answers_as_its_description_says() {
         );
     }
     let accounted = json(coracle.admin, "/api/v1/accounting");
-    assert!(accounted["clients"][0]["of_quota_bytes"].is_u64(), "{accounted}");
+    assert!(
+        accounted["clients"][0]["of_quota_bytes"].is_u64(),
+        "{accounted}"
+    );
     let problem = &document["components"]["schemas"]["Problem"];
     let (_, _, body) = get(coracle.admin, "/api/v1/connections?limit=0");
     check(

@@ -22,9 +22,10 @@ use crate::support::sources::root;
 const LABEL_OF_SOME_BUILDS: &str = "revision";
 
 /// Keys whose default is no value that could be written.
-const NO_DEFAULT: [(&str, &str); 20] = [
+const NO_DEFAULT: [(&str, &str); 21] = [
     ("accounting", "file"),
     ("accounting", "quota"),
+    ("accounting", "quota_rate"),
     ("admin", "token_file"),
     ("entrypoints", "max_connections"),
     ("entrypoints", "listen"),

@@ -58,7 +58,13 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
         &["5GiB/week"],
         "\"5GiB/week\"",
     ),
-    ("coracle", "accounting_at_quota", &["refuse"], "\"refuse\""),
+    ("coracle", "accounting_at_quota", &["slow"], "\"slow\""),
+    (
+        "coracle",
+        "accounting_quota_rate",
+        &["64KiB/s"],
+        "\"64KiB/s\"",
+    ),
     (
         "coracle",
         "accounting_file",

@@ -3,7 +3,7 @@
 use toml::de::DeTable;
 
 use crate::config::keyword::keyword;
-use crate::config::model::Accounting;
+use crate::config::model::{Accounting, AtQuota};
 use crate::config::size;
 use crate::config::toml_reader::Reader;
 use crate::config::value;
@@ -20,11 +20,13 @@ impl Reader<'_, '_> {
                 "ipv6_prefix",
                 "quota",
                 "at_quota",
+                "quota_rate",
                 "file",
                 "save_interval",
             ],
         );
         self.needs(table, "at_quota", "quota");
+        self.needs(table, "quota_rate", "quota");
         self.needs(table, "save_interval", "file");
         let Accounting {
             clients,
@@ -41,6 +43,13 @@ impl Reader<'_, '_> {
             bits.and_then(|bits| u8::try_from(bits).ok())
                 .unwrap_or(default)
         };
+        let at_quota = self.parsed(table, "at_quota", keyword).unwrap_or(at_quota);
+        if let (AtQuota::Slow, None, Some(at)) =
+            (at_quota, table.get("quota_rate"), table.get("at_quota"))
+        {
+            let why = "a client that is slowed needs a rate; add `quota_rate`, such as \"64KiB/s\"";
+            self.out.report(Some(at.span()), why);
+        }
         Some(Accounting {
             clients: self
                 .integer(table, "clients", 1..=most, HINT)
@@ -48,7 +57,8 @@ impl Reader<'_, '_> {
             ipv4_prefix: prefix(self, "ipv4_prefix", 32, ipv4_prefix),
             ipv6_prefix: prefix(self, "ipv6_prefix", 128, ipv6_prefix),
             quota: self.parsed(table, "quota", size::quota),
-            at_quota: self.parsed(table, "at_quota", keyword).unwrap_or(at_quota),
+            at_quota,
+            quota_rate: self.parsed(table, "quota_rate", size::rate),
             file: self.parsed(table, "file", value::file),
             save_interval: self
                 .parsed(table, "save_interval", value::save_interval)

@@ -119,6 +119,9 @@ impl<M: Meter> Relay<'_, M> {
             let waiting = stream.wait(cx, waits_for_room);
             waiting.map_err(|error| Broken { side, error })?;
         }
+        if up == Pumped::Paused || down == Pumped::Paused {
+            self.meter.paused(cx.waker());
+        }
         if up == Pumped::Budget || down == Pumped::Budget {
             client.reactor().wake_next_iteration(cx.waker());
         }

@@ -5,6 +5,7 @@
 //! most 64 KiB are held, in memory or in a pipe, and only while the receiver is blocked.
 
 use std::io;
+use std::task::Waker;
 
 use rustix::io::Errno;
 
@@ -55,6 +56,14 @@ pub struct Broken {
 pub trait Meter {
     /// Called after the other side has accepted `bytes` from side `from`.
     fn moved(&self, from: Side, bytes: usize);
+
+    /// Returns how many bytes may pass now. Called before each read, which may take some more.
+    fn allowance(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Called if nothing may pass now. `waker` is to be woken once something may.
+    fn paused(&self, _waker: &Waker) {}
 
     /// Called after side `from` has finished sending and the other side was told.
     fn finished(&self, from: Side);
@@ -114,6 +123,8 @@ pub(super) enum Pumped {
     Full,
     /// There may be more to do, but other tasks run first.
     Budget,
+    /// The meter lets nothing pass now.
+    Paused,
 }
 
 impl Flow {
@@ -185,6 +196,8 @@ impl Flow {
             } else if !sink.is_writable() {
                 // Read nothing from the sender while the receiver has no room.
                 return Ok(Pumped::Full);
+            } else if meter.allowance() == 0 {
+                return Ok(Pumped::Paused);
             } else if budget < SMALL_BYTES {
                 // A smaller piece would look like a message.
                 return Ok(Pumped::Budget);
@@ -267,7 +280,9 @@ impl Flow {
         meter: &impl Meter,
     ) -> Result<Option<usize>, Broken> {
         let is_long = self.streak >= SPLICE_AFTER_KIB;
-        let most = budget.min(source.reactor().may_splice());
+        let most = budget
+            .min(source.reactor().may_splice())
+            .min(meter.allowance());
         if is_long
             && !self.copies_only
             && most >= SMALL_BYTES

@@ -160,6 +160,10 @@ impl Linger {
                 source.reactor().wake_next_iteration(cx.waker());
                 Step::More
             }
+            Ok(Pumped::Paused) => {
+                meter.paused(cx.waker());
+                Step::More
+            }
             Ok(Pumped::Dry) if self.waits_for_end && !flow.is_done() => {
                 match source.wait(cx, false) {
                     Ok(()) => Step::More,

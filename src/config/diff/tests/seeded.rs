@@ -143,6 +143,7 @@ fn accounting(random: &mut Random) -> Accounting {
         ipv6_prefix: random.pick(&[48, 64]),
         quota: random.pick(&[None, Some(QUOTA)]),
         at_quota: random.pick(&[AtQuota::Log, AtQuota::Refuse]),
+        quota_rate: random.pick(&[None, Some(1 << 16)]),
         file: random.pick(&[None, Some("/a")]).map(Into::into),
         save_interval: random.pick(&TIMES),
     }
@@ -235,12 +236,13 @@ fn mutate_accounting(accounting: &mut Accounting, random: &mut Random) {
         period: QuotaPeriod::Day,
         ..QUOTA
     };
-    match random.below(7) {
+    match random.below(8) {
         0 => accounting.clients = random.pick(&[1, 4096]),
         1 => accounting.ipv4_prefix = random.pick(&[24, 32]),
         2 => accounting.ipv6_prefix = random.pick(&[48, 64]),
         3 => accounting.quota = random.pick(&[None, Some(QUOTA), Some(day)]),
-        4 => accounting.at_quota = random.pick(&[AtQuota::Log, AtQuota::Refuse]),
+        4 => accounting.at_quota = random.pick(&[AtQuota::Slow, AtQuota::Refuse]),
+        6 => accounting.quota_rate = random.pick(&[None, Some(1 << 16), Some(1)]),
         5 => accounting.file = random.pick(&[None, Some("/\u{7f}")]).map(Into::into),
         _ => accounting.save_interval = random.pick(&TIMES),
     }
