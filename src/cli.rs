@@ -4,10 +4,12 @@ mod words;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
+use coracle::client::{ListSort, PeerFilter};
 use coracle::config::{AdminEndpoint, AdminListen, Forward, printable};
-use coracle::state::{AdminState, ConnId, Label as _, Network};
+use coracle::state::{AdminState, ConnId, Label as _, Network, Phase};
 use log::Level;
 
 use words::Misuse;
@@ -123,7 +125,8 @@ pub(crate) struct Status {
     pub json: bool,
 }
 
-/// List the open connections of a running coracle, with the bytes that each has carried.
+/// List the open connections of a running coracle that fit every option given, the oldest first,
+/// with the bytes that each has carried.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
@@ -131,6 +134,7 @@ pub(crate) struct Status {
     help_triggers("-h", "--help"),
     example = "{command_name}",
     example = "{command_name} --admin raspberrypi.lan:2672",
+    example = "{command_name} --entrypoint web --peer 203.0.113.0/24 --sort bytes --limit 10",
     example = "{command_name} --admin unix:/run/coracle/control.sock --json"
 )]
 pub(crate) struct List {
@@ -144,9 +148,70 @@ pub(crate) struct List {
     #[argh(option, arg_name = "file")]
     pub token_file: Option<PathBuf>,
 
+    /// those of clients in this network, such as 203.0.113.0/24, or with this IP address, or of
+    /// Unix sockets: unix
+    #[argh(option, arg_name = "network")]
+    pub peer: Option<PeerFilter>,
+
+    /// those of this entrypoint
+    #[argh(option, arg_name = "name")]
+    pub entrypoint: Option<String>,
+
+    /// those of this service
+    #[argh(option, arg_name = "name")]
+    pub service: Option<String>,
+
+    /// those connected to this server: its name, or its address as written in the configuration
+    #[argh(option, arg_name = "address")]
+    pub server: Option<String>,
+
+    /// those in this state: dialling, queued, relaying or half-closed
+    #[argh(option, arg_name = "state", from_str_fn(phase))]
+    pub state: Option<Phase>,
+
+    /// those that have been open at least this long, such as 90s or 2h
+    #[argh(option, arg_name = "duration", from_str_fn(duration))]
+    pub min_age: Option<Duration>,
+
+    /// age puts the oldest first, which is the default, and bytes those that carried the most
+    #[argh(
+        option,
+        arg_name = "key",
+        from_str_fn(list_sort),
+        default = "ListSort::Age"
+    )]
+    pub sort: ListSort,
+
+    /// list at most this many
+    #[argh(option, arg_name = "n", from_str_fn(at_least_one))]
+    pub limit: Option<usize>,
+
     /// print JSON
     #[argh(switch)]
     pub json: bool,
+}
+
+fn phase(text: &str) -> Result<Phase, String> {
+    let found = Phase::ALL.iter().find(|phase| phase.label() == text);
+    let found = found.copied();
+    found.ok_or_else(|| "not a state; write dialling, queued, relaying or half-closed".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    coracle::config::duration(text).map_err(|wrong| wrong.to_string())
+}
+
+fn list_sort(text: &str) -> Result<ListSort, String> {
+    match text {
+        "age" => Ok(ListSort::Age),
+        "bytes" => Ok(ListSort::Bytes),
+        _ => Err("not a key to sort by; write age or bytes".to_owned()),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "not a number from 1; write one such as 20".to_owned())
 }
 
 /// Show what each client of a running coracle has used, the largest first. Needs a table [accounting]
@@ -419,7 +484,7 @@ fn log_level(text: &str) -> Result<Level, String> {
     }
 }
 
-/// Show the proxy at work, between a web server and a client of its own.
+/// Show the proxy at work, between web servers and clients of its own.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,

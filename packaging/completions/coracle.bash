@@ -13,9 +13,17 @@ _coracle() {
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
             ;;
-        -L | --forward | --listen | --peer | --entrypoint | --service | --server) return ;;
+        -L | --forward | --listen | --peer | --entrypoint | --service | --server | --min-age | --limit) return ;;
         --level)
             mapfile -t COMPREPLY < <(compgen -W 'error warn info debug' -- "$cur")
+            return
+            ;;
+        --state)
+            mapfile -t COMPREPLY < <(compgen -W 'dialling queued relaying half-closed' -- "$cur")
+            return
+            ;;
+        --sort)
+            mapfile -t COMPREPLY < <(compgen -W 'age bytes' -- "$cur")
             return
             ;;
         --admin)
@@ -38,7 +46,7 @@ _coracle() {
         run) options='-c --config -L --forward --admin --access-log -h --help' ;;
         check) options='-h --help' files=yes ;;
         status) options='--admin --token-file --json -h --help' ;;
-        list) options='--admin --token-file --json -h --help' ;;
+        list) options='--admin --token-file --peer --entrypoint --service --server --state --min-age --sort --limit --json -h --help' ;;
         clients) options='--admin --token-file --json -h --help' ;;
         audit) options='--admin --token-file --json --watch -h --help' ;;
         reload) options='--socket --admin --token-file --dry-run -h --help' files=yes ;;

@@ -5,31 +5,32 @@ use serde_json::{Value, json};
 use super::audit_answer::age;
 use super::contact::Contact;
 use super::get::get;
+use super::listing::{ListSort, Listing};
 use super::request::Failure;
 use super::table::table;
 use crate::config::printable;
 
-/// The open connections of a running coracle, at one moment.
+/// Open connections of a running coracle.
 #[derive(Debug)]
 pub struct Connections(Vec<Value>);
 
 impl Connections {
-    /// Asks the coracle at `contact`. This takes at most 15 seconds.
+    /// Asks the coracle at `contact`. Each request takes at most 15 seconds.
     ///
     /// # Errors
     /// If nothing answers there, another program does, or coracle does not answer this client.
-    pub fn ask(contact: &Contact) -> Result<Self, Failure> {
-        Ok(Self::of(get(contact, "/api/v1/agreement")?))
-    }
-
-    /// Takes the connections of an audit, the oldest first, without what only the kernel has.
-    fn of(mut audit: Value) -> Self {
-        let connections = audit["connections"].as_array_mut().map(std::mem::take);
-        let mut connections = connections.unwrap_or_default();
-        connections.retain(|connection| connection["id"].is_string());
-        let age = |connection: &Value| connection["age_seconds"].as_f64().unwrap_or(0.0);
-        connections.sort_by(|a, b| age(b).total_cmp(&age(a)));
-        Self(connections)
+    pub fn ask(contact: &Contact, listing: &Listing) -> Result<Self, Failure> {
+        let is_of_one_moment = listing.is_of_one_moment();
+        let mut connections = match is_of_one_moment {
+            true => of_audit(get(contact, "/api/v1/agreement")?),
+            false => listing.read(|path| get(contact, path))?,
+        };
+        // Ages of several answers are of several moments. Those come in the order of age.
+        if is_of_one_moment || listing.sort == ListSort::Bytes {
+            sort(&mut connections, listing.sort);
+        }
+        connections.truncate(listing.limit.unwrap_or(usize::MAX));
+        Ok(Self(connections))
     }
 
     /// Returns the connections in JSON.
@@ -40,6 +41,7 @@ impl Connections {
                 "id": connection["id"],
                 "peer": connection["peer"],
                 "entrypoint": connection["entrypoint"],
+                "service": connection["service"],
                 "server": connection["server"],
                 "state": connection["state"],
                 "age_seconds": connection["age_seconds"],
@@ -50,36 +52,58 @@ impl Connections {
         json!({ "connections": connections.collect::<Vec<_>>() }).to_string()
     }
 
-    /// Formats the connections as a table with a heading, the oldest first.
+    /// Formats the connections as a table with a heading.
     #[must_use]
     pub fn table(&self) -> String {
-        const TITLES: [&str; 8] = [
+        const TITLES: [&str; 9] = [
             "ID",
             "PEER",
             "ENTRYPOINT",
+            "SERVICE",
             "SERVER",
-            "STATE",
             "AGE",
             "TO SERVER",
             "TO CLIENT",
+            "STATE",
         ];
         let rows = self.0.iter().map(row).collect();
         table(TITLES, rows).trim_end().to_owned()
     }
 }
 
-fn row(connection: &Value) -> [String; 8] {
+/// Takes the connections of an audit, without what only the kernel has.
+fn of_audit(mut audit: Value) -> Vec<Value> {
+    let connections = audit["connections"].as_array_mut().map(std::mem::take);
+    let mut connections = connections.unwrap_or_default();
+    connections.retain(|connection| connection["id"].is_string());
+    connections
+}
+
+/// Puts the oldest first, or those that carried the most.
+fn sort(connections: &mut [Value], by: ListSort) {
+    let number = |connection: &Value, key: &str| connection[key].as_f64().unwrap_or(0.0);
+    let key = |connection: &Value| match by {
+        ListSort::Age => number(connection, "age_seconds"),
+        ListSort::Bytes => {
+            number(connection, "to_server_bytes") + number(connection, "to_client_bytes")
+        }
+    };
+    connections.sort_by(|a, b| key(b).total_cmp(&key(a)));
+}
+
+fn row(connection: &Value) -> [String; 9] {
     let text = |key: &str| printable(connection[key].as_str().unwrap_or("-"));
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         text("id"),
         text("peer"),
         text("entrypoint"),
+        text("service"),
         text("server"),
-        text("state"),
         or_dash(connection["age_seconds"].as_f64().map(age)),
         or_dash(connection["to_server_bytes"].as_u64().map(size)),
         or_dash(connection["to_client_bytes"].as_u64().map(size)),
+        text("state"),
     ]
 }
 
@@ -99,37 +123,47 @@ mod tests {
 
     use super::*;
 
-    fn connections() -> Connections {
-        Connections::of(json!({ "connections": [
-            { "id": "3", "peer": "10.0.0.1:6", "entrypoint": "a", "server": null, "state": "dialling",
-              "age_seconds": 0.25, "to_server_bytes": 0, "to_client_bytes": 0, "kernel": null },
-            { "id": "12", "peer": "10.0.0.1:5", "entrypoint": "a", "server": "b:1", "state": "relaying",
-              "age_seconds": 61.2, "to_server_bytes": 1536, "to_client_bytes": 5_u64 << 30 },
+    fn connections(by: ListSort) -> Connections {
+        let mut connections = of_audit(json!({ "connections": [
+            { "id": "3", "peer": "10.0.0.1:6", "entrypoint": "a", "service": "s", "server": null,
+              "state": "dialling", "age_seconds": 0.25, "to_server_bytes": 0, "to_client_bytes": 0 },
+            { "id": "12", "peer": "10.0.0.1:5", "entrypoint": "a", "service": "s", "server": "b:1",
+              "state": "relaying", "age_seconds": 61.2, "to_server_bytes": 1536, "to_client_bytes": 0 },
             { "id": null, "peer": "10.0.0.1:7", "entrypoint": "a", "server": null, "state": null },
+            { "id": "15", "peer": "10.0.0.1:8", "entrypoint": "a", "service": "s", "server": "b:1",
+              "state": "relaying", "age_seconds": 7.0, "to_server_bytes": 0, "to_client_bytes": 5_u64 << 30 },
             { "id": "2", "peer": "\u{1b}[31m", "entrypoint": "a", "server": null, "state": "relaying" },
-        ] }))
+        ] }));
+        sort(&mut connections, by);
+        Connections(connections)
     }
 
     #[test]
     fn table_lists_the_oldest_first() {
         let expected = [
-            "ID  PEER        ENTRYPOINT  SERVER  STATE     AGE    TO SERVER  TO CLIENT",
-            "12  10.0.0.1:5  a           b:1     relaying  1m 1s  1.5 KiB    5.0 GiB",
-            "3   10.0.0.1:6  a           -       dialling  250ms  0 B        0 B",
-            "2   \\u{1b}[31m  a           -       relaying  -      -          -",
+            "ID  PEER        ENTRYPOINT  SERVICE  SERVER  AGE    TO SERVER  TO CLIENT  STATE",
+            "12  10.0.0.1:5  a           s        b:1     1m 1s  1.5 KiB    0 B        relaying",
+            "15  10.0.0.1:8  a           s        b:1     7s     0 B        5.0 GiB    relaying",
+            "3   10.0.0.1:6  a           s        -       250ms  0 B        0 B        dialling",
+            "2   \\u{1b}[31m  a           -        -       -      -          -          relaying",
         ];
-        let table = connections().table();
+        let table = connections(ListSort::Age).table();
         assert_eq!(table.lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]
-    fn json_has_exact_numbers() {
-        let json: Value = serde_json::from_str(&connections().json()).unwrap_or_default();
-        let first = &json["connections"][0];
-        assert_eq!(first["id"], "12");
-        assert_eq!(first["state"], "relaying");
-        assert_eq!(first["to_server_bytes"], 1536);
-        assert_eq!(json["connections"].as_array().map(Vec::len), Some(3));
+    fn json_has_exact_numbers_in_the_order_of_the_table() {
+        let json = connections(ListSort::Bytes).json();
+        let json: Value = serde_json::from_str(&json).unwrap_or_default();
+        let ids = json["connections"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice);
+        let ids: Vec<_> = ids.iter().map(|it| it["id"].as_str()).collect();
+        assert_eq!(ids, ["15", "12", "3", "2"].map(Some));
+        let second = &json["connections"][1];
+        assert_eq!(second["service"], "s");
+        assert_eq!(second["state"], "relaying");
+        assert_eq!(second["to_server_bytes"], 1536);
     }
 
     /// Returns the bytes that a size stands for.

@@ -39,4 +39,4 @@ pub use model::{
     Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota, QuotaPeriod, Resolve,
     Server, Service, SocketAccess, WhenDown, defaults,
 };
-pub use value::AdminListen;
+pub use value::{AdminListen, duration};

@@ -267,7 +267,11 @@ fn at_most(value: Duration, most: Duration, name: &str) -> Result<Duration, Mist
     Ok(value)
 }
 
-fn duration(text: &str) -> Result<Duration, Mistake> {
+/// Parses a duration with its unit, such as `90s`.
+///
+/// # Errors
+/// If it is none.
+pub fn duration(text: &str) -> Result<Duration, Mistake> {
     use humantime::DurationError as Error;
     let says = shown(text);
     humantime::parse_duration(text).or_else(|error| match error {

@@ -292,7 +292,7 @@ fn list_shows_who_is_connected_and_how_much_has_passed() {
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 2, "{table}");
     assert!(
-        lines[0].starts_with("ID") && lines[0].ends_with("TO SERVER  TO CLIENT"),
+        lines[0].starts_with("ID") && lines[0].ends_with("TO SERVER  TO CLIENT  STATE"),
         "{table}"
     );
     let peer = client.local_addr().unwrap().to_string();
@@ -303,6 +303,7 @@ fn list_shows_who_is_connected_and_how_much_has_passed() {
     for field in [
         format!("\"peer\":\"{peer}\""),
         "\"entrypoint\":\"web\"".to_owned(),
+        "\"service\":\"web\"".to_owned(),
         "\"to_server_bytes\":2048".to_owned(),
         "\"to_client_bytes\":7".to_owned(),
     ] {

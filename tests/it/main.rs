@@ -40,6 +40,7 @@ mod kill;
 mod killer;
 mod layers;
 mod limits;
+mod list;
 mod logs;
 mod logs_api;
 mod loops;
