@@ -1,34 +1,47 @@
-//! The demo: a web server, a client that connects and disconnects, and coracle between them, all in
-//! one process.
+//! The demo: web servers, clients that connect and disconnect, and coracle between them, all in one
+//! process.
+
+mod clients;
+mod home;
+mod servers;
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, printable};
 use crate::proxy::{BindError, Proxy};
+use clients::{CLIENTS, DOWNLOADER};
+use home::Home;
+use servers::{HEALTH, WebServer};
 
-/// The most connections that the client holds.
-const HELD_AT_MOST: usize = 8;
-/// The time between two actions of the client, which opens or closes one connection in each.
-const STEP: Duration = Duration::from_millis(400);
-
-/// The web server's page.
+/// The web servers' page.
 const PAGE: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>coracle</title>\
 <body style=\"font-family:sans-serif;max-width:40em;margin:4em auto\">\
-<h1>It floats.</h1><p>This page came through coracle. Load it again and watch the count:</p>\
-<pre>curl -s http://ADMIN/metrics | grep open_connections</pre></body></html>\n";
+<h1>It floats.</h1><p>This page came through coracle from server SERVER. Load it again, and watch \
+<a href=\"http://ADMIN/\">coracle's own page</a>.</body></html>\n";
 
-/// A demo whose proxy listens and whose web server answers.
+/// The names of the web servers. The second one fails now and then.
+const SERVERS: [&str; 2] = ["steady", "shaky"];
+
+/// A demo whose proxy listens and whose web servers answer.
 #[derive(Debug)]
 pub struct Demo {
     /// The proxy, ready to run.
     pub proxy: Proxy,
+    /// What must stay until the proxy has ended.
+    pub rest: Rest,
+}
+
+/// What a demo has beside its proxy. Dropping it removes the control socket's directory.
+#[derive(Debug)]
+pub struct Rest {
     listen: SocketAddr,
     admin: SocketAddr,
-    backend: SocketAddr,
+    home: Home,
 }
 
 /// Why the demo cannot start, in one line.
@@ -56,52 +69,78 @@ impl From<BindError> for DemoError {
 }
 
 impl Demo {
-    /// Starts the web server and binds the proxy in front of it.
+    /// Starts the web servers and binds the proxy in front of them.
     ///
     /// # Errors
-    /// If it cannot listen on an address.
+    /// If it cannot listen on an address, or has no place for its control socket.
     pub fn start(listen: SocketAddr, admin: SocketAddr) -> Result<Self, DemoError> {
-        let backend = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(no_web_server)?;
-        let backend_address = backend.local_addr().map_err(no_web_server)?;
-        let proxy = Proxy::bind(&config(listen, admin, backend_address)?)?;
+        let home = Home::create().map_err(|error| {
+            DemoError::new(format!(
+                "cannot create a directory for the control socket: {error}; give one with the variable TMPDIR"
+            ))
+        })?;
+        let mut servers = Vec::new();
+        for name in SERVERS {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(no_web_server)?;
+            let address = listener.local_addr().map_err(no_web_server)?;
+            servers.push((name, listener, address));
+        }
+        let addresses = [servers[0].2, servers[1].2];
+        let proxy = Proxy::bind(&config(listen, admin, addresses, home.socket())?)?;
         let admin = proxy.admin_address().unwrap_or(admin);
         let page = PAGE.replace("ADMIN", &admin.to_string());
-        let server = thread::Builder::new().name("demo server".into());
-        let serving = server.spawn(move || serve(&backend, &page));
-        serving.map_err(|error| no_thread(&error))?;
+        for (name, listener, _) in servers {
+            let server = Arc::new(WebServer {
+                page: page.replace("SERVER", name),
+                is_ill: false.into(),
+            });
+            if name == SERVERS[1] {
+                let server = server.clone();
+                start("demo failure", move || server.fall_ill_and_recover())?;
+            }
+            start("demo server", move || server.serve(&listener))?;
+        }
         Ok(Self {
-            listen: proxy.addresses("demo").first().copied().unwrap_or(listen),
+            rest: Rest {
+                listen: proxy.addresses("web").first().copied().unwrap_or(listen),
+                admin,
+                home,
+            },
             proxy,
-            admin,
-            backend: backend_address,
         })
     }
+}
 
-    /// Starts the client.
+impl Rest {
+    /// Starts the clients.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub fn start_client(&self) -> Result<(), DemoError> {
-        let listen = self.listen;
-        let client = thread::Builder::new().name("demo client".into());
-        let started = client.spawn(move || come_and_go(listen));
-        started.map(drop).map_err(|error| no_thread(&error))
+    pub fn start_clients(&self) -> Result<(), DemoError> {
+        let mut proxy = self.listen;
+        if proxy.ip().is_unspecified() && proxy.is_ipv4() {
+            proxy.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        for (own, habit) in CLIENTS {
+            start("demo client", move || habit.live(own, proxy))?;
+        }
+        Ok(())
     }
 
-    /// Says what to open and what to watch.
+    /// Says what to open, what to watch and what to do, with commands that start `program`.
     #[must_use]
-    pub fn guide(&self) -> String {
-        let Self {
-            listen,
-            admin,
-            backend,
-            ..
-        } = self;
+    pub fn guide(&self, program: &str) -> String {
+        let Self { listen, admin, .. } = self;
         let port = listen.port();
+        let socket = printable(&self.home.socket().to_string_lossy());
+        let program = printable(program);
         format!(
-            "coracle demo: a web server, a client that comes and goes, and coracle between them
+            "coracle demo: two web servers, clients, an endless download to kill, and coracle between them
 
-  open     http://{listen}/   (forwarded to http://{backend}/)
+  page     http://{admin}/
+  open     http://{listen}/   (from two servers; the second one fails now and then)
+  top      {program} top --admin unix:{socket}
+  kill     {program} kill --socket {socket} --peer {DOWNLOADER}
   watch    curl -s {admin}/metrics | grep open_connections
   compare  ss -Htane '( sport = :{port} )' | grep -v LISTEN | grep -vc 'ino:0 '
   end      Ctrl-C
@@ -113,17 +152,32 @@ impl Demo {
 /// Parses the demo's configuration from text like any other, so that it is checked and has the same
 /// defaults. It does not drain, since all connections are the demo's own, and its admin endpoint has
 /// nothing to hide.
-fn config(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Result<Config, DemoError> {
+fn config(
+    listen: SocketAddr,
+    admin: SocketAddr,
+    [steady, shaky]: [SocketAddr; 2],
+    socket: PathBuf,
+) -> Result<Config, DemoError> {
+    let socket = socket.display();
+    let [first, second] = SERVERS;
     let text = format!(
         "drain_timeout = \"0s\"
 [admin]
 listen = \"{admin}\"
 open = true
+socket = '{socket}'
 [log]
 level = \"warn\"
-[entrypoints.demo]
+[entrypoints.web]
 listen = \"{listen}\"
-to = \"{backend}\"
+service = \"pages\"
+[services.pages]
+servers = [
+    {{ address = \"{steady}\", name = \"{first}\" }},
+    {{ address = \"{shaky}\", name = \"{second}\" }},
+]
+on_down = \"close\"
+health = {{ kind = \"http\", path = \"{HEALTH}\", interval = \"1s\", fall = 2 }}
 "
     );
     Config::parse("demo", &text, &[]).map_err(|errors| {
@@ -132,76 +186,15 @@ to = \"{backend}\"
     })
 }
 
+fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), DemoError> {
+    let started = thread::Builder::new().name(name.into()).spawn(body);
+    started
+        .map(drop)
+        .map_err(|error| DemoError::new(format!("no thread can be started: {error}")))
+}
+
 fn no_web_server(error: io::Error) -> DemoError {
     DemoError::new(format!(
         "the web server cannot listen on 127.0.0.1: {error}"
     ))
-}
-
-fn no_thread(error: &io::Error) -> DemoError {
-    DemoError::new(format!("no thread can be started: {error}"))
-}
-
-/// Serves the page with one thread per connection, which is good enough for a demo.
-fn serve(listener: &TcpListener, page: &str) {
-    thread::scope(|scope| {
-        for stream in listener.incoming().flatten() {
-            // If there is no thread for it, only this connection is closed.
-            let thread = thread::Builder::new();
-            let _ = thread.spawn_scoped(scope, move || answer(stream, page));
-        }
-    });
-}
-
-/// Answers each request head with the page until the client leaves.
-fn answer(mut stream: TcpStream, page: &str) -> io::Result<()> {
-    let mut head = Vec::new();
-    let mut chunk = [0; 1024];
-    loop {
-        let n = stream.read(&mut chunk)?;
-        head.extend_from_slice(&chunk[..n]);
-        if n == 0 || head.len() > 16 * 1024 {
-            return Ok(());
-        }
-        while let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            head.drain(..end + 4);
-            let length = page.len();
-            write!(
-                stream,
-                "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{page}"
-            )?;
-        }
-    }
-}
-
-/// Opens connections one by one, requests the page on each, then closes them one by one. Repeats
-/// forever.
-fn come_and_go(address: SocketAddr) {
-    let mut held = Vec::new();
-    loop {
-        for _ in 0..HELD_AT_MOST {
-            thread::sleep(STEP);
-            held.extend(visit(address));
-        }
-        while !held.is_empty() {
-            thread::sleep(STEP);
-            held.remove(0);
-        }
-    }
-}
-
-fn visit(address: SocketAddr) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: demo\r\n\r\n")?;
-    let mut answer = Vec::new();
-    let mut chunk = [0; 4096];
-    while !answer.ends_with(b"</html>\n") {
-        let n = stream.read(&mut chunk)?;
-        if n == 0 {
-            break;
-        }
-        answer.extend_from_slice(&chunk[..n]);
-    }
-    Ok(stream)
 }

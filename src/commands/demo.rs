@@ -25,11 +25,16 @@ pub(crate) fn demo(cli::Demo { listen, admin }: cli::Demo) -> Result<ExitCode, S
         // On a line of its own, below the terminal's ^C.
         let _ = writeln!(io::stdout(), "\n{signal}: the demo ends");
     });
-    let demo = Demo::start(listen, admin).map_err(told)?;
+    let Demo { proxy, rest } = Demo::start(listen, admin).map_err(told)?;
+    // As it was called, so that the commands in the guide work from here.
+    let program = std::env::args().next();
+    let program = program.as_deref().unwrap_or("coracle");
     // The demo runs even if nobody reads its output.
-    let _ = write!(io::stdout(), "{}", demo.guide());
-    demo.start_client().map_err(told)?;
-    drive(demo.proxy, stops)
+    let _ = write!(io::stdout(), "{}", rest.guide(program));
+    rest.start_clients().map_err(told)?;
+    let exit = drive(proxy, stops);
+    drop(rest);
+    exit
 }
 
 /// Returns `true` if the two cannot both be listened on.
