@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Run(Run),
     Check(Check),
     Status(Status),
+    Top(Top),
     List(List),
     Clients(Clients),
     Audit(Audit),
@@ -212,6 +213,46 @@ fn list_sort(text: &str) -> Result<ListSort, String> {
 fn at_least_one(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| *number > 0);
     number.ok_or_else(|| "not a number from 1; write one such as 20".to_owned())
+}
+
+/// Watch a running coracle in the terminal: its entrypoints, servers and connections, with their
+/// rates. Keys sort and filter, end a connection, and drain a server; ? lists them.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "top",
+    help_triggers("-h", "--help"),
+    example = "{command_name}",
+    example = "{command_name} --admin unix:/run/coracle/control.sock",
+    example = "{command_name} --admin raspberrypi.lan:2672 --interval 5s"
+)]
+pub(crate) struct Top {
+    /// the admin endpoint, as host:port or [IPv6]:port, or unix:/path for the control socket, over
+    /// which it also ends connections and drains servers; default: 127.0.0.1:2672
+    #[argh(option, arg_name = "addr", default = "AdminEndpoint::default()")]
+    pub admin: AdminEndpoint,
+
+    /// over TCP, send the token in this file: the one that `token_file` in [admin] of the
+    /// configuration names
+    #[argh(option, arg_name = "file")]
+    pub token_file: Option<PathBuf>,
+
+    /// ask for new numbers this often, from 100ms to 1h; default: 1s
+    #[argh(
+        option,
+        arg_name = "duration",
+        from_str_fn(interval),
+        default = "Duration::from_secs(1)"
+    )]
+    pub interval: Duration,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    match (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&interval) {
+        true => Ok(interval),
+        false => Err("too short or too long; write one from 100ms to 1h".to_owned()),
+    }
 }
 
 /// Show what each client of a running coracle has used, the largest first. Needs a table [accounting]

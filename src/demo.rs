@@ -96,9 +96,12 @@ impl Demo {
             });
             if name == SERVERS[1] {
                 let server = server.clone();
-                start("demo failure", move || server.fall_ill_and_recover())?;
+                start(
+                    "demo failure",
+                    Box::new(move || server.fall_ill_and_recover()),
+                )?;
             }
-            start("demo server", move || server.serve(&listener))?;
+            start("demo server", Box::new(move || server.serve(&listener)))?;
         }
         Ok(Self {
             rest: Rest {
@@ -122,7 +125,7 @@ impl Rest {
             proxy.set_ip(Ipv4Addr::LOCALHOST.into());
         }
         for (own, habit) in CLIENTS {
-            start("demo client", move || habit.live(own, proxy))?;
+            start("demo client", Box::new(move || habit.live(own, proxy)))?;
         }
         Ok(())
     }
@@ -186,7 +189,7 @@ health = {{ kind = \"http\", path = \"{HEALTH}\", interval = \"1s\", fall = 2 }}
     })
 }
 
-fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), DemoError> {
+fn start(name: &str, body: Box<dyn FnOnce() + Send>) -> Result<(), DemoError> {
     let started = thread::Builder::new().name(name.into()).spawn(body);
     started
         .map(drop)

@@ -50,6 +50,7 @@ fn obey(words: &[String]) -> ExitCode {
         Some(Command::Run(arguments)) => commands::run(arguments),
         Some(Command::Demo(arguments)) => commands::demo(arguments),
         Some(Command::List(arguments)) => commands::list(arguments),
+        Some(Command::Top(arguments)) => commands::top(&arguments),
         Some(Command::Clients(arguments)) => commands::clients(&arguments),
         Some(Command::Audit(arguments)) => commands::audit(&arguments),
         Some(Command::Reload(arguments)) => commands::reload(&arguments),

@@ -2,7 +2,7 @@
 
 _coracle() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} options files=
-    local commands='run check status list clients audit reload server kill logs log-level demo version help'
+    local commands='run check status top list clients audit reload server kill logs log-level demo version help'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W "$commands -V --version -h --help" -- "$cur")
@@ -13,7 +13,7 @@ _coracle() {
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
             ;;
-        -L | --forward | --listen | --peer | --entrypoint | --service | --server | --min-age | --limit) return ;;
+        -L | --forward | --listen | --peer | --entrypoint | --service | --server | --min-age | --limit | --interval) return ;;
         --level)
             mapfile -t COMPREPLY < <(compgen -W 'error warn info debug' -- "$cur")
             return
@@ -29,7 +29,7 @@ _coracle() {
         --admin)
             case ${COMP_WORDS[1]} in
                 run) options='off 127.0.0.1:2672' ;;
-                status | list | clients | audit | reload | server | kill | logs | log-level) options='127.0.0.1:2672 localhost:2672 unix:' ;;
+                status | top | list | clients | audit | reload | server | kill | logs | log-level) options='127.0.0.1:2672 localhost:2672 unix:' ;;
                 *) options='127.0.0.1:2672' ;;
             esac
             mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
@@ -47,6 +47,7 @@ _coracle() {
         check) options='-h --help' files=yes ;;
         status) options='--admin --token-file --json -h --help' ;;
         list) options='--admin --token-file --peer --entrypoint --service --server --state --min-age --sort --limit --json -h --help' ;;
+        top) options='--admin --token-file --interval -h --help' ;;
         clients) options='--admin --token-file --json -h --help' ;;
         audit) options='--admin --token-file --json --watch -h --help' ;;
         reload) options='--socket --admin --token-file --dry-run -h --help' files=yes ;;

@@ -319,7 +319,7 @@ mod tests {
             ),
             (
                 "start",
-                "there is no command `start`; the commands are run, check, status, list, audit, reload, server, kill, demo, version, help",
+                "there is no command `start`; the commands are run, check, status, list, top, audit, reload, server, kill, demo, version, help",
                 None,
             ),
             (

@@ -41,6 +41,22 @@ pub(super) fn stranger(admin: &AdminEndpoint) -> String {
     )
 }
 
+/// Gets the document at `path`, as text.
+///
+/// # Errors
+/// If nothing answers there, or it has no such document.
+pub(super) fn get_text(contact: &Contact, path: &str) -> Result<String, Failure> {
+    let admin = &contact.admin;
+    let answer = contact.exchange(path, None, TIMEOUT);
+    let answer = answer.map_err(|error| Failure(explain(admin, &error, TIMEOUT)))?;
+    let stranger = || Failure(stranger(admin));
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(stranger)?;
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(body.to_owned()),
+        _ => Err(refusal(admin, head, body).unwrap_or_else(stranger)),
+    }
+}
+
 /// Says why there was no answer, and what to do.
 pub(super) fn explain(admin: &AdminEndpoint, error: &io::Error, limit: Duration) -> String {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, TimedOut};

@@ -180,8 +180,8 @@ mod tests {
     /// Returns a parameter of a path.
     fn number(path: &str, key: &str) -> usize {
         let pairs = path.split(['?', '&']);
-        let value = pairs.filter_map(|pair| pair.split_once('='));
-        let value = value.filter(|(own, _)| *own == key).last();
+        let mut pairs = pairs.filter_map(|pair| pair.split_once('='));
+        let value = pairs.find(|(own, _)| *own == key);
         value.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
     }
 

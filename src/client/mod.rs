@@ -9,11 +9,13 @@ mod get;
 mod kill;
 mod listing;
 mod log;
+mod metrics_text;
 mod reload;
 mod request;
 mod server;
 mod status;
 mod table;
+mod top;
 
 pub use self::log::{LogLines, set_log_level};
 pub use audit_answer::Audit;
@@ -26,3 +28,4 @@ pub use reload::{Reload, Reloaded};
 pub use request::Failure;
 pub use server::{Ordered, ServerOrder};
 pub use status::Status;
+pub use top::{Action, Key, Keys, Line, Look, Order, Top};

@@ -5,34 +5,57 @@ use serde_json::Value;
 
 use super::audit_answer::age;
 use super::contact::Contact;
-use super::get::get;
+use super::get::{get, get_text};
+use super::metrics_text::mismatch;
 use super::request::Failure;
 use super::table::table;
 use crate::config::printable;
 
 /// The entrypoints, services and servers of a running coracle, at one moment.
 #[derive(Debug)]
-pub struct Status(Value);
+pub struct Status {
+    answer: Value,
+    /// By how many connections the set and the kernel differ, if the kernel's table can be read.
+    mismatch: Option<f64>,
+    log_level: String,
+}
 
 impl Status {
-    /// Asks the coracle at `contact`. This takes at most 15 seconds.
+    /// Asks the coracle at `contact`. Each of three requests takes at most 15 seconds.
     ///
     /// # Errors
     /// If nothing answers there, another program does, or coracle does not answer this client.
     pub fn ask(contact: &Contact) -> Result<Self, Failure> {
-        get(contact, "/api/v1/status").map(Self)
+        let answer = get(contact, "/api/v1/status")?;
+        let metrics = get_text(contact, "/metrics")?;
+        let logs = get(contact, "/api/v1/logs?limit=1")?;
+        Ok(Self {
+            answer,
+            mismatch: mismatch(&metrics),
+            log_level: cell(&logs["level"]),
+        })
     }
 
     /// Returns the answer as received, in JSON.
     #[must_use]
     pub fn json(&self) -> String {
-        self.0.to_string()
+        self.answer.to_string()
     }
 
-    /// Formats three tables, sorted by name.
+    /// Formats a line about all, and three tables, sorted by name.
     #[must_use]
     pub fn tables(&self) -> String {
-        let rows = |key: &str| self.0[key].as_array().map_or(&[][..], Vec::as_slice).iter();
+        let list = |key: &str| self.answer[key].as_array().map_or(&[][..], Vec::as_slice);
+        let rows = |key: &str| list(key).iter();
+        let open: u64 = rows("entrypoints")
+            .filter_map(|it| it["open"].as_u64())
+            .sum();
+        let agreement = match self.mismatch {
+            None => "the kernel's table cannot be read".to_owned(),
+            Some(0.0) => "the kernel agrees".to_owned(),
+            Some(n) => format!("the kernel's count differs by {n}; see coracle audit"),
+        };
+        let version = cell(&self.answer["coracle"]);
         let entrypoints = table(
             [
                 "ENTRYPOINT",
@@ -63,18 +86,21 @@ impl Status {
             ],
             rows("servers").map(server).collect(),
         );
-        let accounting = match &self.0["accounting"] {
+        let accounting = match &self.answer["accounting"] {
             Value::Object(_) => {
                 const TITLES: [&str; 4] = ["CLIENTS", "AT MOST", "FORGOTTEN", "OVER QUOTA"];
                 const KEYS: [&str; 4] = ["clients", "clients_at_most", "forgotten", "over_quota"];
-                let row = KEYS.map(|key| cell(&self.0["accounting"][key]));
+                let row = KEYS.map(|key| cell(&self.answer["accounting"][key]));
                 format!("\n{}", table(TITLES, vec![row]))
             }
             _ => String::new(),
         };
-        format!("{entrypoints}\n{services}\n{servers}{accounting}")
-            .trim_end()
-            .to_owned()
+        format!(
+            "coracle {version}: {open} open, {agreement}, log level {}\n\n{entrypoints}\n{services}\n{servers}{accounting}",
+            self.log_level
+        )
+        .trim_end()
+        .to_owned()
     }
 }
 
@@ -167,7 +193,8 @@ mod tests {
         first["backup"] = true.into();
         first["state_seconds"] = Value::Null;
         first["last_check"] = json!({ "succeeded": true, "seconds": 0.0124 });
-        let status = Status(json!({
+        let answer = json!({
+            "coracle": "0.1.0",
             "entrypoints": [
                 { "name": "web", "listening": ["127.0.0.1:80", "[::1]:80"], "service": "web", "open": 12,
                   "max_connections": 100, "refused": 0 },
@@ -181,8 +208,15 @@ mod tests {
                 server("c", "drain", "3 connections in a row failed: \u{1b}".into()),
                 server("d", "down", "ordered by an operator".into()),
             ],
-        }));
+        });
+        let status = Status {
+            answer,
+            mismatch: Some(0.0),
+            log_level: "info".to_owned(),
+        };
         let expected = [
+            "coracle 0.1.0: 13 open, the kernel agrees, log level info",
+            "",
             "ENTRYPOINT  LISTENS ON              SERVICE  OPEN  LIMIT  REFUSED",
             "web         127.0.0.1:80, [::1]:80  web      12    100    0",
             "gone        -                       -        1     -      0",

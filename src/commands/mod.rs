@@ -15,6 +15,7 @@ mod run;
 mod server;
 mod status;
 mod stops;
+mod top;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -40,6 +41,7 @@ pub(crate) use run::run;
 pub(crate) use server::server;
 pub(crate) use status::status;
 use stops::{Hangup, Stops, no_thread, stops};
+pub(crate) use top::top;
 
 /// Prepares a proxy's process, in this order: raises the descriptor limit, starts the log, and
 /// catches signals.

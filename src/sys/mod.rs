@@ -2,6 +2,7 @@
 //!
 //! The only place for unsafe code.
 
+pub mod caught;
 pub mod cgroup;
 pub mod clock;
 pub mod descriptors;

@@ -258,6 +258,12 @@ fn does(pipeline: &Pipeline) -> Result<(), String> {
     }
     let output = machine::shell(text).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
+    // It has no terminal here; tests/it/top.rs gives it one.
+    if pipeline.commands[0].starts_with(&["coracle", "top"].map(str::to_owned))
+        && said.starts_with("coracle: top needs a terminal")
+    {
+        return Ok(());
+    }
     if !output.status.success() {
         return Err(format!("{}: {said}", output.status));
     }

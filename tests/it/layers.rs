@@ -61,7 +61,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("socket2", &["net/socket", "net/buffers"]),
     ("strsim", &["cli", "config"]),
     ("toml", &["config"]),
-    ("unicode_width", &["config"]),
+    ("unicode_width", &["client/top", "config"]),
 ];
 
 struct File {

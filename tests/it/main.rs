@@ -72,6 +72,7 @@ mod srv;
 mod start;
 mod status;
 mod token;
+mod top;
 mod troubleshooting;
 mod unix_socket;
 mod unprivileged;

@@ -182,6 +182,11 @@ fn server_that_is_down_by_order_is_not_tried() {
     let (_, table, _) = it.run_status(&[]);
     let line = table.lines().last().unwrap();
     assert!(line.ends_with("  down: ordered by an operator"), "{table}");
+    let first = table.lines().next().unwrap();
+    assert!(
+        first.ends_with("open, the kernel agrees, log level info"),
+        "{table}"
+    );
     it.coracle.logged("server is down: ordered by an operator");
     still_works(&mut client);
     assert_eq!(it.obeyed(server, "ready"), "");

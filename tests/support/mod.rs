@@ -21,6 +21,7 @@ pub mod openmetrics;
 pub mod process;
 pub mod prometheus;
 pub mod rng;
+pub mod screen;
 pub mod shell;
 pub mod sources;
 
