@@ -1,33 +1,16 @@
-// Opens the page of a running coracle in Chromium: it loads, follows what happens, sorts, filters and
-// turns pages, without an error, a finding of axe-core, or a layout that shifts.
+// The page shows what happens: it loads, follows, sorts, filters, turns pages and plots, without an
+// error, a finding of axe-core, or a layout that shifts.
 //
 //   node page.mjs CORACLE [SCREENSHOTS]
 //
 // CORACLE is the program to run. With a directory as SCREENSHOTS, it leaves pictures there.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { connect, createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { chromium } from "playwright";
+import { Coracle, devices, findings, finish, open, rows, schemes, shifts, text, to, until } from "./harness.mjs";
 
 const [program, screenshots] = process.argv.slice(2);
-const directory = mkdtempSync(join(tmpdir(), "coracle-page-"));
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-
-/** A server that answers with as many bytes as each byte it gets says. */
-const server = createServer((socket) => {
-	socket.on("data", (bytes) => socket.write(Buffer.alloc(bytes.reduce((sum, byte) => sum + byte, 0))));
-	socket.on("error", () => {});
-});
-await new Promise((listening) => server.listen(0, "127.0.0.1", () => listening(undefined)));
-const to = `127.0.0.1:${server.address().port}`;
-
-const config = join(directory, "coracle.toml");
-writeFileSync(config, `
+const coracle = await Coracle.start(program, `
 [admin]
 listen = "127.0.0.1:0"
 socket = "off"
@@ -38,114 +21,65 @@ max_connections = 600
 [entrypoints.ssh]
 listen = "127.0.0.1:0"
 to = "${to}"
+[entrypoints.broken]
+listen = "127.0.0.1:0"
+to = "127.0.0.1:1"
 [services.nas]
 servers = [{ address = "${to}", name = "nas <attic>" }, { address = "127.0.0.1:1", backup = true, max_connections = 5 }]
 `);
-const coracle = spawn(program, ["run", "-c", config], { stdio: ["ignore", "ignore", "pipe"] });
-const addresses = await new Promise((ready, failed) => {
-	let log = "";
-	coracle.on("exit", () => failed(new Error(`coracle has ended: ${log}`)));
-	coracle.stderr.on("data", (text) => {
-		log += text;
-		if (!log.includes("msg=ready")) return;
-		const of = (/** @type {RegExp} */ line) => log.match(line)?.[1] ?? failed(new Error(log));
-		ready({
-			admin: of(/admin endpoint listening" address=(\S+)/),
-			web: of(/entrypoint=web address=(\S+)/),
-			ssh: of(/entrypoint=ssh address=(\S+)/),
-		});
-	});
-});
-
-/** @type {import("node:net").Socket[]} */
-const clients = [];
-/** Opens a connection, and waits until `bytes` have come back through it. */
-async function client(address, bytes) {
-	const [host, port] = address.split(":");
-	const socket = connect(Number(port), host);
-	socket.on("error", () => {});
-	clients.push(socket);
-	let got = 0;
-	socket.write(Buffer.alloc(bytes, 1));
-	await new Promise((done) => socket.on("data", (it) => (got += it.length) >= bytes && done(undefined)));
-	return socket;
-}
-
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || undefined, args: ["--no-sandbox"] });
-/** Waits until what `probe` finds on the page satisfies `test`. */
-async function until(page, what, probe, test) {
-	let found;
-	for (let n = 0; n < 600; n += 1) {
-		found = await page.evaluate(probe);
-		if (test(found)) return found;
-		await page.waitForTimeout(50);
-	}
-	throw new Error(`${what} in vain; found: ${JSON.stringify(found)}`);
-}
-const rows = () => [...document.querySelectorAll("#connections tr")].map((row) => [...row.cells].map((it) => it.textContent));
-const text = (/** @type {string} */ id) => `document.getElementById(${JSON.stringify(id)}).textContent`;
+const connections = rows("connections");
+const first = (/** @type {string} */ it) => it === "1–50 of 60";
 
 try {
-	for (let n = 1; n <= 60; n += 1) await client(n % 3 === 0 ? addresses.ssh : addresses.web, n * 100);
+	for (let n = 1; n <= 60; n += 1) await coracle.client(n % 3 === 0 ? "ssh" : "web", n * 100);
 
 	// Without JavaScript: plain tables, and no name becomes markup.
-	const plain = await (await browser.newContext({ javaScriptEnabled: false })).newPage();
-	await plain.goto(`http://${addresses.admin}/`);
+	const plain = await open(coracle, { javaScriptEnabled: false });
 	assert.equal(await plain.locator("#connections tr").count(), 50);
 	assert.equal(await plain.locator("#servers attic").count(), 0);
 	assert.equal(await plain.locator("#servers td", { hasText: "nas <attic>" }).count(), 1);
-	assert.equal(await plain.locator("form").isVisible(), false);
+	assert.equal(await plain.locator("#services tr").count(), 3);
+	for (const what of ["form", "button:not(th *)", "nav", "#clients", "#log"]) assert.equal(await plain.locator(`${what}:visible`).count(), 0, what);
 
-	for (const [device, viewport] of [["phone", { width: 390, height: 844 }], ["desktop", { width: 1280, height: 800 }]]) {
-		for (const colorScheme of ["light", "dark"]) {
-			const context = await browser.newContext({ viewport, colorScheme });
-			const page = await context.newPage();
-			const errors = [];
-			page.on("console", (it) => it.type() === "error" && errors.push(it.text()));
-			page.on("pageerror", (it) => errors.push(String(it)));
-			page.on("request", (it) => new URL(it.url()).host === addresses.admin || errors.push(`asks ${it.url()}`));
-			await page.goto(`http://${addresses.admin}/`);
-			await until(page, "the first page", text("range"), (it) => it === "1–50 of 60");
+	for (const [device, viewport] of devices) {
+		for (const colorScheme of schemes) {
+			const page = await open(coracle, { viewport, colorScheme });
+			await until(page, "the first page", text("range"), first);
 			// Twice, so that rates are shown as well.
-			await until(page, "a rate", rows, (it) => it[0][4].endsWith("/s"));
-			const shift = await page.evaluate(() => new Promise((sum) => {
-				let all = 0;
-				new PerformanceObserver((list) => list.getEntries().forEach((it) => (all += it.value))).observe({ type: "layout-shift", buffered: true });
-				requestAnimationFrame(() => requestAnimationFrame(() => sum(all)));
-			}));
+			await until(page, "a rate", connections, (it) => it[0][4].endsWith("/s"));
+			await until(page, "the kernel", text("agreement"), (it) => it === "The kernel agrees: 60 connections");
+			const shift = await shifts(page);
 			// The best class of the Core Web Vitals ends at 0.1.
 			assert.ok(shift < 0.02, `the layout of ${device} shifts by ${shift}`);
 			assert.equal(await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), true, `${device} scrolls sideways`);
-			if (screenshots) await page.screenshot({ path: join(screenshots, `page-${device}-${colorScheme}.png`) });
-			assert.deepEqual(errors, []);
-			await context.close();
+			// Who may not act sees how to, and nothing that acts.
+			assert.match(await page.textContent("#may"), /set token_file in \[admin\]/);
+			assert.equal(await page.locator(".act:visible").count(), 0);
+			assert.equal(await page.locator("#unlock").isVisible(), false);
+			assert.deepEqual(page.errors, []);
+			await page.context().close();
 
-			// The page's policy would not let axe in.
-			const open = await (await browser.newContext({ viewport, colorScheme, bypassCSP: true })).newPage();
-			await open.goto(`http://${addresses.admin}/`);
-			await until(open, "the first page", text("range"), (it) => it === "1–50 of 60");
-			await open.evaluate(axe);
-			const findings = await open.evaluate("axe.run().then((it) => it.violations.map((it) => [it.id, it.nodes.map((it) => it.html)]))");
-			assert.deepEqual(findings, [], `${device}, ${colorScheme}`);
-			await open.context().close();
+			const checked = await open(coracle, { viewport, colorScheme, bypassCSP: true });
+			await until(checked, "the first page", text("range"), first);
+			assert.deepEqual(await findings(checked), [], `${device}, ${colorScheme}`);
+			await checked.context().close();
 		}
 	}
 
-	const page = await browser.newPage();
-	await page.goto(`http://${addresses.admin}/`);
-	await until(page, "the page", text("range"), (it) => it === "1–50 of 60");
+	const page = await open(coracle);
+	await until(page, "the page", text("range"), first);
 	// Pages: the oldest come first, and the last page has the rest.
 	await page.click("#later");
 	await until(page, "the second page", text("range"), (it) => it === "51–60 of 60");
 	assert.equal(await page.isDisabled("#later"), true);
 	await page.click("#earlier");
-	await until(page, "the first page again", text("range"), (it) => it === "1–50 of 60");
+	await until(page, "the first page again", text("range"), first);
 	// Sorts by bytes, both ways.
-	await page.click("button[value=to_client_bytes]");
-	await until(page, "the largest first", rows, (it) => it[0][5] === "5.9 KiB" && it[1][5] === "5.8 KiB");
+	await page.click("#connections-head button[value=to_client_bytes]");
+	await until(page, "the largest first", connections, (it) => it[0][5] === "5.9 KiB" && it[1][5] === "5.8 KiB");
 	assert.equal(await page.getAttribute("th:has(button[value=to_client_bytes])", "aria-sort"), "descending");
-	await page.click("button[value=to_client_bytes]");
-	await until(page, "the smallest first", rows, (it) => it[0][5] === "100 B" && it[1][5] === "200 B");
+	await page.click("#connections-head button[value=to_client_bytes]");
+	await until(page, "the smallest first", connections, (it) => it[0][5] === "100 B" && it[1][5] === "200 B");
 	// Filters, and says what is wrong with one.
 	await page.selectOption("#entrypoint", "ssh");
 	await until(page, "only ssh", text("range"), (it) => it === "1–20 of 20");
@@ -155,22 +89,64 @@ try {
 	await until(page, "the mistake", text("problem"), (it) => it.startsWith("peer: "));
 	await page.fill("#peer", "");
 	await page.selectOption("#entrypoint", "");
-	await until(page, "all again", text("problem") + "+" + text("range"), (it) => it === "1–50 of 60");
-	// Follows what happens: connections that come and go.
-	clients.splice(0, 10).forEach((it) => it.destroy());
-	await until(page, "fewer", text("open"), (it) => it === "50 open");
-	await client(addresses.web, 1);
-	await until(page, "one more", text("open"), (it) => it === "51 open");
+	await until(page, "all again", text("problem") + "+" + text("range"), first);
+
+	// Clients, by connections and by bytes; each leads to its connections.
+	const large = await coracle.client("web", 200_000, "127.0.0.2");
+	await coracle.client("web", 1, "127.0.0.3");
+	await coracle.client("web", 1, "127.0.0.3");
+	await page.click("#clients-head button[value=bytes]");
+	await until(page, "by bytes", rows("clients"), (it) => it[0][0] === "127.0.0.2" && it[0][3] === "195 KiB" && it.length === 3);
+	await page.click("#clients-head button[value=open]");
+	await until(page, "by connections", rows("clients"), (it) => it[0][0] === "127.0.0.1" && it[1][0] === "127.0.0.3" && it[1][1] === "2");
+	await page.click("#clients tr:nth-child(2) button");
+	await until(page, "its connections", text("range"), (it) => it === "1–2 of 2");
+	assert.equal(await page.inputValue("#peer"), "127.0.0.3");
+	await page.fill("#peer", "");
+
+	// Plots, as soon as there is a sample: in words as well, and a large one.
+	const plots = `[...document.querySelectorAll("#entrypoints tr:nth-child(3) .plot button, #services tr:nth-child(2) .plot button, #servers tr:nth-child(3) .plot button")].map((it) => it.getAttribute("aria-label"))`;
+	const words = await until(page, "plots", plots, (it) => it.length === 6 && it.every((/** @type {string} */ it) => it.includes(", now ")) && it[0].endsWith("now 43"));
+	assert.match(words[0], /^Open connections, entrypoint web, last hour; open: min \d+, max 4\d, now 43$/);
+	assert.match(words[5], /^Traffic, server nas <attic>, last hour; to client: min .*, max .*B\/s, now .*B\/s; to server: min /);
+	// Drawn as soon as they are in view.
+	await page.locator("#entrypoints").scrollIntoViewIfNeeded();
+	await until(page, "lines", `document.querySelectorAll("#entrypoints tr:nth-child(3) .plot polyline").length`, (it) => it === 2);
+	assert.match((await page.locator("#entrypoints tr:nth-child(3) td").allTextContents())[3], /B\/s$/);
+	await page.click("#entrypoints tr:nth-child(3) .plot button >> nth=1");
+	assert.match(await page.textContent("dialog[open]"), /Traffic, entrypoint web.*to client: min .*to server: min /);
+	await page.click("dialog button");
+	assert.equal(await page.locator("dialog[open]").count(), 0);
+
+	// Follows what happens: connections that come and go, and warnings with what to do.
+	coracle.clients.filter((it) => it !== large).splice(0, 10).forEach((it) => it.destroy());
+	await until(page, "fewer", text("open"), (it) => it === "53 open");
+	await coracle.client("web", 1);
+	await until(page, "one more", text("open"), (it) => it === "54 open");
+	coracle.connect("broken");
+	const log = await until(page, "a warning", rows("log"), (it) => it[0][2]?.startsWith("dial: "));
+	assert.deepEqual(log[0].slice(1), ["warn", "dial: Connection refused (os error 111)", "entrypoint=broken server=127.0.0.1:1", "Check that the server runs and listens at its address; the next one is tried."]);
+	assert.equal(await page.textContent("#warnings"), "Warnings (1)");
+	assert.deepEqual(page.errors.filter((it) => !it.includes("400")), []);
+
+	if (screenshots) {
+		for (const [device, viewport] of devices) {
+			for (const colorScheme of schemes) {
+				const page = await open(coracle, { viewport: device === "phone" ? viewport : { width: 1280, height: 1200 }, colorScheme });
+				await until(page, "a rate", connections, (it) => it[0][4].endsWith("/s"));
+				await until(page, "plots", plots, (it) => it.length === 6);
+				await page.screenshot({ path: join(screenshots, `page-${device}-${colorScheme}.png`) });
+				await page.context().close();
+			}
+		}
+	}
+
 	// Says when its numbers are old.
-	coracle.kill("SIGKILL");
+	coracle.process.kill("SIGKILL");
 	await until(page, "that coracle is gone", text("problem"), (it) => it.includes("does not answer"));
-	console.log("the page loads, follows, sorts, filters and turns pages");
+	console.log("the page loads, follows, sorts, filters, turns pages and plots");
 } finally {
-	await browser.close();
-	coracle.removeAllListeners("exit");
-	coracle.kill("SIGKILL");
-	clients.forEach((it) => it.destroy());
-	server.close();
-	rmSync(directory, { recursive: true });
+	coracle.stop();
+	await finish();
 }
 process.exit(0);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::comparison::{BETWEEN_READINGS, READINGS};
 use super::kernel::Kernel;
-use super::report::{Differences, Report};
+use super::report::{Differences, Listed, Report};
 use crate::admin::body::{Body, Room};
 use crate::admin::json::Json;
 use crate::admin::moments::Moments;
@@ -24,6 +24,7 @@ pub(crate) async fn audit(
     kernel: &Kernel,
     park: &Park,
     room: &Rc<Room>,
+    listed: Listed,
 ) -> Option<Body> {
     // Held from here on: both sides of the comparison are large, too.
     let _making = room.free().await;
@@ -43,7 +44,7 @@ pub(crate) async fn audit(
         if report.differences.is_empty() || reading == READINGS {
             let mut body = Body::in_room(room);
             // Writing to a body cannot fail.
-            let _ = report.write(&mut body).await;
+            let _ = report.write(&mut body, listed).await;
             return Some(body);
         }
         earlier = Some(report.differences);

@@ -8,3 +8,4 @@ mod report;
 
 pub(super) use full_comparison::audit;
 pub(super) use kernel::{Count, Kernel};
+pub(super) use report::Listed;

@@ -18,6 +18,15 @@ use crate::sys::sockets::{Name, Table, TableSource, TcpState};
 /// After this many connections, other tasks run first.
 const PIECE: usize = 128;
 
+/// Which connections a report lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listed {
+    /// All of them.
+    All,
+    /// Those that only one side has.
+    Differing,
+}
+
 /// Connections that only one side has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Differences {
@@ -159,20 +168,21 @@ impl Report {
         }
     }
 
-    /// Writes the report as JSON.
+    /// Writes the report as JSON, with all connections or only those that differ.
     ///
     /// # Errors
     /// Never fails: writing to a body cannot fail.
-    pub(super) async fn write(&self, body: &mut Body) -> fmt::Result {
+    pub(super) async fn write(&self, body: &mut Body, which: Listed) -> fmt::Result {
         let Differences {
             set_only,
             kernel_only,
         } = &self.differences;
         write!(
             body,
-            "{{\"coracle\":{},\"agree\":{},\"source\":\"{}\",\"reading_seconds\":{},\"set_only\":{},\"kernel_only\":{},\"listening\":[",
+            "{{\"coracle\":{},\"agree\":{},\"open\":{},\"source\":\"{}\",\"reading_seconds\":{},\"set_only\":{},\"kernel_only\":{},\"listening\":[",
             Json(env!("CARGO_PKG_VERSION")),
             self.differences.is_empty(),
+            self.after.list.len(),
             self.source,
             self.took.as_secs_f64(),
             set_only.len(),
@@ -196,12 +206,14 @@ impl Report {
         body.write_str("],\"connections\":[")?;
         let mut comma = Separator::default();
         for (n, (entry, state)) in self.after.list.iter().zip(&self.states).enumerate() {
-            write!(body, "{comma}{{")?;
-            comma.next();
-            write_members(body, &self.after, entry)?;
-            let state = OrNull(state.map(|state| format!("\"{state}\"")));
             let differs = set_only.contains(&entry.id);
-            write!(body, ",\"kernel\":{state},\"differs\":{differs}}}")?;
+            if differs || which == Listed::All {
+                write!(body, "{comma}{{")?;
+                comma.next();
+                write_members(body, &self.after, entry)?;
+                let state = OrNull(state.map(|state| format!("\"{state}\"")));
+                write!(body, ",\"kernel\":{state},\"differs\":{differs}}}")?;
+            }
             if n % PIECE == PIECE - 1 {
                 yield_now().await;
             }

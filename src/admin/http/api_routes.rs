@@ -10,7 +10,7 @@ use http_types::{Method, Request, StatusCode};
 use super::answer::{Answer, problem, with_body};
 use super::gate::{self, Access, Proof};
 use super::routes::{Made, Routes, made};
-use crate::admin::agreement;
+use crate::admin::agreement::{self, Listed};
 use crate::admin::api::{self, Invalid, List, LogQuery, Part, Query};
 use crate::admin::body::Body;
 use crate::admin::json::Json;
@@ -31,6 +31,9 @@ enum Resource {
     Logs,
     Status(Part),
 }
+
+/// The query of an audit that lists only what differs.
+const ONLY_DIFFERING: &str = "only=differing";
 
 /// The paths after `/api/v1/`.
 const RESOURCES: [(&str, Resource); 13] = [
@@ -59,8 +62,15 @@ impl Routes {
             let detail = "no such path; /api/v1/openapi.json lists them";
             return problem(StatusCode::NotFound, detail, None);
         };
+        let is_short =
+            matches!(resource, Resource::Agreement) && url.query() == Some(ONLY_DIFFERING);
         let parameters = match resource {
             Resource::List(_) | Resource::Logs => Ok(()),
+            Resource::Agreement if is_short => Ok(()),
+            Resource::Agreement => api::no_parameters(url.query_pairs()).map_err(|wrong| Invalid {
+                why: format!("the only parameter is {ONLY_DIFFERING}"),
+                ..wrong
+            }),
             _ => api::no_parameters(url.query_pairs()),
         };
         if let Err(wrong) = parameters {
@@ -68,7 +78,8 @@ impl Routes {
         }
         let answer = match resource {
             Resource::Access => return self.access(access),
-            Resource::Agreement => self.audits.ask(()).await,
+            Resource::Agreement if is_short => self.audits.ask(Listed::Differing).await,
+            Resource::Agreement => self.audits.ask(Listed::All).await,
             Resource::Description => Some(Ok(Body::of(api::OPENAPI))),
             Resource::Events => return self.events(request, access.caller),
             Resource::History => self.histories.ask(()).await,
@@ -139,15 +150,20 @@ impl Routes {
         self.audits.wanted().await;
         drop(self.room.free().await);
         let begun = Instant::now();
-        let waiting = self.audits.take();
-        let audit = agreement::audit(&self.moments, &self.kernel, &self.park, &self.room).await;
-        let made = audit.map(Rc::new).ok_or(StatusCode::ServiceUnavailable);
-        let took = begun.elapsed();
-        for waiting in waiting {
-            waiting.tell(made.clone());
+        let mut waiting = self.audits.take();
+        while let Some(first) = waiting.first() {
+            let listed = first.question;
+            let these = waiting.extract_if(.., |waiting| waiting.question == listed);
+            let these: Vec<_> = these.collect();
+            let (moments, kernel, park) = (&self.moments, &self.kernel, &self.park);
+            let audit = agreement::audit(moments, kernel, park, &self.room, listed).await;
+            let made = audit.map(Rc::new).ok_or(StatusCode::ServiceUnavailable);
+            for waiting in these {
+                waiting.tell(made.clone());
+            }
+            // The readers hold it now.
         }
-        // The readers hold it now.
-        drop(made);
+        let took = begun.elapsed();
         self.rest(took).await;
     }
 

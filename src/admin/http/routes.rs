@@ -16,7 +16,7 @@ use super::gate::{self, Access, Gate, Proof};
 use super::hosts::{self, Hosts};
 use super::ordering::Ordering;
 use super::request::Head;
-use crate::admin::agreement::Kernel;
+use crate::admin::agreement::{Kernel, Listed};
 use crate::admin::api::{Feed, Part, Query};
 use crate::admin::body::{Body, Room};
 use crate::admin::desk::Desk;
@@ -78,8 +78,8 @@ pub(crate) struct Routes {
     pub room: Rc<Room>,
     /// Those who wait for metrics, and in which format.
     pub metrics: Desk<Format, Made>,
-    /// Those who wait for an audit.
-    pub audits: Desk<(), Made>,
+    /// Those who wait for an audit, and what it should list.
+    pub audits: Desk<Listed, Made>,
     /// Those who wait for the status, and for which part of it.
     pub statuses: Desk<Part, Made>,
     /// Those who wait for connections, and for which.

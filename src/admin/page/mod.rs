@@ -9,15 +9,44 @@ use smol::future::yield_now;
 use super::body::Body;
 use crate::state::{AdminState, Entries, Local, Snapshot};
 
-const PAGE: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
+mod squeeze;
+
+/// The text of a file without its comments.
+macro_rules! squeezed {
+    ($file:literal) => {{
+        const TEXT: &str = include_str!($file);
+        const BYTES: &[u8] = &squeeze::squeezed::<{ squeeze::len(TEXT) }>(TEXT);
+        const {
+            match std::str::from_utf8(BYTES) {
+                Ok(text) => text,
+                Err(_) => panic!("not UTF-8"),
+            }
+        }
+    }};
+}
+
+const PAGE: &str = squeezed!("page.html");
+const STYLE: &str = squeezed!("page.css");
+/// One script in parts, in this order: `page.js` starts it.
+const SCRIPT: [&str; 7] = [
+    squeezed!("format.js"),
+    squeezed!("tables.js"),
+    squeezed!("plots.js"),
+    squeezed!("status.js"),
+    squeezed!("connections.js"),
+    squeezed!("acting.js"),
+    squeezed!("page.js"),
+];
 
 /// The page may load nothing, and talk to nobody but the endpoint that it came from.
 pub(super) const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                                  img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
                                  frame-ancestors 'none'";
 
+/// The cells with the plots and rates of the last hour, which the script fills.
+const PAST: &str = "<td class=plot><td><td><td class=plot>";
+/// Their heads.
+const PAST_HEADS: &str = "<th class=plot>Last hour<th class='number rate'>To server<th class='number rate'>To client<th class=plot>Last hour";
 /// How many connections the page shows without its script.
 const CONNECTIONS: usize = 50;
 /// After this many rows, other work of the thread gets its turn.
@@ -35,16 +64,19 @@ pub(super) async fn write(body: &mut Body, state: Option<&(Snapshot, Entries)>) 
         rest = after;
         match (name, state) {
             ("page.css", _) => body.write_str(STYLE)?,
-            ("page.js", _) => body.write_str(SCRIPT)?,
+            ("script", _) => SCRIPT.iter().try_for_each(|part| body.write_str(part))?,
+            ("past", _) => body.write_str(PAST_HEADS)?,
             ("version", _) => body.write_str(env!("CARGO_PKG_VERSION"))?,
             ("open", Some((snapshot, _))) => {
                 let open: u64 = snapshot.entrypoints.iter().map(|it| it.open).sum();
                 write!(body, "{open}")?;
             }
             ("entrypoints", Some((snapshot, _))) => write_entrypoints(body, snapshot).await?,
+            ("services", Some((snapshot, _))) => write_services(body, snapshot).await?,
             ("servers", Some((snapshot, _))) => write_servers(body, snapshot).await?,
             ("connections", Some((_, entries))) => write_connections(body, entries)?,
-            ("open" | "entrypoints" | "servers" | "connections", None) => {}
+            ("open", None) => body.write_str("–")?,
+            ("entrypoints" | "services" | "servers" | "connections", None) => {}
             _ => write!(body, "{{{name}}}")?,
         }
     }
@@ -61,7 +93,26 @@ async fn write_entrypoints(body: &mut Body, snapshot: &Snapshot) -> fmt::Result 
         let open = Full(it.open, it.limit.most);
         write!(
             body,
-            "<tr><td>{name}<td class=number>{open}<td>{listening}<td>{service}"
+            "<tr><td>{name}<td class=number>{open}{PAST}<td>{listening}<td>{service}"
+        )?;
+        pause(n).await;
+    }
+    Ok(())
+}
+
+async fn write_services(body: &mut Body, snapshot: &Snapshot) -> fmt::Result {
+    for (n, it) in snapshot.services.iter().enumerate() {
+        let name = &it.name;
+        let servers = snapshot.servers.iter();
+        let own = servers.filter(|server| server.identity.service == *name);
+        let open: u64 = own.map(|server| server.open).sum();
+        write!(
+            body,
+            "<tr><td>{}<td class=number>{open}{PAST}<td class=number>{}<td class=number>{}<td>{}",
+            Html(name),
+            it.queued,
+            it.counters.retries.value(),
+            it.balance.word()
         )?;
         pause(n).await;
     }
@@ -90,7 +141,7 @@ async fn write_servers(body: &mut Body, snapshot: &Snapshot) -> fmt::Result {
         let open = Full(it.open, it.share.max_connections);
         write!(
             body,
-            "<tr><td>{name}<td class=number>{open}<td>{state}<td>{service}<td class=number>{weight}\
+            "<tr><td>{name}<td class=number>{open}<td>{state}{PAST}<td>{service}<td class=number>{weight}\
              <td class=number>{errors}<td>{check}"
         )?;
         pause(n).await;
