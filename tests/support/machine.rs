@@ -37,14 +37,20 @@ pub fn furnish() {
     fs::copy(&built, "/usr/local/bin/coracle").unwrap();
     fs::write("/run/bin/sudo", "#!/bin/sh\nexec \"$@\"\n").unwrap();
     fs::set_permissions("/run/bin/sudo", fs::Permissions::from_mode(0o755)).unwrap();
+    // What the documents have `head` and `base64` make, and a copy of it for a client.
+    for file in ["/etc/coracle.token", "/run/work/coracle.token"] {
+        fs::write(file, "a-token-of-24-characters\n").unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o400)).unwrap();
+    }
     write_configuration();
 }
 
-/// Writes the README's configuration, which it runs as /etc/coracle.toml.
+/// Writes the README's configuration, which it runs as /etc/coracle.toml, with a token for orders.
 pub fn write_configuration() {
     let text = blocks(&read(Path::new("README.md")), "toml").remove(0);
-    // For `coracle clients`.
-    let text = format!("{text}\n[accounting]\n");
+    // The latter is for `coracle clients`.
+    let more = "[admin]\ntoken_file = \"/etc/coracle.token\"\n\n[accounting]\n";
+    let text = format!("{text}\n{more}");
     fs::write("/etc/coracle.toml", &text).unwrap();
     fs::write("/run/work/new.toml", text.replace("1h", "2h")).unwrap();
 }
