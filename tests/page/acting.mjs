@@ -41,9 +41,35 @@ const notice = (page, test) => until(page, "a notice", text("notice"), (it) => t
 for (const [device, viewport] of devices) {
 	for (const colorScheme of schemes) await acts(device, viewport, colorScheme);
 }
+await shows();
 console.log("the page ends connections, changes servers and reloads, for those who may");
 await finish();
 process.exit(0);
+
+/** Where other machines can reach the endpoint, the page shows nothing without the token, and does not
+ * ask for it again and again. With it, it follows what happens. */
+async function shows() {
+	const reachable = config(600).replace("127.0.0.1:0", "0.0.0.0:0");
+	const coracle = await Coracle.start(program, reachable, { token: TOKEN });
+	try {
+		await coracle.client("web", 1);
+		const page = await open(coracle);
+		await until(page, "what the token is for", text("why-token"), (it) => it === "To see and act:");
+		assert.deepEqual([await page.textContent("#open"), await page.locator("tbody td").count()], ["– open", 0]);
+		assert.deepEqual(page.errors, []);
+		await page.fill("#token", TOKEN);
+		await page.click("#unlock button");
+		await until(page, "the connection", rows("connections"), (it) => it.length === 1 && it[0][8] === "web");
+		await coracle.client("ssh", 1);
+		await until(page, "two", text("open"), (it) => it === "2 open");
+		await page.click("#forget");
+		await until(page, "what the token is for", text("why-token"), (it) => it === "To see and act:");
+		assert.equal(await page.locator("tbody td").count(), 0);
+		assert.deepEqual(page.errors, []);
+	} finally {
+		coracle.stop();
+	}
+}
 
 async function acts(device, viewport, colorScheme) {
 	const coracle = await Coracle.start(program, config(600), { token: `${TOKEN}\n` });
@@ -53,7 +79,7 @@ async function acts(device, viewport, colorScheme) {
 		const page = await open(coracle, { viewport, colorScheme, bypassCSP: true });
 		const clean = async (/** @type {string} */ state) => assert.deepEqual(await findings(page), [], `${state}, ${device}, ${colorScheme}`);
 		const picture = async (/** @type {string} */ name) => {
-			if (screenshots && colorScheme === "light") await page.screenshot({ path: join(screenshots, `page-${device}-${name}.png`) });
+			if (screenshots && colorScheme === "light" && name.startsWith(device)) await page.screenshot({ path: join(screenshots, `page-${name}.png`) });
 		};
 		const acting = () => page.locator(".act:visible").count();
 		await until(page, "the page", text("range"), (it) => it === "1–9 of 9");
@@ -82,7 +108,6 @@ async function acts(device, viewport, colorScheme) {
 		await clean("acting");
 		const low = await page.evaluate(`[...document.querySelectorAll("button, input, select")].filter((it) => it.checkVisibility() && it.getBoundingClientRect().height < 44).map((it) => it.outerHTML)`);
 		assert.deepEqual(low, [], "too small for a thumb");
-		await picture("acting");
 
 		// Ends one connection: the oldest. Cancel leaves it; so does Escape.
 		await page.click("#connections tr:nth-child(1) .act button");
@@ -90,7 +115,7 @@ async function acts(device, viewport, colorScheme) {
 		const { localPort } = clients[0];
 		assert.match(about, new RegExp(`^End connection 1\\?From 127\\.0\\.0\\.1:${localPort} at web, connected to nas, `));
 		await clean("the dialog");
-		await picture("dialog");
+		await picture("phone-dialog");
 		await choose(page, "Cancel");
 		await page.click("#connections tr:nth-child(1) .act button");
 		await page.keyboard.press("Enter");
@@ -178,7 +203,7 @@ async function acts(device, viewport, colorScheme) {
 		const shift = await shifts(page);
 		assert.ok(shift < 0.02, `the layout of ${device} shifts by ${shift}`);
 		await page.click("#forget");
-		await page.waitForSelector("#token");
+		await page.locator("#token").waitFor();
 		assert.equal(await acting(), 0);
 		assert.equal(await page.evaluate("sessionStorage.length"), 0);
 		assert.deepEqual(page.errors, []);

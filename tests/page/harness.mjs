@@ -39,7 +39,7 @@ export class Coracle {
 			});
 		});
 		it.address = (name) => log.match(new RegExp(`msg=listening entrypoint=${name} address=(\\S+)`))[1];
-		it.page = `http://${log.match(/admin endpoint listening" address=(\S+)/)[1]}/`;
+		it.page = `http://${log.match(/admin endpoint listening" address=(\S+)/)[1].replace("0.0.0.0", "127.0.0.1")}/`;
 		return it;
 	}
 
@@ -83,8 +83,9 @@ export class Coracle {
 
 export const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || undefined, args: ["--no-sandbox"] });
 
-/** Opens the page, and keeps what is wrong with it in `errors`. `options` are those of a context. */
-export async function open(coracle, options = {}) {
+/** Opens the page, and keeps what is wrong with it in `errors`. `options` are those of a context;
+ * `prepare` gets the page before it is loaded. */
+export async function open(coracle, options = {}, prepare = async (_page) => {}) {
 	const page = await (await browser.newContext(options)).newPage();
 	page.errors = [];
 	page.on("console", (it) => it.type() === "error" && page.errors.push(it.text()));
@@ -93,6 +94,7 @@ export async function open(coracle, options = {}) {
 		const url = it.url();
 		if (!url.startsWith(coracle.page) || url.includes("token")) page.errors.push(`asks ${url}`);
 	});
+	await prepare(page);
 	await page.goto(coracle.page);
 	return page;
 }

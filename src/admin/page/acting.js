@@ -169,7 +169,11 @@ async function startActing() {
 		input.value = "";
 		wake();
 	});
-	element("forget", HTMLButtonElement).addEventListener("click", () => learnAccess(null));
+	element("forget", HTMLButtonElement).addEventListener("click", () => {
+		sessionStorage.removeItem(TOKEN);
+		// What only the token shows is gone, too.
+		location.reload();
+	});
 	element("reload", HTMLButtonElement).addEventListener("click", reload);
 	element("end", HTMLButtonElement).addEventListener("click", endAll);
 	await learnAccess();

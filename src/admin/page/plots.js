@@ -1,14 +1,16 @@
 /**
- * What the last hour was like, oldest first: `open` at the end of each interval, bytes within it.
- * @typedef {{service?: string, name: string, open: number[], to_server_bytes: number[], to_client_bytes: number[]}} Series
- * @typedef {{interval_seconds: number, end: number, entrypoints: Series[], services: Series[], servers: Series[]}} Past
- * @typedef {{name: string, values: number[], text: (n: number) => string}} Line
+ * What the last hour was like, oldest first: `open` at the end of each interval, bytes within it. A
+ * sample that was not taken is null.
+ * @typedef {(number | null)[]} Samples
+ * @typedef {{service?: string, name: string, open: Samples, to_server_bytes: Samples, to_client_bytes: Samples}} Series
+ * @typedef {{interval_seconds: number, end: number?, entrypoints: Series[], services: Series[], servers: Series[]}} Past
+ * @typedef {{name: string, values: Samples, text: (n: number) => string}} Line
  */
 
-/** How many samples an hour has.  */
-const SAMPLES = 360;
-/** How many samples share a point of a small plot: the largest counts. */
-const BUCKET = 3;
+/** How many samples a plot has room for at least, so that the first ones are not drawn huge. */
+const SPAN = 36;
+/** About how many points a small plot has: of the samples that share one, the largest counts. */
+const POINTS = 120;
 
 /** When the last sample ended. */
 let pastEnd = 0;
@@ -27,7 +29,7 @@ function keepPast(answer) {
 	for (const it of answer.entrypoints) past.set(key("entrypoint", { name: it.name }), it);
 	for (const it of answer.services) past.set(key("service", { name: it.name }), it);
 	for (const it of answer.servers) past.set(key("server", it), it);
-	pastEnd = answer.end;
+	pastEnd = answer.end ?? 0;
 	interval = answer.interval_seconds;
 }
 
@@ -36,19 +38,28 @@ function keepPast(answer) {
 function pastOf(kind, of) {
 	const id = key(kind, of);
 	const series = past.get(id);
-	const each = (/** @type {number[] | undefined} */ bytes) => (bytes ?? []).map((it) => it / interval);
+	const each = (/** @type {Samples | undefined} */ bytes) => (bytes ?? []).map((it) => it === null ? null : it / interval);
 	const up = { name: "to server", values: each(series?.to_server_bytes), text: rate };
 	const down = { name: "to client", values: each(series?.to_client_bytes), text: rate };
 	const open = { name: "open", values: series?.open ?? [], text: count };
-	const now = (/** @type {Line} */ { values }) => number(values.length === 0 ? "" : rate(values[values.length - 1]));
+	const now = (/** @type {Line} */ { values }) => {
+		const last = values[values.length - 1] ?? null;
+		return number(last === null ? "" : rate(last));
+	};
 	const title = `${kind} ${of.name}`;
 	return [plot(id, `Open connections, ${title}`, [open]), now(up), now(down), plot(id, `Traffic, ${title}`, [down, up])];
 }
 
+/** @param {Samples} samples */
+function taken(samples) {
+	return samples.filter((it) => it !== null);
+}
+
 /** @param {Line} line */
 function inWords({ name, values, text }) {
-	if (values.length === 0) return `${name}: no sample yet`;
-	return `${name}: min ${text(Math.min(...values))}, max ${text(Math.max(...values))}, now ${text(values[values.length - 1])}`;
+	const all = taken(values);
+	if (all.length === 0) return `${name}: no sample yet`;
+	return `${name}: min ${text(Math.min(...all))}, max ${text(Math.max(...all))}, now ${text(all[all.length - 1])}`;
 }
 
 /** A small plot, which opens a large one.
@@ -64,7 +75,7 @@ function plot(id, title, lines) {
 		const it = cell.firstElementChild;
 		if (!(it instanceof HTMLElement)) return;
 		it.title = words;
-		undrawn.set(cell, () => it.replaceChildren(draw(lines, BUCKET)));
+		undrawn.set(cell, () => it.replaceChildren(draw(lines, POINTS)));
 		inView.observe(cell);
 		drawIfSeen(cell);
 	} };
@@ -99,9 +110,9 @@ function enlarge(title, lines) {
 		return it;
 	});
 	const scale = make("p", "", "soft scale");
-	scale.append(make("span", "1 h ago"), make("span", "now"));
+	scale.append(make("span", `${age(spanOf(lines) * interval)} ago`), make("span", "now"));
 	const figure = make("div", "", "large");
-	figure.append(draw(lines, 1));
+	figure.append(draw(lines, Infinity));
 	converse(title, [figure, scale, ...words], [], "Close");
 }
 
@@ -110,27 +121,35 @@ function kindOf({ name }) {
 	return name === "to client" ? "area" : "line";
 }
 
+/** @param {Line[]} lines */
+function spanOf(lines) {
+	return Math.max(SPAN, ...lines.map(({ values }) => values.length));
+}
+
 /** Draws lines from the right, where now is.
- * @param {Line[]} lines @param {number} bucket */
-function draw(lines, bucket) {
+ * @param {Line[]} lines @param {number} most */
+function draw(lines, most) {
 	const make = (/** @type {string} */ tag, /** @type {Record<string, string>} */ attributes) => {
 		const it = document.createElementNS("http://www.w3.org/2000/svg", tag);
 		for (const [name, value] of Object.entries(attributes)) it.setAttribute(name, value);
 		return it;
 	};
-	const most = Math.max(1, ...lines.flatMap((line) => line.values));
-	const svg = make("svg", { viewBox: `0 0 ${SAMPLES} 100`, preserveAspectRatio: "none", "aria-hidden": "true" });
+	const span = spanOf(lines);
+	const bucket = Math.max(1, Math.round(span / most));
+	const highest = Math.max(1, ...taken(lines.flatMap((line) => line.values)));
+	const svg = make("svg", { viewBox: `0 0 ${span} 100`, preserveAspectRatio: "none", "aria-hidden": "true" });
 	for (const line of lines) {
 		const points = [];
 		// Buckets end where the samples do, so that a plot moves in whole buckets.
 		for (let end = line.values.length; end > 0; end -= bucket) {
-			const top = Math.max(...line.values.slice(Math.max(0, end - bucket), end));
-			points.push(`${SAMPLES - line.values.length + end},${Math.round(97 - 94 * top / most)}`);
+			const some = taken(line.values.slice(Math.max(0, end - bucket), end));
+			if (some.length === 0) continue;
+			points.push(`${span - line.values.length + end},${Math.round(97 - 94 * Math.max(...some) / highest)}`);
 		}
-		if (points.length === 1) points.push(`${SAMPLES - bucket},${points[0].split(",")[1]}`);
+		if (points.length === 1) points.push(`${span - bucket},${points[0].split(",")[1]}`);
 		const shape = points.join(" ");
 		const first = points[points.length - 1]?.split(",")[0];
-		if (kindOf(line) === "area" && first) svg.append(make("polygon", { class: "area", points: `${shape} ${first},100 ${SAMPLES},100` }));
+		if (kindOf(line) === "area" && first) svg.append(make("polygon", { class: "area", points: `${shape} ${first},100 ${span},100` }));
 		else svg.append(make("polyline", { class: "line", points: shape }));
 	}
 	return svg;
