@@ -33,8 +33,12 @@ servers = [{ address = "${to}", name = "nas" }]
 /** Waits until a client's connection has ended. */
 const ended = (/** @type {import("node:net").Socket} */ socket) =>
 	socket.destroyed || new Promise((done) => socket.on("close", done));
-/** Waits for the dialog, and returns its text. */
-const dialog = async (page) => (await page.waitForSelector("dialog[open]")).textContent();
+/** Waits for the dialog, which has its heading as its name, and returns its text. */
+const dialog = async (page) => {
+	await page.waitForSelector("dialog[open]");
+	const name = await page.textContent("dialog h2");
+	return page.getByRole("dialog", { name, exact: true }).textContent();
+};
 const choose = (page, label) => page.click(`dialog[open] button:text-is("${label}")`);
 const notice = (page, test) => until(page, "a notice", text("notice"), (it) => test.test(it));
 
