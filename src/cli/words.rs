@@ -319,7 +319,7 @@ mod tests {
             ),
             (
                 "start",
-                "there is no command `start`; the commands are run, check, status, list, top, audit, reload, server, kill, demo, version, help",
+                "there is no command `start`; the commands are run, check, status, top, list, clients, audit, reload, server, kill, logs, log-level, demo, version, help",
                 None,
             ),
             (
