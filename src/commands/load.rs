@@ -1,39 +1,43 @@
 //! Finds the configuration file and reads it. Each failure is one line that says what to do.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use coracle::config::{Config, Overrides, count, printable};
-use coracle::proxy::{ConfigSource as _, Fingerprint};
+use coracle::config::{Config, Overrides, ReadFile, count, printable};
+use coracle::proxy::{ConfigSource as _, Seen};
 
 /// Far larger than any real configuration.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// Enough for more than 500,000 networks.
+const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Where `run` looks for a configuration.
 const PLACES: [&str; 2] = ["./coracle.toml", "/etc/coracle.toml"];
 
-/// Reads and checks the configuration in `file`, together with what the command line adds to it.
+/// Reads and checks the configuration in `file`, where `-` is standard input, together with what the
+/// command line adds to it.
 ///
 /// # Errors
-/// Returns the text to print: why the file cannot be read, or every error in it.
-pub(super) fn file(file: &Path, overrides: &Overrides) -> Result<Config, String> {
-    let name = printable(&file.to_string_lossy());
-    config(named(name, read(file))?, overrides)
-}
-
-/// Reads and checks a configuration as [`file()`] does, except that `-` is standard input.
-///
-/// # Errors
-/// The same.
+/// Returns the text to print: why a file cannot be read, or every error in it.
 pub(super) fn file_or_stdin(file: &Path, overrides: &Overrides) -> Result<Config, String> {
-    config(text(file)?, overrides)
+    config(text(file)?, overrides, &list)
 }
 
-fn config((name, text): (String, String), overrides: &Overrides) -> Result<Config, String> {
-    let config = Config::with_overrides(Some((&name, &text)), overrides);
+fn config(
+    (name, text): (String, String),
+    overrides: &Overrides,
+    read: ReadFile<'_>,
+) -> Result<Config, String> {
+    let config = Config::with_files(Some((&name, &text)), overrides, read);
     config.map_err(|errors| errors.to_string())
+}
+
+/// Reads a file that a configuration names.
+fn list(path: &Path) -> Result<String, String> {
+    let unreadable = |Unreadable { at, why }| format!("{}{at}: {why}", name(path));
+    read(path, MAX_LIST_BYTES).map_err(unreadable)
 }
 
 /// Returns the file's name as diagnostics print it, where `-` is standard input.
@@ -65,7 +69,7 @@ pub(super) fn for_run(
     let source = RunConfig {
         file,
         overrides,
-        seen: Cell::new(None),
+        seen: RefCell::default(),
     };
     Ok((source.load()?, source))
 }
@@ -89,7 +93,7 @@ pub(super) fn summary(config: &Config) -> String {
 pub(super) struct RunConfig {
     pub(super) file: Option<PathBuf>,
     overrides: Overrides,
-    seen: Cell<Option<Fingerprint>>,
+    seen: RefCell<Vec<Seen>>,
 }
 
 impl coracle::proxy::ConfigSource for RunConfig {
@@ -97,24 +101,32 @@ impl coracle::proxy::ConfigSource for RunConfig {
         match &self.file {
             Some(path) => {
                 // Before it is read: a change meanwhile is one that was not seen.
-                self.seen.set(Fingerprint::of(path));
-                file(path, &self.overrides)
+                self.seen.replace(vec![Seen::now(path)]);
+                let name = printable(&path.to_string_lossy());
+                let text = named(name, read(path, MAX_FILE_BYTES))?;
+                config(text, &self.overrides, &|path| {
+                    let mut seen = self.seen.borrow_mut();
+                    if !seen.iter().any(|it| it.file == path) {
+                        seen.push(Seen::now(path));
+                    }
+                    drop(seen);
+                    list(path)
+                })
             }
             None => Config::with_overrides(None, &self.overrides).map_err(|it| it.to_string()),
         }
     }
 
     fn parse(&self, name: &str, text: &str) -> Result<Config, String> {
-        let config = Config::with_overrides(Some((name, text)), &self.overrides);
-        config.map_err(|errors| errors.to_string())
+        config((name.to_owned(), text.to_owned()), &self.overrides, &list)
     }
 
     fn file(&self) -> Option<PathBuf> {
         self.file.clone()
     }
 
-    fn seen(&self) -> Option<Fingerprint> {
-        self.seen.get()
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.borrow().clone()
     }
 }
 
@@ -124,8 +136,8 @@ impl coracle::proxy::ConfigSource for RunConfig {
 /// Returns why it cannot be read.
 pub(super) fn text(file: &Path) -> Result<(String, String), String> {
     let text = match file == Path::new("-") {
-        true => whole(io::stdin().lock()),
-        false => read(file),
+        true => whole(io::stdin().lock(), MAX_FILE_BYTES),
+        false => read(file, MAX_FILE_BYTES),
     };
     named(name(file), text)
 }
@@ -167,16 +179,19 @@ impl From<io::Error> for Unreadable {
     }
 }
 
-fn read(path: &Path) -> Result<String, Unreadable> {
-    whole(File::open(path)?)
+fn read(path: &Path, most: u64) -> Result<String, Unreadable> {
+    whole(File::open(path)?, most)
 }
 
-fn whole(source: impl Read) -> Result<String, Unreadable> {
+fn whole(source: impl Read, most: u64) -> Result<String, Unreadable> {
     let mut bytes = Vec::new();
     // Reads one byte past the limit to detect a file that is too large, whatever its metadata says.
-    source.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        let why = "larger than 1 MiB, so it is probably not a configuration";
+    source.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let why = match most {
+            MAX_FILE_BYTES => "larger than 1 MiB, so it is probably not a configuration",
+            _ => "larger than 16 MiB, so it is probably not a list of networks",
+        };
         return Err(Unreadable::whole(why));
     }
     String::from_utf8(bytes).map_err(|error| {

@@ -4,6 +4,7 @@ use toml::de::DeValue;
 
 use super::keyword::{CheckKind, alternatives};
 use super::model::{AtLimit, AtQuota, Balance, OnDown, OnRemoved, WhenDown, defaults};
+use crate::state::AtRefuse;
 
 /// What to write for a string under `key` instead of a value of another type.
 pub(super) fn advice(key: &str, value: &DeValue<'_>) -> String {
@@ -56,6 +57,13 @@ pub(super) fn advice(key: &str, value: &DeValue<'_>) -> String {
         "quota" => "a size and a period such as \"50GiB/month\"".to_owned(),
         "quota_rate" => "a rate such as \"64KiB/s\"".to_owned(),
         "file" => "a path such as \"/var/lib/coracle/accounting\"".to_owned(),
+        "at_refuse" => alternatives::<AtRefuse>(),
+        "allow" | "deny" => "a network such as \"192.168.1.0/24\"".to_owned(),
+        "allow_file" | "deny_file" => "a path such as \"/etc/coracle/networks.txt\"".to_owned(),
+        "connection_rate" | "connection_rate_per_client" => match number {
+            Some(n) if n > 0 => format!("\"{n}/s\" for each second"),
+            _ => "a rate such as \"10/s\"".to_owned(),
+        },
         "balance" => alternatives::<Balance>(),
         "when_down" => alternatives::<WhenDown>(),
         "on_down" => alternatives::<OnDown>(),

@@ -2,7 +2,8 @@
 
 use toml::de::DeTable;
 
-use super::diagnostic::{Collector, Diagnostics};
+use super::access::ReadFile;
+use super::diagnostic::{Collector, Diagnostics, shown};
 use super::draft::Draft;
 use super::forward::Forward;
 use super::model::Config;
@@ -35,13 +36,30 @@ impl Config {
         Self::with_overrides(Some((file, text)), &overrides)
     }
 
-    /// Parses `source`, the name and text of a file, and applies the command line's settings.
+    /// Parses `source`, the name and text of a file, and applies the command line's settings. A
+    /// text that names further files is an error.
     ///
     /// # Errors
     /// Returns every error in the text, and every conflict between settings.
     pub fn with_overrides(
         source: Option<(&str, &str)>,
         overrides: &Overrides,
+    ) -> Result<Self, Diagnostics> {
+        Self::with_files(source, overrides, &|path| {
+            let path = shown(&path.to_string_lossy());
+            Err(format!("{path}: no files can be read here"))
+        })
+    }
+
+    /// Does the same as [`Config::with_overrides`], and has `files` read the files that the text
+    /// names.
+    ///
+    /// # Errors
+    /// The same, those of `files`, and every error in these files.
+    pub fn with_files(
+        source: Option<(&str, &str)>,
+        overrides: &Overrides,
+        files: ReadFile<'_>,
     ) -> Result<Self, Diagnostics> {
         let (file, text) = source.unwrap_or(("command line", ""));
         // A byte order mark is not part of the first line.
@@ -56,7 +74,7 @@ impl Config {
             return Err(out.finish(file));
         }
         overrides.add_to(&mut draft);
-        let mut config = resolve::resolve(draft, &mut out);
+        let mut config = resolve::resolve(draft, files, &mut out);
         if !out.is_empty() {
             return Err(out.finish(file));
         }

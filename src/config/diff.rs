@@ -9,7 +9,8 @@ use super::by_name::ByName;
 use super::diagnostic::printable;
 use super::keyword::word;
 use super::model::{
-    Accounting, Admin, Config, Entrypoint, Limits, Log, Metrics, Service, SocketAccess,
+    Access, Accounting, Admin, ClientLimits, Config, Entrypoint, Limits, Log, Metrics, Service,
+    SocketAccess,
 };
 use super::size;
 use super::words;
@@ -226,6 +227,10 @@ impl Changes {
             on_removed,
             max_connections,
             at_limit,
+            access,
+            per_client,
+            rate,
+            at_refuse,
         } = was;
         let who = format!("entrypoint {}", printable(name));
         self.listeners(&who, listen, &is.listen, words::listen);
@@ -250,6 +255,62 @@ impl Changes {
         self.value(key("on_removed"), on_removed, now, word);
         self.max_connections(&who, *max_connections, is.max_connections);
         self.value(key("at_limit"), at_limit, &is.at_limit, word);
+        self.access(&who, access.as_deref(), is.access.as_deref());
+        let ClientLimits {
+            max_connections,
+            rate: client_rate,
+            ipv6_prefix,
+        } = per_client;
+        let now = &is.per_client;
+        let what = key("max_connections_per_client");
+        let most = &now.max_connections;
+        self.value(what, max_connections, most, words::number_or_none);
+        let what = key("client_ipv6_prefix");
+        self.value(what, ipv6_prefix, &now.ipv6_prefix, u8::to_string);
+        for (name, was, is) in [
+            ("connection_rate_per_client", client_rate, &now.rate),
+            ("connection_rate", rate, &is.rate),
+        ] {
+            self.value(key(name), was, is, words::rate_or_none);
+        }
+        self.value(key("at_refuse"), at_refuse, &is.at_refuse, word);
+    }
+
+    /// Compares who may connect.
+    fn access(&mut self, who: &str, was: Option<&Access>, is: Option<&Access>) {
+        let (Some(was), Some(is)) = (was, is) else {
+            return match (was, is) {
+                (None, Some(is)) => self.add(format!("{who}: access {}", words::access(is))),
+                (Some(_), None) => self.add(format!("{who}: access for everybody")),
+                _ => {}
+            };
+        };
+        let Access {
+            allow,
+            deny,
+            allow_file,
+            deny_file,
+            list,
+        } = was;
+        let before = self.lines.len();
+        let key = |key: &str| format!("{who}: {key}");
+        self.value(key("allow"), allow, &is.allow, words::networks);
+        self.value(key("deny"), deny, &is.deny, words::networks);
+        for (name, was, is) in [
+            ("allow_file", allow_file, &is.allow_file),
+            ("deny_file", deny_file, &is.deny_file),
+        ] {
+            self.value(key(name), was, is, words::file_or_none);
+        }
+        // The order of a list is no change of what it says.
+        if self.lines.len() == before && *list != is.list {
+            let (was, is) = (list.rules(), is.list.rules());
+            let files = match was == is {
+                true => format!("other networks in the files, {is} with those here"),
+                false => format!("{is} networks with those in the files instead of {was}"),
+            };
+            self.add(key(&files));
+        }
     }
 
     /// Compares where an entrypoint forwards to. Changes inside a service that is not its own are

@@ -3,13 +3,15 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::access::DraftAccess;
 use super::address::Listen;
 use super::diagnostic::Span;
 use super::model::{
-    Accounting, Admin, AtLimit, ControlSocket, Limits, Log, Metrics, OnRemoved, Service,
-    SocketAccess, defaults,
+    Accounting, Admin, AtLimit, ClientLimits, ControlSocket, Limits, Log, Metrics, OnRemoved,
+    Service, SocketAccess, defaults,
 };
 use super::origin::Origin;
+use crate::state::{AtRefuse, Rate};
 
 /// The configuration as written, before names are resolved and addresses compared.
 pub(super) struct Draft {
@@ -41,6 +43,10 @@ pub(super) struct DraftEntrypoint {
     pub(super) on_removed: OnRemoved,
     pub(super) max_connections: Option<NonZeroU32>,
     pub(super) at_limit: AtLimit,
+    pub(super) access: DraftAccess,
+    pub(super) per_client: ClientLimits,
+    pub(super) rate: Option<Rate>,
+    pub(super) at_refuse: AtRefuse,
 }
 
 pub(super) struct DraftListen {

@@ -4,6 +4,7 @@ use super::diagnostic::{Mistake, nearest, shown, wrong};
 use super::model::{
     AtLimit, AtQuota, Balance, HealthKind, OnDown, OnRemoved, QuotaPeriod, Resolve, WhenDown,
 };
+use crate::state::AtRefuse;
 
 /// A choice between words.
 pub(super) trait Keyword: Copy + PartialEq + 'static {
@@ -37,6 +38,14 @@ impl Keyword for QuotaPeriod {
         ("day", Self::Day),
         ("week", Self::Week),
         ("month", Self::Month),
+    ];
+}
+
+impl Keyword for AtRefuse {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("reset", Self::Reset),
+        ("drop", Self::Drop),
+        ("close", Self::Close),
     ];
 }
 

@@ -1,6 +1,7 @@
 //! Parses text into a [`Config`] that is valid by construction, or reports every error in it.
 //! Does no I/O.
 
+mod access;
 mod address;
 mod advice;
 mod build;
@@ -25,6 +26,7 @@ mod toml_reader;
 mod value;
 mod words;
 
+pub use access::ReadFile;
 pub use address::{Address, Listen};
 pub use build::Overrides;
 pub use diagnostic::{
@@ -35,8 +37,10 @@ pub use endpoint::AdminEndpoint;
 pub use forward::Forward;
 pub use host::Host;
 pub use model::{
-    Accounting, Admin, AtLimit, AtQuota, Balance, Config, ControlSocket, Entrypoint, Expect,
-    Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota, QuotaPeriod, Resolve,
-    Server, Service, SocketAccess, WhenDown, defaults,
+    Access, Accounting, Admin, AtLimit, AtQuota, Balance, ClientLimits, Config, ControlSocket,
+    Entrypoint, Expect, Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota,
+    QuotaPeriod, Resolve, Server, Service, SocketAccess, WhenDown, defaults,
 };
 pub use value::{AdminListen, duration};
+
+pub use crate::state::AtRefuse;

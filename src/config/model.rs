@@ -2,10 +2,12 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::{Address, Listen};
 use super::diagnostic::Diagnostics;
+use crate::state::{AccessList, AtRefuse, Network, Rate};
 
 /// A valid configuration: names are unique and not empty, every reference resolves, and no two
 /// listeners share an address.
@@ -208,6 +210,58 @@ pub struct Entrypoint {
     pub max_connections: Option<NonZeroU32>,
     /// What happens to new connections once it has `max_connections`.
     pub at_limit: AtLimit,
+    /// Who may connect over TCP; `None` for everybody.
+    pub access: Option<Arc<Access>>,
+    /// What each client may have.
+    pub per_client: ClientLimits,
+    /// How often clients may connect, all together; `None` for no limit.
+    pub rate: Option<Rate>,
+    /// How it refuses connections.
+    pub at_refuse: AtRefuse,
+}
+
+/// What each client of an entrypoint may have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClientLimits {
+    /// The maximum number of its open connections; `None` for no limit.
+    pub max_connections: Option<NonZeroU32>,
+    /// How often it may connect; `None` for no limit.
+    pub rate: Option<Rate>,
+    /// How many leading bits of an IPv6 address make a client; at least 1 and at most 128.
+    pub ipv6_prefix: u8,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: None,
+            rate: None,
+            ipv6_prefix: defaults::CLIENT_IPV6_PREFIX,
+        }
+    }
+}
+
+/// Who may connect to an entrypoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Access {
+    /// The networks that the configuration allows, if it lists any.
+    pub allow: Option<Vec<Network>>,
+    /// The networks that the configuration denies, if it lists any.
+    pub deny: Option<Vec<Network>>,
+    /// The file with more networks to allow.
+    pub allow_file: Option<PathBuf>,
+    /// The file with more networks to deny.
+    pub deny_file: Option<PathBuf>,
+    /// The verdict on each address, after all of these.
+    pub list: Arc<AccessList>,
+}
+
+impl Access {
+    /// Iterates over the files that the list is made of.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = self.allow_file.iter().chain(&self.deny_file);
+        files.map(PathBuf::as_path)
+    }
 }
 
 /// What happens to new connections of an entrypoint at its limit.
@@ -491,6 +545,8 @@ pub mod defaults {
     pub const FALL: NonZeroU32 = NonZeroU32::new(3).unwrap();
     /// `health.status`: an answer that is not an error, as most browsers see it.
     pub const STATUS: (u16, u16) = (200, 399);
+    /// `client_ipv6_prefix`: what providers give one household at least.
+    pub const CLIENT_IPV6_PREFIX: u8 = 64;
     /// `keepalive`: four probes follow, 15 s apart, so a peer that has vanished is detected within
     /// two minutes.
     pub const KEEPALIVE: Duration = Duration::from_secs(60);

@@ -5,15 +5,17 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::access::{DraftAccess, ReadFile};
 use super::address::Listen;
 use super::diagnostic::{Collector, did_you_mean, in_header, shown};
 use super::draft::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
 use super::model::{
-    AtLimit, Config, Entrypoint, OnRemoved, Server, Service, SocketAccess, defaults,
+    AtLimit, ClientLimits, Config, Entrypoint, OnRemoved, Server, Service, SocketAccess, defaults,
 };
 use super::origin::{Origin, report, told_place};
+use crate::state::AtRefuse;
 
 /// Adds the entrypoints of the command line, each with a unique name.
 pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
@@ -51,12 +53,17 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
             on_removed: OnRemoved::default(),
             max_connections: None,
             at_limit: AtLimit::default(),
+            access: DraftAccess::default(),
+            per_client: ClientLimits::default(),
+            rate: None,
+            at_refuse: AtRefuse::default(),
         });
     }
 }
 
-/// Builds the configuration, which is valid only if nothing was reported to `out`.
-pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
+/// Builds the configuration, which is valid only if nothing was reported to `out`. `read` reads the
+/// files that it names.
+pub(super) fn resolve(mut draft: Draft, read: ReadFile<'_>, out: &mut Collector<'_>) -> Config {
     if draft.entrypoints.is_empty() && !draft.meant_entrypoints {
         report(
             out,
@@ -121,6 +128,10 @@ pub(super) fn resolve(mut draft: Draft, out: &mut Collector<'_>) -> Config {
             on_removed: entry.on_removed,
             max_connections: entry.max_connections,
             at_limit: entry.at_limit,
+            access: entry.access.build(read, out),
+            per_client: entry.per_client,
+            rate: entry.rate,
+            at_refuse: entry.at_refuse,
         });
     }
     let origins = services.iter_mut().map(|draft| OfService {

@@ -10,6 +10,7 @@ use log::LevelFilter;
 use super::address::{Listen, socket_path};
 use super::diagnostic::{Mistake, is_unprintable, nearest, shown, wrong};
 use super::model::{ControlSocket, defaults};
+use crate::state::Rate;
 
 /// Longer than any sensible timeout, and short enough for every clock.
 const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -142,6 +143,35 @@ pub(super) fn keepalive(text: &str) -> Result<Option<Duration>, Mistake> {
         return wrong("keepalive is in whole seconds, at least 1; write \"60s\", or \"off\"");
     }
     at_most(value, MAX_KEEPALIVE, "32767s, the kernel's limit").map(Some)
+}
+
+/// Parses a rate, such as `10/s`. Its burst is its number.
+pub(super) fn rate(text: &str) -> Result<Rate, Mistake> {
+    const UNITS: [(&str, u64); 3] = [("s", 1), ("m", 60), ("h", 3600)];
+    let says = shown(text);
+    if text == "off" {
+        return wrong("`off` is not allowed here; leave it out for no limit");
+    }
+    let (number, unit) = text.split_once('/').unwrap_or((text, ""));
+    let seconds = UNITS.iter().find(|(name, _)| *name == unit);
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let (true, Some((_, seconds))) = (is_number, seconds) else {
+        return wrong(format!(
+            "`{says}` is not a rate; write a whole number for each second, minute or hour, such as \"10/s\", \"100/m\" or \"500/h\""
+        ));
+    };
+    match number.parse::<u32>() {
+        Ok(0) => wrong(format!("`{says}` lets nobody in; write at least \"1/h\"")),
+        Ok(count) if count <= Rate::MOST => Ok(Rate {
+            count,
+            per: Duration::from_secs(*seconds),
+            burst: count,
+        }),
+        _ => wrong(format!(
+            "`{says}` is too often; the limit is {}/{unit}",
+            Rate::MOST
+        )),
+    }
 }
 
 /// What to write instead of a text that is not a boolean.

@@ -10,8 +10,9 @@ use log::LevelFilter;
 use super::address::Listen;
 use super::diagnostic::{printable, shown};
 use super::keyword::{CheckKind, word};
-use super::model::{ControlSocket, Expect, Health, OnRemoved, Server};
+use super::model::{Access, ControlSocket, Expect, Health, OnRemoved, Server};
 use super::size::size_words;
+use crate::state::{Network, Rate};
 
 /// Describes what happens to the open connections of a removed entrypoint.
 pub(super) fn fate(on_removed: OnRemoved, drain_timeout: Duration) -> String {
@@ -27,6 +28,30 @@ pub(super) fn fate(on_removed: OnRemoved, drain_timeout: Duration) -> String {
 
 pub(super) fn on_or_off(on: bool) -> &'static str {
     if on { "on" } else { "off" }
+}
+
+pub(super) fn access(access: &Access) -> String {
+    format!("for some: {} networks in its lists", access.list.rules())
+}
+
+/// Formats a list of networks, or how many there are if there are many.
+pub(super) fn networks(networks: &Option<Vec<Network>>) -> String {
+    const MAX_TOLD: usize = 20;
+    match networks.as_deref() {
+        None => "none".to_owned(),
+        Some([]) => "an empty list".to_owned(),
+        Some(all) if all.len() > MAX_TOLD => format!("{} networks", all.len()),
+        Some(all) => list(all, Network::to_string),
+    }
+}
+
+pub(super) fn rate_or_none(rate: &Option<Rate>) -> String {
+    rate.map_or("none".to_owned(), |rate| rate.to_string())
+}
+
+pub(super) fn file_or_none(path: &Option<PathBuf>) -> String {
+    let path = path.as_ref();
+    path.map_or("none".to_owned(), |path| printable(&path.to_string_lossy()))
 }
 
 pub(super) fn level(level: &LevelFilter) -> String {

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use smol::LocalExecutor;
 use smol::future::FutureExt;
 
 use super::capacity::{Capacity, Limit};
+use super::refuse::Refusals;
 use crate::conn::{self, CurrentRoute};
 use crate::net::{Listener, Reactor, Stream};
 use crate::state::{
@@ -43,12 +45,14 @@ pub(super) async fn accept(
     capacity: Rc<Cell<Capacity>>,
 ) {
     let full = Throttle::new(Duration::from_secs(1));
+    let refusals = Refusals::default();
     let failed = Throttle::new(Duration::from_secs(1));
     let mut back_off = Backoff::new(BACK_OFF_MIN, BACK_OFF_MAX);
     loop {
-        let error = match next_client(&reactor, &door, &conns, &capacity, &full).await {
-            Ok((stream, peer)) => {
+        let error = match next_client(&reactor, &door, &conns, &capacity, &full, &refusals).await {
+            Ok((stream, address)) => {
                 back_off.reset();
+                let peer = address.map_or(Peer::Unix, Peer::from);
                 admit(&executor, &door, stream, peer);
                 continue;
             }
@@ -86,7 +90,8 @@ async fn next_client(
     conns: &Conns,
     capacity: &Cell<Capacity>,
     full: &Throttle,
-) -> io::Result<(Stream, Peer)> {
+    refusals: &Refusals,
+) -> io::Result<(Stream, Option<SocketAddr>)> {
     loop {
         door.listener.ready().await?;
         let (mut has_waited, mut waited_at) = (false, None);
@@ -125,7 +130,18 @@ async fn next_client(
             has_waited = true;
         }
         let accepted = door.listener.try_accept();
-        if !matches!(accepted, Ok(Some(_))) {
+        let mut refused = None;
+        if let Ok(Some((_, address))) = &accepted {
+            let entrypoint = door.route.get().entrypoint.clone();
+            // A quota comes first, which uses up nothing of a rate.
+            let peer = address.map_or(Peer::Unix, Peer::from);
+            let admitted = match conns.refuses(peer) {
+                true => Err(RefuseReason::Quota),
+                false => entrypoint.admit(*address, reactor.now()),
+            };
+            refused = admitted.err().map(|reason| (entrypoint, reason));
+        }
+        if refused.is_some() || !matches!(accepted, Ok(Some(_))) {
             if has_waited {
                 conns.offer_place();
             }
@@ -133,33 +149,12 @@ async fn next_client(
                 entrypoint.open.offer();
             }
         }
-        let Some((stream, address)) = accepted? else {
-            continue;
-        };
-        let entrypoint = door.route.get().entrypoint.clone();
-        let peer = address.map_or(Peer::Unix, Peer::from);
-        if conns.refuses(peer) {
-            // Dropping the stream resets it. The log has one line for each such client.
-            entrypoint
-                .counters
-                .refused
-                .of(RefuseReason::Quota)
-                .increment();
-            log::debug!(entrypoint = entrypoint.name(), peer:% = peer; "refused: the client has used up its quota");
-            continue;
-        }
-        if entrypoint.has_room() {
-            return Ok((stream, peer));
-        }
-        // Dropping the stream resets it.
-        entrypoint
-            .counters
-            .refused
-            .of(RefuseReason::Limit)
-            .increment();
-        if let Some(suppressed) = full.admit(reactor.now()) {
-            log::warn!(entrypoint = entrypoint.name(), open = entrypoint.open.len(), suppressed;
-                "the entrypoint is at its max_connections; new ones are refused; raise it, or see with `coracle list` who stays");
+        match (accepted?, refused) {
+            (Some(client), None) => return Ok(client),
+            (Some(client), Some((entrypoint, reason))) => {
+                refusals.refuse(&entrypoint, reason, client, reactor.now());
+            }
+            (None, _) => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use log::LevelFilter;
 use smol::channel::{Receiver, Sender, unbounded};
 use smol::stream::{Stream, StreamExt};
 
-use super::fingerprint::Fingerprint;
+use super::fingerprint::Seen;
 use crate::admin::{Ask, Order};
 use crate::config::{Config, printable};
 use crate::state::{AdminState, Which};
@@ -30,8 +30,9 @@ pub trait ConfigSource {
     /// Returns the file, if there is one.
     fn file(&self) -> Option<PathBuf>;
 
-    /// Returns the state of the file just before it was last read.
-    fn seen(&self) -> Option<Fingerprint>;
+    /// Returns the files that the last attempt to load has read, or tried to, with the state of
+    /// each just before that: the configuration's own, and those that it names.
+    fn seen(&self) -> Vec<Seen>;
 }
 
 /// The changes that a reload has made or would make, one per line, or why the configuration in

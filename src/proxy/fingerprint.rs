@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Distinguishes one state of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,5 +22,31 @@ impl Fingerprint {
             meta.ctime(),
             meta.ctime_nsec(),
         ]))
+    }
+}
+
+/// A file, and its state at some moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The file.
+    pub file: PathBuf,
+    /// Its state, or `None` if it was not there.
+    pub state: Option<Fingerprint>,
+}
+
+impl Seen {
+    /// Returns a file with its present state.
+    #[must_use]
+    pub fn now(file: &Path) -> Self {
+        Self {
+            file: file.to_owned(),
+            state: Fingerprint::of(file),
+        }
+    }
+
+    /// Returns whether the file is in another state now.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        Fingerprint::of(&self.file) != self.state
     }
 }

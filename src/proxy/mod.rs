@@ -26,6 +26,7 @@ mod kill;
 mod listeners;
 mod log_level;
 mod notify;
+mod refuse;
 mod resolving;
 mod running;
 mod services;
@@ -46,7 +47,7 @@ use smol::stream::Stream;
 pub use bind::BindError;
 pub use commands::{Commander, ConfigSource, Reloaded};
 pub use drain::Drained;
-pub use fingerprint::Fingerprint;
+pub use fingerprint::{Fingerprint, Seen};
 pub use supervisor::log_warnings;
 
 use accounting::Accounting;

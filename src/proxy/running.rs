@@ -15,7 +15,7 @@ use super::services::{self, Targets};
 use crate::config::{self, AtLimit, Config};
 use crate::conn::{OwnListener, Pool, Route, Target, Topology};
 use crate::net::Keepalive;
-use crate::state::{ConnectionLimit, Entrypoint, Protocol, ServerId, Timeouts};
+use crate::state::{ConnectionLimit, Entrypoint, GateRules, Protocol, ServerId, Timeouts};
 
 /// The running configuration and its objects.
 #[derive(Debug)]
@@ -191,6 +191,22 @@ fn fill(pools: &BTreeMap<String, Rc<Pool>>, targets: &Targets) {
     }
 }
 
+/// Returns whom an entrypoint admits.
+fn gate(configured: &config::Entrypoint) -> GateRules {
+    let config::ClientLimits {
+        max_connections,
+        rate,
+        ipv6_prefix,
+    } = configured.per_client;
+    GateRules {
+        access: configured.access.as_ref().map(|it| it.list.clone()),
+        client_connections: max_connections.map(|most| most.get() as usize),
+        client_rate: rate,
+        ipv6_prefix,
+        rate: configured.rate,
+    }
+}
+
 /// Returns the route of each entrypoint, by its name.
 fn routes(
     ground: &Ground,
@@ -210,6 +226,17 @@ fn routes(
             most: configured.max_connections.map(|most| most.get() as usize),
             refuses: configured.at_limit == AtLimit::Refuse,
         });
+        let rules = gate(configured);
+        let mut open = Vec::new();
+        if rules.knows_clients() {
+            ground.shared.conns.for_each(|conn| {
+                if conn.entrypoint.id() == entrypoint.id() {
+                    open.push((conn.id, conn.peer()));
+                }
+            });
+        }
+        entrypoint.set_gate(rules, &open);
+        entrypoint.at_refuse.set(configured.at_refuse);
         let of_route = registry.service(&service.name);
         entrypoint.set_service(&of_route.name);
         Rc::new(Route {

@@ -1,6 +1,7 @@
 //! The task that owns everything running and takes commands: reload, kill, drain, stop.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -43,7 +44,8 @@ pub(super) struct Tasks {
     sweeping: Option<(Duration, Task<()>)>,
     /// The task that keeps the program below its memory ceiling, and that ceiling.
     ceiling: Option<(u64, Task<()>)>,
-    watching: Option<Task<()>>,
+    /// The task that watches files, and which ones.
+    watching: Option<(Vec<PathBuf>, Task<()>)>,
     looking_up: Option<Task<()>>,
     checks: Checks,
     /// Records the last hour.
@@ -225,6 +227,8 @@ impl Supervisor {
                 }
             }
             Err(why) => {
+                // It may name a file that is not there yet.
+                self.watch();
                 let why = why.strip_prefix("coracle: ").unwrap_or(why);
                 // If there is nothing to read, no reload has failed.
                 if self.source().is_ok() {
@@ -338,19 +342,26 @@ impl Supervisor {
         self.tasks.telling = telling.map(|rest| ground.spawn(rest));
     }
 
-    /// Starts or stops watching the configuration's file.
+    /// Starts or stops watching the files of the configuration.
     fn watch(&mut self) {
-        let source = self.source.as_ref();
-        let file = source.and_then(|source| Some((source.file()?, source.seen())));
-        match file.filter(|_| self.running.config.watch) {
-            None => self.tasks.watching = None,
-            Some(_) if self.tasks.watching.is_some() => {}
-            Some((file, seen)) => {
-                let (reactor, commander) = (self.ground.reactor.clone(), self.commander.clone());
-                let watching = watch::watch(reactor, file, seen, commander);
-                self.tasks.watching = Some(self.ground.spawn(watching));
-            }
+        let source = self.source.as_ref().filter(|it| it.file().is_some());
+        let seen = source.map(|source| source.seen());
+        let Some(seen) = seen.filter(|_| self.running.config.watch) else {
+            self.tasks.watching = None;
+            return;
+        };
+        let files: Vec<_> = seen.iter().map(|it| it.file.clone()).collect();
+        if self
+            .tasks
+            .watching
+            .as_ref()
+            .is_some_and(|(watched, _)| *watched == files)
+        {
+            return;
         }
+        let (reactor, commander) = (self.ground.reactor.clone(), self.commander.clone());
+        let watching = watch::watch(reactor, seen, commander);
+        self.tasks.watching = Some((files, self.ground.spawn(watching)));
     }
 
     /// Ends the connections of a removed entrypoint as its configuration says.

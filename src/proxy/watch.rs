@@ -1,4 +1,4 @@
-//! Watches the configuration's file, and reloads when it has changed.
+//! Watches the configuration's file and those that it names, and reloads when one has changed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use smol::future::{FutureExt, pending};
 
 use super::commands::Commander;
-use super::fingerprint::Fingerprint;
+use super::fingerprint::Seen;
 use crate::net::{Directories, Reactor};
 
 /// How long the file must stay unchanged before it is read: a file being written changes more than
@@ -20,55 +20,46 @@ const SETTLED_MAX: Duration = Duration::from_secs(2);
 /// The pause before retrying when a directory cannot be watched.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Reloads through `commander` whenever `file` changes, until cancelled. A change is a write in
-/// place, a replacement by rename, or a link that leads elsewhere.
+/// Reloads through `commander` whenever one of `files` changes, until cancelled. A change is a write
+/// in place, a replacement by rename, or a link that leads elsewhere.
 ///
-/// `last` is the state in which the file was last read: a change since then counts.
-pub(super) async fn watch(
-    reactor: Rc<Reactor>,
-    file: PathBuf,
-    mut last: Option<Fingerprint>,
-    commander: Commander,
-) {
+/// A change since the state with which a file comes counts.
+pub(super) async fn watch(reactor: Rc<Reactor>, mut files: Vec<Seen>, commander: Commander) {
     let mut has_failed = false;
     loop {
-        let directories = match Directories::watch(&reactor, directories(&file)) {
+        let all = files.iter().flat_map(|it| directories(&it.file));
+        let all: BTreeSet<_> = all.collect();
+        let directories = match Directories::watch(&reactor, all) {
             Ok(directories) => directories,
             Err(error) => {
                 if !std::mem::replace(&mut has_failed, true) {
+                    let file = files.first().map_or(Path::new(""), |it| &it.file);
                     log::warn!(target: "setup", "watch: cannot watch the directory of {}: {error}; checking the file every {} s; `coracle reload` applies a change at once",
                         file.display(), RETRY.as_secs());
                 }
                 reactor.sleep(RETRY).await;
-                reload_if_other(&file, &mut last, &commander);
+                reload_if_other(&mut files, &commander);
                 continue;
             }
         };
         has_failed = false;
         // A change made before the watch began has no event.
-        let has_changed = Fingerprint::of(&file) != last;
+        let has_changed = files.iter().any(Seen::has_changed);
         if !has_changed && directories.changed().await.is_err() {
             reactor.sleep(RETRY).await;
         }
-        settle(&reactor, &file, &directories, last).await;
-        reload_if_other(&file, &mut last, &commander);
+        settle(&reactor, &directories, files.clone()).await;
+        reload_if_other(&mut files, &commander);
     }
 }
 
-/// Waits after a change in its directories until the file stays as it is. Changes of other files
-/// there do not count.
-async fn settle(
-    reactor: &Rc<Reactor>,
-    file: &Path,
-    directories: &Directories,
-    mut seen: Option<Fingerprint>,
-) {
+/// Waits after a change in their directories until the files stay as they are. Changes of other
+/// files there do not count.
+async fn settle(reactor: &Rc<Reactor>, directories: &Directories, mut files: Vec<Seen>) {
     let mut settled_at = reactor.now() + SETTLED;
     let mut settled_at_last = None;
     loop {
-        let now = Fingerprint::of(file);
-        if now != seen {
-            seen = now;
+        if update(&mut files) {
             settled_at = reactor.now() + SETTLED;
             settled_at_last.get_or_insert(reactor.now() + SETTLED_MAX);
         }
@@ -85,12 +76,21 @@ async fn settle(
     }
 }
 
-fn reload_if_other(file: &Path, last: &mut Option<Fingerprint>, commander: &Commander) {
-    let now = Fingerprint::of(file);
-    if now != *last {
-        *last = now;
+fn reload_if_other(files: &mut [Seen], commander: &Commander) {
+    if update(files) {
         commander.reload("watch");
     }
+}
+
+/// Notes the present states. Returns whether one of them is another one.
+fn update(files: &mut [Seen]) -> bool {
+    let mut is_other = false;
+    for it in files {
+        let now = Seen::now(&it.file);
+        is_other |= now != *it;
+        *it = now;
+    }
+    is_other
 }
 
 /// Returns the directories in which something changes when the file does: its own, and those of the

@@ -502,7 +502,7 @@ impl Guard {
             task: Cell::new(None),
         });
         conns.map.borrow_mut().insert(id, conn.clone());
-        entrypoint.open.insert(id);
+        entrypoint.enters(id, peer);
         entrypoint.counters.opened.increment();
         Self {
             conns: conns.clone(),
@@ -547,7 +547,7 @@ impl Drop for Guard {
             let (slot, ended) = (self.conn.account(), self.conn.last_activity());
             accounts.leave(slot, self.conn.carried(), ended);
         }
-        entrypoint.open.remove(self.conn.id);
+        entrypoint.leaves(self.conn.id, || self.conn.peer());
         // Without a reason the end was unexpected, and the time of the last activity stands in for
         // the time of the end.
         let reason = self.conn.end.get().unwrap_or(CloseReason::Dropped);

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::counters::{Counter, CounterBy, Histogram, Label as _, label};
-use super::identity::EntrypointId;
+use super::gate::{Gate, GateRules};
+use super::identity::{ConnId, EntrypointId};
 use super::members::Members;
 use super::metric::{Metric, Publish};
-use super::reason::CloseReason;
+use super::peer::Peer;
+use super::reason::{CloseReason, RefuseReason};
 
 label! {
     /// The transport protocol of an entrypoint.
@@ -47,14 +49,16 @@ label! {
     }
 }
 
-label! {
-    /// Why an entrypoint refuses connections.
-    RefuseReason {
-        /// It has as many as it may have.
-        Limit = "limit",
-        /// The client has used up its quota.
-        Quota = "quota",
-    }
+/// How an entrypoint refuses connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtRefuse {
+    /// The client gets a reset.
+    #[default]
+    Reset,
+    /// The client is told nothing, if the kernel permits that.
+    Drop,
+    /// The client gets the end of the stream.
+    Close,
 }
 
 /// How many connections an entrypoint may have, by the configuration.
@@ -103,7 +107,11 @@ pub struct Entrypoint {
     pub counters: EntrypointCounters,
     /// How long connections may be silent.
     pub timeouts: Cell<Timeouts>,
+    /// How it refuses connections.
+    pub at_refuse: Cell<AtRefuse>,
     limit: Cell<ConnectionLimit>,
+    /// `None` if everybody is admitted.
+    gate: RefCell<Option<Box<Gate>>>,
     began: Instant,
     /// The name of the service whose servers its connections get.
     service: RefCell<Option<Arc<str>>>,
@@ -135,7 +143,7 @@ pub struct EntrypointCounters {
     pub duration: Histogram<9>,
     /// Failed attempts to accept a connection.
     pub accept_errors: CounterBy<AcceptError>,
-    /// Connections that were accepted and reset at once.
+    /// Connections that were accepted and refused at once.
     pub refused: CounterBy<RefuseReason>,
 }
 
@@ -173,7 +181,9 @@ impl Entrypoint {
                 refused: CounterBy::default(),
             },
             timeouts: Cell::default(),
+            at_refuse: Cell::default(),
             limit: Cell::default(),
+            gate: RefCell::default(),
             began: now,
             service: RefCell::default(),
             listening: RefCell::new(Arc::new([])),
@@ -214,6 +224,63 @@ impl Entrypoint {
     /// Sets the service whose servers its next connections get.
     pub fn set_service(&self, name: &Arc<str>) {
         self.service.replace(Some(name.clone()));
+    }
+
+    /// Sets whom it admits from now on. `open` has its connections with their peers, if the rules
+    /// know clients.
+    pub fn set_gate(&self, rules: GateRules, open: &[(ConnId, Peer)]) {
+        if rules.is_open() {
+            self.gate.replace(None);
+            return;
+        }
+        let open = open.iter().filter_map(|(id, peer)| Some((*id, peer.ip()?)));
+        let open: Vec<_> = open.collect();
+        let mut gate = self.gate.borrow_mut();
+        gate.get_or_insert_default().apply(rules, &open);
+    }
+
+    /// Lets the client at `address` in, or says why not. A client over a Unix socket has no
+    /// address, and its file's permissions decide. The caller must add an admitted client to the
+    /// set.
+    ///
+    /// # Errors
+    /// Returns the reason to refuse the client.
+    pub fn admit(&self, address: Option<SocketAddr>, now: Instant) -> Result<(), RefuseReason> {
+        let mut gate = self.gate.borrow_mut();
+        let ip = address.map(|address| address.ip());
+        if let Some(gate) = &*gate
+            && ip.is_some_and(|ip| gate.denies(ip))
+        {
+            return Err(RefuseReason::Denied);
+        }
+        if !self.has_room() {
+            return Err(RefuseReason::Limit);
+        }
+        match &mut *gate {
+            None => Ok(()),
+            Some(gate) => {
+                let now = now.saturating_duration_since(self.began).as_nanos() as u64;
+                gate.admit(ip, self.open.len(), now)
+            }
+        }
+    }
+
+    /// Adds a connection to the open ones.
+    pub(super) fn enters(&self, id: ConnId, peer: Peer) {
+        self.open.insert(id);
+        if let (Some(gate), Some(ip)) = (&mut *self.gate.borrow_mut(), peer.ip()) {
+            gate.enters(id, ip);
+        }
+    }
+
+    /// Removes a connection from the open ones.
+    pub(super) fn leaves(&self, id: ConnId, peer: impl FnOnce() -> Peer) {
+        self.open.remove(id);
+        if let Some(gate) = &mut *self.gate.borrow_mut()
+            && let Some(ip) = peer().ip()
+        {
+            gate.leaves(id, ip, self.open.len());
+        }
     }
 
     /// Returns whether another connection may enter.
@@ -319,7 +386,7 @@ impl Publish for EntrypointNumbers {
         ),
         Metric::counter(
             "coracle_connections_refused_total",
-            "Connections that were accepted and reset at once, without entering the set.",
+            "Connections that were accepted and refused at once, without entering the set.",
             |it, out| out.by("reason", &it.counters.refused),
         ),
     ];

@@ -9,6 +9,7 @@
 //! One thread owns and changes all of this, so code that reads it between two awaits sees one
 //! consistent moment. Nothing here opens a socket or reads a clock: times are arguments.
 
+mod access_list;
 mod account_numbers;
 mod accounts;
 mod addresses;
@@ -23,6 +24,7 @@ mod conns;
 mod counters;
 mod entrypoint;
 mod filter;
+mod gate;
 mod health;
 mod held;
 mod history;
@@ -37,6 +39,7 @@ mod past;
 mod pauses;
 mod peer;
 mod quota;
+mod rate;
 mod reason;
 mod record;
 mod recorded;
@@ -55,6 +58,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+pub use access_list::{AccessList, AccessRule, Idle, Verdict};
 pub use account_numbers::{AccountNumbers, AccountSize, Checked, ClientNumbers};
 pub use accounts::{AccountRules, Accounts, Slot as AccountSlot};
 pub use addresses::Addresses;
@@ -68,10 +72,11 @@ pub use config_loads::ConfigLoads;
 pub use conns::{Conn, Conns, Guard, Hook, Left, Phase, Starving};
 pub use counters::{Counter, CounterBy, Histogram, Label};
 pub use entrypoint::{
-    AcceptError, ConnectionLimit, Direction, Entrypoint, EntrypointCounters, EntrypointIdentity,
-    EntrypointNumbers, Local, Protocol, RefuseReason, Timeouts,
+    AcceptError, AtRefuse, ConnectionLimit, Direction, Entrypoint, EntrypointCounters,
+    EntrypointIdentity, EntrypointNumbers, Local, Protocol, Timeouts,
 };
 pub use filter::{Filter, Which};
+pub use gate::GateRules;
 pub use health::{Change, HealthRules};
 pub use held::{Held, HeldBytes, HeldIn, Reservation};
 pub use history::{History, Track};
@@ -86,7 +91,8 @@ pub use past::Passed;
 pub use pauses::Pauses;
 pub use peer::Peer;
 pub use quota::{OverQuota, Period, Quota};
-pub use reason::{CloseReason, ConnectError};
+pub use rate::Rate;
+pub use reason::{CloseReason, ConnectError, RefuseReason};
 pub use record::LastCheck;
 pub use recorded::{Recorded, Sample};
 pub use registry::Registry;

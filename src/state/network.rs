@@ -41,6 +41,22 @@ impl Network {
         self.bits
     }
 
+    /// Returns whether it is an IPv4 network, and its first and last address as numbers.
+    pub(super) fn range(&self) -> (bool, u128, u128) {
+        let bits = u32::from(self.bits);
+        match self.first {
+            IpAddr::V4(first) => {
+                let others = u32::MAX.checked_shr(bits).unwrap_or(0);
+                let first = first.to_bits();
+                (true, first.into(), (first | others).into())
+            }
+            IpAddr::V6(first) => {
+                let others = u128::MAX.checked_shr(bits).unwrap_or(0);
+                (false, first.to_bits(), first.to_bits() | others)
+            }
+        }
+    }
+
     /// Returns whether `ip` is in the network. An IPv4-mapped address is an IPv4 address.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {

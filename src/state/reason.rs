@@ -79,3 +79,21 @@ label! {
         Other = "other",
     }
 }
+
+label! {
+    /// Why an entrypoint refuses connections.
+    RefuseReason {
+        /// It has as many as it may have.
+        Limit = "limit",
+        /// The client has used up its quota.
+        Quota = "quota",
+        /// Its lists of networks deny the client's address.
+        Denied = "denied",
+        /// The client has as many connections as one may have.
+        ClientLimit = "client_limit",
+        /// The client connects too often.
+        ClientRate = "client_rate",
+        /// All clients together connect too often.
+        Rate = "rate",
+    }
+}

@@ -16,6 +16,7 @@ pub mod send_queue;
 pub mod signals;
 pub mod sockets;
 pub mod thread;
+pub mod vanish;
 
 /// Returns the platform that the program was built for: architecture, system and C library, such as
 /// `aarch64-linux-musl` or `arm-linux-musleabihf`.

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
-use coracle::config::{Config, defaults};
+use coracle::config::{Config, Overrides, defaults};
 
 use crate::support;
 use crate::support::backend::{self, Script};
@@ -22,11 +22,20 @@ use crate::support::sources::root;
 const LABEL_OF_SOME_BUILDS: &str = "revision";
 
 /// Keys whose default is no value that could be written.
-const NO_DEFAULT: [(&str, &str); 21] = [
+const NO_DEFAULT: [(&str, &str); 30] = [
     ("accounting", "file"),
     ("accounting", "quota"),
     ("accounting", "quota_rate"),
     ("admin", "token_file"),
+    ("entrypoints", "connection_burst"),
+    ("entrypoints", "connection_burst_per_client"),
+    ("entrypoints", "connection_rate"),
+    ("entrypoints", "connection_rate_per_client"),
+    ("entrypoints", "max_connections_per_client"),
+    ("entrypoints", "allow"),
+    ("entrypoints", "allow_file"),
+    ("entrypoints", "deny"),
+    ("entrypoints", "deny_file"),
     ("entrypoints", "max_connections"),
     ("entrypoints", "listen"),
     ("entrypoints", "service"),
@@ -110,7 +119,8 @@ fn every_whole_configuration_is_valid() {
             if !text.contains("[entrypoints.") {
                 continue;
             }
-            let config = Config::parse("block.toml", &text, &[])
+            let (source, files) = (("block.toml", &*text), &|_: &Path| Ok(String::new()));
+            let config = Config::with_files(Some(source), &Overrides::default(), files)
                 .unwrap_or_else(|errors| panic!("{}:\n{text}\n{errors}", file.display()));
             assert!(
                 config.warnings.is_none(),

@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("conn", &["net", "state", "config", "sys"]),
     ("net", &["state", "sys"]),
     ("state", &[]),
-    ("config", &[]),
+    ("config", &["state"]),
     ("sys", &[]),
 ];
 

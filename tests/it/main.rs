@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod accounting;
 mod admin;
 mod admin_clients;
@@ -17,6 +18,7 @@ mod api;
 mod audit_address;
 mod benchmarks;
 mod cli;
+mod clients;
 mod commands;
 mod compat;
 mod config;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use coracle::config::Config;
+use coracle::config::{Config, Overrides};
 
 use crate::support;
 
@@ -95,6 +95,27 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ("entrypoint", "on_removed", &["drain"], "\"drain\""),
     ("entrypoint", "max_connections", &["10"], "10"),
     ("entrypoint", "at_limit", &["refuse"], "\"refuse\""),
+    (
+        "entrypoint",
+        "allow",
+        &["10.0.0.0/8", "::1"],
+        "[\"10.0.0.0/8\", \"::1\"]",
+    ),
+    ("entrypoint", "deny", &["10.0.0.1"], "[\"10.0.0.1\"]"),
+    ("entrypoint", "allow_file", &["/dev/null"], "\"/dev/null\""),
+    ("entrypoint", "deny_file", &["/dev/null"], "\"/dev/null\""),
+    ("entrypoint", "max_connections_per_client", &["20"], "20"),
+    ("entrypoint", "client_ipv6_prefix", &["56"], "56"),
+    (
+        "entrypoint",
+        "connection_rate_per_client",
+        &["10/s"],
+        "\"10/s\"",
+    ),
+    ("entrypoint", "connection_burst_per_client", &["20"], "20"),
+    ("entrypoint", "connection_rate", &["100/m"], "\"100/m\""),
+    ("entrypoint", "connection_burst", &["200"], "200"),
+    ("entrypoint", "at_refuse", &["drop"], "\"drop\""),
     ("entrypoint", "reuse_port", &["yes"], "true"),
     ("entrypoint", "socket_mode", &["0660"], "\"0660\""),
     ("entrypoint", "socket_group", &["www-data"], "\"www-data\""),
@@ -386,7 +407,10 @@ fn complete_uci_configuration_translates_faithfully() {
     // Warnings have places, which differ.
     let read = |text: &str| Config {
         warnings: None,
-        ..Config::parse("test.toml", text, &[]).unwrap_or_else(|it| panic!("{it}\n{text}"))
+        ..Config::with_files(Some(("test.toml", text)), &Overrides::default(), &|_| {
+            Ok(String::new())
+        })
+        .unwrap_or_else(|it| panic!("{it}\n{text}"))
     };
     assert_eq!(read(&router.toml()), read(&wanted));
     let procd = router.procd();

@@ -10,8 +10,8 @@ use super::logs::name;
 use crate::admin::body::Body;
 use crate::admin::json::{Json, OrNull, Separator};
 use crate::state::{
-    AccountSize, ConnectError, EntrypointNumbers, LastCheck, RefuseReason, ServerNumbers,
-    ServiceNumbers, Snapshot,
+    AccountSize, ConnectError, EntrypointNumbers, LastCheck, ServerNumbers, ServiceNumbers,
+    Snapshot,
 };
 
 /// After this many lines, other work of the thread gets its turn.
@@ -103,11 +103,17 @@ pub(super) fn write_entrypoint(body: &mut impl Write, it: &EntrypointNumbers) ->
     }
     let service = OrNull(it.service.as_deref().map(Json));
     let (open, most) = (it.open, OrNull(it.limit.most));
-    let refused = it.counters.refused.of(RefuseReason::Limit).value();
+    let refused: u64 = it.counters.refused.iter().map(|(_, n)| n).sum();
     write!(
         body,
-        "],\"service\":{service},\"open\":{open},\"max_connections\":{most},\"refused\":{refused}}}"
-    )
+        "],\"service\":{service},\"open\":{open},\"max_connections\":{most},\"refused\":{refused},\"refused_by\":{{"
+    )?;
+    let mut comma = Separator::default();
+    for (reason, n) in it.counters.refused.iter() {
+        write!(body, "{comma}\"{reason}\":{n}")?;
+        comma.next();
+    }
+    body.write_str("}}")
 }
 
 fn write_service(body: &mut impl Write, it: &ServiceNumbers) -> fmt::Result {

@@ -1,13 +1,16 @@
 //! Reads an entrypoint: a table [entrypoints.NAME].
 
+use std::path::PathBuf;
+
 use toml::de::{DeTable, DeValue};
 
 use super::service;
+use crate::config::access::{self, DraftAccess, Written};
 use crate::config::address::{Address, Listen};
-use crate::config::diagnostic::shown;
+use crate::config::diagnostic::{Span, shown};
 use crate::config::draft::{DraftEntrypoint, DraftListen, DraftService, Target};
 use crate::config::keyword::keyword;
-use crate::config::model::{Server, Service, defaults};
+use crate::config::model::{AtLimit, Server, Service, defaults};
 use crate::config::origin::Origin;
 use crate::config::toml_reader::{Key, Reader, Value};
 use crate::config::value;
@@ -24,6 +27,17 @@ const KEYS: &[&str] = &[
     "on_removed",
     "max_connections",
     "at_limit",
+    "allow",
+    "deny",
+    "allow_file",
+    "deny_file",
+    "max_connections_per_client",
+    "client_ipv6_prefix",
+    "connection_rate_per_client",
+    "connection_burst_per_client",
+    "connection_rate",
+    "connection_burst",
+    "at_refuse",
     "reuse_port",
     "socket_mode",
     "socket_group",
@@ -120,6 +134,24 @@ impl Reader<'_, '_> {
             let why = "`at_limit` has no effect without `max_connections`; add that, or remove it";
             self.out.warn(Some(at.span()), why);
         }
+        let at_limit = self.parsed(table, "at_limit", keyword).unwrap_or_default();
+        let refuses = [
+            "allow",
+            "deny",
+            "allow_file",
+            "deny_file",
+            "max_connections_per_client",
+            "connection_rate_per_client",
+            "connection_rate",
+        ];
+        let refuses = refuses.iter().any(|key| table.contains_key(*key));
+        if let Some((at, _)) = table.get_key_value("at_refuse")
+            && !refuses
+            && at_limit != AtLimit::Refuse
+        {
+            let why = "`at_refuse` has no effect, because nothing refuses connections here; add `deny` or another key that does, or remove it";
+            self.out.warn(Some(at.span()), why);
+        }
         DraftEntrypoint {
             name: key.get_ref().to_string(),
             listen,
@@ -139,8 +171,36 @@ impl Reader<'_, '_> {
                 .parsed(table, "on_removed", keyword)
                 .unwrap_or_default(),
             max_connections,
-            at_limit: self.parsed(table, "at_limit", keyword).unwrap_or_default(),
+            at_limit,
+            access: DraftAccess {
+                allow: self.networks(table, "allow"),
+                deny: self.networks(table, "deny"),
+                allow_file: self.list_file(table, "allow_file"),
+                deny_file: self.list_file(table, "deny_file"),
+            },
+            per_client: self.client_limits(table),
+            rate: self.rate(table, "connection_rate", "connection_burst"),
+            at_refuse: self.parsed(table, "at_refuse", keyword).unwrap_or_default(),
         }
+    }
+
+    /// Reads a network, or a list of networks.
+    fn networks(&mut self, table: &DeTable<'_>, key: &str) -> Option<(Vec<Written>, Span)> {
+        let value = table.get(key)?;
+        let values: Vec<_> = match value.get_ref() {
+            DeValue::Array(array) => array.iter().collect(),
+            _ => vec![value],
+        };
+        let read = |value: &Value<'_>| {
+            let text = self.string(value, key)?;
+            Some((self.ok(value, access::network(text))?, value.span()))
+        };
+        Some((values.into_iter().filter_map(read).collect(), value.span()))
+    }
+
+    fn list_file(&mut self, table: &DeTable<'_>, key: &str) -> Option<(PathBuf, Span)> {
+        let path = self.parsed(table, key, access::list_path)?;
+        Some((path, table.get(key)?.span()))
     }
 
     fn listen(&mut self, value: &Value<'_>) -> Vec<DraftListen> {

@@ -365,6 +365,20 @@ impl Stream {
         self.finished.set(true);
     }
 
+    /// Marks the stream so that dropping it tells the peer nothing, not even a reset.
+    ///
+    /// A Unix socket's peer sees the end of the stream.
+    ///
+    /// # Errors
+    /// Needs CAP_NET_ADMIN. Dropping the stream then resets the connection.
+    pub fn vanish(&self) -> io::Result<()> {
+        if self.kind == Kind::Tcp {
+            sys::vanish::close_in_silence(&self.source)?;
+        }
+        self.finish();
+        Ok(())
+    }
+
     pub(super) fn take_error(&self) -> Option<Errno> {
         match net::sockopt::socket_error(&self.source) {
             Ok(Ok(())) => None,

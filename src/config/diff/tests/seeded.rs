@@ -2,14 +2,16 @@
 
 use std::net::Ipv6Addr;
 use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::model::{
-    Accounting, Admin, AtLimit, AtQuota, Balance, Config, ControlSocket, Entrypoint, Expect,
-    Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota, QuotaPeriod, Resolve,
-    Server, Service, SocketAccess, WhenDown,
+    Access, Accounting, Admin, AtLimit, AtQuota, Balance, ClientLimits, Config, ControlSocket,
+    Entrypoint, Expect, Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota,
+    QuotaPeriod, Resolve, Server, Service, SocketAccess, WhenDown,
 };
-use crate::config::{Address, Changes, Host, Listen};
+use crate::config::{Address, AtRefuse, Changes, Host, Listen};
+use crate::state::{AccessList, AccessRule, Network, Rate, Verdict};
 
 const QUOTA: Quota = Quota {
     bytes: 1 << 30,
@@ -87,6 +89,55 @@ fn servers() -> [Server; 4] {
     .map(Server::at)
 }
 
+/// Rates that differ in one of their parts each.
+fn rates() -> [Option<Rate>; 5] {
+    let [second, minute] = [1, 60].map(Duration::from_secs);
+    let rate = |count, per, burst| Some(Rate { count, per, burst });
+    [
+        None,
+        rate(1, second, 1),
+        rate(2, second, 1),
+        rate(1, minute, 1),
+        rate(1, second, 2),
+    ]
+}
+
+/// Lists that differ in one of their parts each.
+fn accesses() -> [Option<Arc<Access>>; 9] {
+    let all = |verdict, text: &str| {
+        let rule = AccessRule {
+            network: text.parse().unwrap(),
+            verdict,
+            tag: 0,
+        };
+        Arc::new(AccessList::new(&mut [rule], Verdict::Deny, |_, _| {}))
+    };
+    let network: Network = "10.0.0.0/8".parse().unwrap();
+    let first = Access {
+        allow: Some(vec![network]),
+        deny: None,
+        allow_file: None,
+        deny_file: None,
+        list: all(Verdict::Allow, "10.0.0.0/8"),
+    };
+    let with = |change: &dyn Fn(&mut Access)| {
+        let mut other = first.clone();
+        change(&mut other);
+        Some(Arc::new(other))
+    };
+    [
+        None,
+        with(&|_| {}),
+        with(&|it| it.allow = None),
+        with(&|it| it.allow = Some(vec![])),
+        with(&|it| it.allow = Some(vec![network; 30])),
+        with(&|it| it.deny = Some(vec![network])),
+        with(&|it| it.allow_file = Some("/etc/\u{1b}".into())),
+        with(&|it| it.deny_file = Some("/etc/\u{1b}".into())),
+        with(&|it| it.list = all(Verdict::Allow, "10.0.0.0/9")),
+    ]
+}
+
 fn config(random: &mut Random) -> Config {
     let services: Vec<_> = random
         .some(&NAMES)
@@ -105,6 +156,14 @@ fn config(random: &mut Random) -> Config {
         on_removed: OnRemoved::default(),
         max_connections: random.pick(&MOST),
         at_limit: random.pick(&[AtLimit::Wait, AtLimit::Refuse]),
+        access: random.pick(&accesses()),
+        per_client: ClientLimits {
+            max_connections: random.pick(&MOST),
+            rate: random.pick(&rates()),
+            ipv6_prefix: random.pick(&[64, 56]),
+        },
+        rate: random.pick(&rates()),
+        at_refuse: AtRefuse::default(),
     };
     let names = random.some(&NAMES).into_iter();
     let entrypoints = names.map(|name| entrypoint(name, random)).collect();
@@ -250,7 +309,7 @@ fn mutate_accounting(accounting: &mut Accounting, random: &mut Random) {
 
 fn mutate_entrypoint(entrypoint: &mut Entrypoint, random: &mut Random) {
     let time_or_none = random.pick(&[None, Some(TIMES[0]), Some(TIMES[1])]);
-    match random.below(11) {
+    match random.below(17) {
         0 => random.mutate(&mut entrypoint.listen, &listens()),
         1 => entrypoint.reuse_port = random.pick(&SWITCHES),
         2 => entrypoint.socket.mode = random.pick(&[None, Some(0o600)]),
@@ -264,6 +323,15 @@ fn mutate_entrypoint(entrypoint: &mut Entrypoint, random: &mut Random) {
         }
         8 => entrypoint.name = "renamed".to_owned(),
         9 => entrypoint.max_connections = random.pick(&MOST),
+        10 => entrypoint.access = random.pick(&accesses()),
+        11 => {
+            let all = [AtRefuse::Reset, AtRefuse::Drop, AtRefuse::Close];
+            entrypoint.at_refuse = random.pick(&all);
+        }
+        12 => entrypoint.per_client.max_connections = random.pick(&MOST),
+        13 => entrypoint.per_client.rate = random.pick(&rates()),
+        14 => entrypoint.per_client.ipv6_prefix = random.pick(&[64, 56]),
+        15 => entrypoint.rate = random.pick(&rates()),
         _ => entrypoint.at_limit = random.pick(&[AtLimit::Wait, AtLimit::Refuse]),
     }
 }
