@@ -40,6 +40,7 @@
 //! | [`state`] | facts and decisions, without I/O: the sets, the registry, counters, balancing |
 //! | [`config`] | parses text into a valid configuration, and compares two of them |
 //! | [`sys`] | what the kernel reports about this process |
+//! | [`wire`] | formats of bytes on the wire, without I/O |
 //!
 //! Next to the layers are [`client`], [`demo`] and [`logging`], and the program itself: `main.rs`,
 //! `cli.rs` and `commands/`.
@@ -91,3 +92,4 @@ pub mod net;
 pub mod proxy;
 pub mod state;
 pub mod sys;
+pub mod wire;

@@ -15,10 +15,11 @@ pub(super) fn write_members(body: &mut Body, entries: &Entries, entry: &Entry) -
     let age = entries.at.saturating_duration_since(entry.opened);
     write!(
         body,
-        "\"id\":\"{}\",\"peer\":\"{}\",\"entrypoint\":{},\"service\":{},\"server\":{},\"state\":\"{}\",\
+        "\"id\":\"{}\",\"peer\":\"{}\",\"socket_peer\":{},\"entrypoint\":{},\"service\":{},\"server\":{},\"state\":\"{}\",\
          \"age_seconds\":{},\"to_server_bytes\":{},\"to_client_bytes\":{}",
         entry.id,
         entry.peer,
+        OrNull(entry.socket_peer.map(|peer| format!("\"{peer}\""))),
         Json(entries.entrypoint_name(entry.entrypoint)),
         Json(&entry.service),
         OrNull(server),

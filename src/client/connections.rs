@@ -40,6 +40,7 @@ impl Connections {
             json!({
                 "id": connection["id"],
                 "peer": connection["peer"],
+                "socket_peer": connection["socket_peer"],
                 "entrypoint": connection["entrypoint"],
                 "service": connection["service"],
                 "server": connection["server"],
@@ -96,7 +97,10 @@ fn row(connection: &Value) -> [String; 9] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         text("id"),
-        text("peer"),
+        match connection["socket_peer"].as_str() {
+            None => text("peer"),
+            Some(socket) => format!("{} via {}", text("peer"), printable(socket)),
+        },
         text("entrypoint"),
         text("service"),
         text("server"),

@@ -3,7 +3,7 @@
 use toml::de::DeValue;
 
 use super::keyword::{CheckKind, alternatives};
-use super::model::{AtLimit, AtQuota, Balance, OnDown, OnRemoved, WhenDown, defaults};
+use super::model::{AtLimit, AtQuota, Balance, OnDown, OnRemoved, SendProxy, WhenDown, defaults};
 use crate::state::AtRefuse;
 
 /// What to write for a string under `key` instead of a value of another type.
@@ -67,7 +67,9 @@ pub(super) fn advice(key: &str, value: &DeValue<'_>) -> String {
         "balance" => alternatives::<Balance>(),
         "when_down" => alternatives::<WhenDown>(),
         "on_down" => alternatives::<OnDown>(),
+        "send_proxy" => alternatives::<SendProxy>(),
         "kind" => alternatives::<CheckKind>(),
+        "trusted" => "a network such as \"192.168.1.0/24\"".to_owned(),
         "memory" => "a size such as \"32MiB\"".to_owned(),
         "path" => "a path such as \"/health\"".to_owned(),
         "host" => "a name such as \"nas.lan\"".to_owned(),

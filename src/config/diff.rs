@@ -231,6 +231,9 @@ impl Changes {
             per_client,
             rate,
             at_refuse,
+            accept_proxy,
+            trusted,
+            prologue_timeout,
         } = was;
         let who = format!("entrypoint {}", printable(name));
         self.listeners(&who, listen, &is.listen, words::listen);
@@ -255,6 +258,12 @@ impl Changes {
         self.value(key("on_removed"), on_removed, now, word);
         self.max_connections(&who, *max_connections, is.max_connections);
         self.value(key("at_limit"), at_limit, &is.at_limit, word);
+        self.switch(key("accept_proxy"), *accept_proxy, is.accept_proxy);
+        self.value(key("trusted"), trusted, &is.trusted, |it| {
+            words::trusted(it)
+        });
+        let (old, new) = (prologue_timeout, &is.prologue_timeout);
+        self.value(key("prologue_timeout"), old, new, words::duration);
         self.access(&who, access.as_deref(), is.access.as_deref());
         let ClientLimits {
             max_connections,

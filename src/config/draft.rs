@@ -11,7 +11,7 @@ use super::model::{
     Service, SocketAccess, defaults,
 };
 use super::origin::Origin;
-use crate::state::{AtRefuse, Rate};
+use crate::state::{AtRefuse, Network, Rate};
 
 /// The configuration as written, before names are resolved and addresses compared.
 pub(super) struct Draft {
@@ -47,6 +47,24 @@ pub(super) struct DraftEntrypoint {
     pub(super) per_client: ClientLimits,
     pub(super) rate: Option<Rate>,
     pub(super) at_refuse: AtRefuse,
+    pub(super) prologue: Prologue,
+}
+
+/// What an entrypoint reads before a server is chosen.
+pub(super) struct Prologue {
+    pub(super) accept_proxy: bool,
+    pub(super) trusted: Vec<Network>,
+    pub(super) timeout: Duration,
+}
+
+impl Default for Prologue {
+    fn default() -> Self {
+        Self {
+            accept_proxy: false,
+            trusted: Vec::new(),
+            timeout: defaults::PROLOGUE_TIMEOUT,
+        }
+    }
 }
 
 pub(super) struct DraftListen {

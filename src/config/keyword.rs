@@ -2,7 +2,8 @@
 
 use super::diagnostic::{Mistake, nearest, shown, wrong};
 use super::model::{
-    AtLimit, AtQuota, Balance, HealthKind, OnDown, OnRemoved, QuotaPeriod, Resolve, WhenDown,
+    AtLimit, AtQuota, Balance, HealthKind, OnDown, OnRemoved, QuotaPeriod, Resolve, SendProxy,
+    WhenDown,
 };
 use crate::state::AtRefuse;
 
@@ -68,6 +69,10 @@ impl Keyword for OnDown {
 
 impl Keyword for Resolve {
     const WORDS: &'static [(&'static str, Self)] = &[("first", Self::First), ("all", Self::All)];
+}
+
+impl Keyword for SendProxy {
+    const WORDS: &'static [(&'static str, Self)] = &[("v1", Self::V1), ("v2", Self::V2)];
 }
 
 /// The `kind` of a health check.

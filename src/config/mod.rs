@@ -39,7 +39,7 @@ pub use host::Host;
 pub use model::{
     Access, Accounting, Admin, AtLimit, AtQuota, Balance, ClientLimits, Config, ControlSocket,
     Entrypoint, Expect, Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota,
-    QuotaPeriod, Resolve, Server, Service, SocketAccess, WhenDown, defaults,
+    QuotaPeriod, Resolve, SendProxy, Server, Service, SocketAccess, WhenDown, defaults,
 };
 pub use value::{AdminListen, duration};
 

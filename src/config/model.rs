@@ -218,6 +218,13 @@ pub struct Entrypoint {
     pub rate: Option<Rate>,
     /// How it refuses connections.
     pub at_refuse: AtRefuse,
+    /// Whether connections begin with the header of the PROXY protocol.
+    pub accept_proxy: bool,
+    /// The networks of the proxies whose header is believed. Not empty if `accept_proxy` is set and
+    /// it listens on a TCP address.
+    pub trusted: Vec<Network>,
+    /// How long it may take until the bytes that decide about a connection have arrived.
+    pub prologue_timeout: Duration,
 }
 
 /// What each client of an entrypoint may have.
@@ -331,6 +338,8 @@ pub struct Service {
     pub resolve: Resolve,
     /// How long an answer for a server's name is used before it is looked up again.
     pub resolve_interval: Duration,
+    /// The header that each connection to a server begins with; `None` for none.
+    pub send_proxy: Option<SendProxy>,
 }
 
 /// One server of a service.
@@ -418,6 +427,15 @@ pub enum Resolve {
     All,
 }
 
+/// The version of the PROXY protocol whose header servers get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendProxy {
+    /// Version 1, a line of text.
+    V1,
+    /// Version 2, which is binary.
+    V2,
+}
+
 /// How servers are checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
@@ -497,6 +515,7 @@ impl Service {
             slow_start: Duration::ZERO,
             resolve: Resolve::default(),
             resolve_interval: defaults::RESOLVE_INTERVAL,
+            send_proxy: None,
         }
     }
 }
@@ -525,6 +544,9 @@ pub mod defaults {
     /// `dial_timeout`: long enough to try two silent servers before the client, such as a browser,
     /// gives up.
     pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+    /// `prologue_timeout`: proxies send their header at once, so this is the time for two lost
+    /// packets.
+    pub const PROLOGUE_TIMEOUT: Duration = Duration::from_secs(5);
     /// `max_fails`.
     pub const MAX_FAILS: u32 = 3;
     /// `fail_window`.

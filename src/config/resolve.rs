@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::access::{DraftAccess, ReadFile};
 use super::address::Listen;
 use super::diagnostic::{Collector, did_you_mean, in_header, shown};
-use super::draft::{Draft, DraftEntrypoint, DraftListen, DraftService, Target};
+use super::draft::{Draft, DraftEntrypoint, DraftListen, DraftService, Prologue, Target};
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
 use super::model::{
@@ -57,6 +57,7 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
             per_client: ClientLimits::default(),
             rate: None,
             at_refuse: AtRefuse::default(),
+            prologue: Prologue::default(),
         });
     }
 }
@@ -132,6 +133,9 @@ pub(super) fn resolve(mut draft: Draft, read: ReadFile<'_>, out: &mut Collector<
             per_client: entry.per_client,
             rate: entry.rate,
             at_refuse: entry.at_refuse,
+            accept_proxy: entry.prologue.accept_proxy,
+            trusted: entry.prologue.trusted,
+            prologue_timeout: entry.prologue.timeout,
         });
     }
     let origins = services.iter_mut().map(|draft| OfService {

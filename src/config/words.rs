@@ -10,7 +10,7 @@ use log::LevelFilter;
 use super::address::Listen;
 use super::diagnostic::{printable, shown};
 use super::keyword::{CheckKind, word};
-use super::model::{Access, ControlSocket, Expect, Health, OnRemoved, Server};
+use super::model::{Access, ControlSocket, Expect, Health, OnRemoved, SendProxy, Server};
 use super::size::size_words;
 use crate::state::{Network, Rate};
 
@@ -122,6 +122,17 @@ pub(super) fn number_or_none(number: &Option<NonZeroU32>) -> String {
 
 pub(super) fn size_or_none(bytes: &Option<u64>) -> String {
     bytes.map_or("none".to_owned(), size_words)
+}
+
+pub(super) fn send_proxy(version: &Option<SendProxy>) -> String {
+    version.as_ref().map_or("none".to_owned(), word)
+}
+
+pub(super) fn trusted(networks: &[Network]) -> String {
+    match networks {
+        [] => "none".to_owned(),
+        networks => list(networks, Network::to_string),
+    }
 }
 
 pub(super) fn text_or_none(text: &Option<String>) -> String {

@@ -7,6 +7,16 @@ use crate::state::{CloseReason, Conn, Direction};
 /// Passed to [`Conns::tell_leaving`](crate::state::Conns::tell_leaving).
 pub fn log_access(conn: &Conn, reason: CloseReason) {
     let server = conn.server();
+    if conn.proxied().is_some() {
+        log::info!(
+            target: "access",
+            entrypoint = conn.entrypoint.name(), peer:% = conn.peer(), socket_peer:% = conn.socket_peer(),
+            service = &*conn.service.name, server = server.map_or("-", |server| server.name()),
+            reason:% = reason,
+            to_server_bytes = conn.bytes(Direction::ToServer), to_client_bytes = conn.bytes(Direction::ToClient),
+            seconds:% = format_args!("{:.3}", conn.active_for().as_secs_f64()); "closed");
+        return;
+    }
     log::info!(
         target: "access",
         entrypoint = conn.entrypoint.name(), peer:% = conn.peer(),

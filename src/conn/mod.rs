@@ -4,7 +4,9 @@
 //! reload replaces a listener's [`CurrentRoute`], which affects only later connections.
 
 mod access;
+mod broken;
 mod dial;
+mod prologue;
 mod queue;
 mod report;
 mod route;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::target::{CurrentTopology, Pool};
 use crate::net::{Keepalive, Names, Reactor};
-use crate::state::{Conns, Entrypoint, Service};
+use crate::state::{Conns, Entrypoint, Network, Service};
+use crate::wire::proxy_header::Version;
 
 /// Where an entrypoint's connections go, and how.
 ///
@@ -32,6 +33,12 @@ pub struct Route {
     /// The longest time to spend dialling for one connection, across all servers tried. At least
     /// `connect_timeout`.
     pub dial_timeout: Duration,
+    /// The networks whose connections begin with the PROXY protocol's header, if they must.
+    pub accept_proxy: Option<Rc<[Network]>>,
+    /// The longest time until the bytes that decide about a connection have arrived.
+    pub prologue_timeout: Duration,
+    /// The header that each connection to a server begins with, if any.
+    pub send_proxy: Option<Version>,
     /// The keep-alive setting for connections to servers.
     pub keepalive: Option<Keepalive>,
 }

@@ -1,17 +1,19 @@
 //! One connection from its first moment in the set to its last.
 
-use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::task::Waker;
 
 use smol::future::FutureExt;
 
+use super::broken::{is_reset, lost_client};
 use super::dial;
+use super::prologue;
 use super::report::report;
 use super::route::Route;
 use crate::net::{self, Broken, EarlyData, Meter, Side, Stream};
-use crate::state::{CloseReason, Direction, Guard, Phase};
+use crate::state::{CloseReason, Conn, Direction, Guard, Peer, Phase};
+use crate::wire::proxy_header::Client;
 
 /// Serves one connection until it closes.
 ///
@@ -71,7 +73,22 @@ async fn carry(served: &Served) -> CloseReason {
 async fn connect(served: &Served) -> Result<(Stream, net::Read), CloseReason> {
     let (conn, route) = (served.guard.conn(), &served.route);
     let opening = EarlyData::of(&served.client);
-    let dialled = dial::dial(conn, route, &opening);
+    if let Some(trusted) = &route.accept_proxy {
+        prologue::read_header(conn, route, trusted, &opening).await?;
+    }
+    if let Some(version) = route.send_proxy {
+        opening.precede(version.header(header_client(conn, &served.client)));
+    }
+    let dialled = async {
+        let (place, server) = dial::dial(conn, route, &opening).await?;
+        match opening.introduce(&server).await {
+            Ok(()) => Ok((place, server)),
+            Err(error) => {
+                let side = Side::Server;
+                Err(reason_for(served, &Broken { side, error }))
+            }
+        }
+    };
     let gone = async { Err(gone_while_dialling(&opening).await) };
     let (place, stream) = dialled.or(gone).await?;
     let (server, now) = (place.server().clone(), route.reactor.now());
@@ -84,27 +101,28 @@ async fn connect(served: &Served) -> Result<(Stream, net::Read), CloseReason> {
     Ok((stream, opening.into_read()))
 }
 
+/// Returns whose connection it is, for the header of the PROXY protocol.
+fn header_client(conn: &Conn, client: &Stream) -> Client {
+    let destination = match conn.proxied() {
+        Some(proxied) => proxied.destination,
+        None => client.local_address(),
+    };
+    match (conn.peer(), destination) {
+        (Peer::Tcp(source), Some(destination)) => Client::Tcp {
+            source,
+            destination,
+        },
+        (Peer::Tcp(_), None) => Client::Unknown,
+        (Peer::Unix, _) => Client::Unix,
+    }
+}
+
 /// Waits until the client's connection fails.
 ///
 /// A client that has finished sending has not failed: it may be waiting for an answer.
 async fn gone_while_dialling(client: &EarlyData<'_>) -> CloseReason {
     let error = std::future::poll_fn(|cx| client.poll_broken(cx)).await;
-    if is_reset(&error) {
-        CloseReason::ClientReset
-    } else {
-        CloseReason::ClientLost
-    }
-}
-
-/// Returns true if the peer reset the connection, rather than going silent or the network failing.
-///
-/// EPIPE means that a half-closed connection was reset.
-fn is_reset(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
-    matches!(
-        error.kind(),
-        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected
-    )
+    lost_client(&error)
 }
 
 /// Counts transferred bytes in the connection's entry.

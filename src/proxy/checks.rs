@@ -11,10 +11,12 @@ use smol::Task;
 use smol::future::FutureExt;
 
 use super::ground::Ground;
-use crate::config::{self, Address, Config, Health, HealthKind, Host};
+use super::services;
+use crate::config::{self, Address, Config, Health, HealthKind, Host, SendProxy};
 use crate::conn::{self, Target};
 use crate::net::{Check, Expect, Expression, Failure, Limit, Probed, To, probe};
 use crate::state::{Backoff, Schedule, Server, ServerId, Slots, Throttle};
+use crate::wire::proxy_header::Client;
 
 /// Checks have at most this part of the open files. More of them wait in order.
 const PART: usize = 4;
@@ -36,6 +38,7 @@ struct Checked {
     server: Rc<Server>,
     address: Address,
     health: Health,
+    send_proxy: Option<SendProxy>,
     /// Checks it until dropped.
     _task: Task<()>,
 }
@@ -87,7 +90,7 @@ impl Checks {
         let mut before = std::mem::take(&mut self.checked);
         let mut services = BTreeMap::new();
         for service in &config.services {
-            services.insert(service.name.as_str(), service.health.as_ref());
+            services.insert(service.name.as_str(), service);
         }
         let mut compiled = Compiled::default();
         let mut unchecked = Vec::new();
@@ -95,15 +98,21 @@ impl Checks {
             let id = target.server.id();
             let known = before.remove(&id);
             let name = &*target.server.service.name;
-            let Some(health) = services.get(name).copied().flatten() else {
+            let service = services.get(name);
+            let Some((service, health)) = service.and_then(|it| Some((*it, it.health.as_ref()?)))
+            else {
                 unchecked.extend(known);
                 continue;
             };
-            let is_same = |it: &Checked| it.health == *health && it.address == *target.by_name();
+            let is_same = |it: &Checked| {
+                it.health == *health
+                    && it.send_proxy == service.send_proxy
+                    && it.address == *target.by_name()
+            };
             let checked = match known.filter(is_same) {
                 Some(known) => known,
-                None => match compiled.check(name, health, target.by_name()) {
-                    Ok(check) => self.start(ground, target, health, check),
+                None => match compiled.check(service, health, target.by_name()) {
+                    Ok(check) => self.start(ground, target, service.send_proxy, health, check),
                     Err(why) => {
                         // The configuration would have been refused.
                         log::error!(service = name; "cannot check its servers: {why}; please report this");
@@ -129,6 +138,7 @@ impl Checks {
         &self,
         ground: &Ground,
         target: &Rc<Target>,
+        send_proxy: Option<SendProxy>,
         health: &Health,
         check: Rc<Check>,
     ) -> Checked {
@@ -147,6 +157,7 @@ impl Checks {
             server: target.server.clone(),
             address: target.by_name().clone(),
             health: health.clone(),
+            send_proxy,
             _task: ground.spawn(checking.run(schedule)),
         }
     }
@@ -159,7 +170,7 @@ struct Compiled<'a>(BTreeMap<&'a str, Rc<Check>>);
 impl<'a> Compiled<'a> {
     fn check(
         &mut self,
-        service: &'a str,
+        service: &'a config::Service,
         health: &Health,
         address: &Address,
     ) -> Result<Rc<Check>, String> {
@@ -168,10 +179,12 @@ impl<'a> Compiled<'a> {
             HealthKind::Http { path, host, status } => {
                 let own = || host_field(address, health.port.map(NonZeroU16::get));
                 let host = host.clone().unwrap_or_else(own);
-                return Ok(Rc::new(Check::http(path, &host, status.0..=status.1)));
+                let check = Check::http(path, &host, status.0..=status.1);
+                return Ok(Rc::new(introduced(check, service.send_proxy)));
             }
         };
-        if let Some(check) = self.0.get(service) {
+        let name = service.name.as_str();
+        if let Some(check) = self.0.get(name) {
             return Ok(check.clone());
         }
         let expect = match expect {
@@ -180,9 +193,19 @@ impl<'a> Compiled<'a> {
             Some(config::Expect::Regex(text)) => Some(Expect::Match(Expression::new(text)?)),
         };
         let send = send.clone();
-        let check = Rc::new(Check::Tcp { send, expect });
-        self.0.insert(service, check.clone());
+        let check = Check::Tcp { send, expect };
+        let check = Rc::new(introduced(check, service.send_proxy));
+        self.0.insert(name, check.clone());
         Ok(check)
+    }
+}
+
+/// Returns the check that begins with the header of the PROXY protocol, if there is to be one: it is
+/// the proxy's own connection.
+fn introduced(check: Check, send_proxy: Option<SendProxy>) -> Check {
+    match send_proxy {
+        None => check,
+        Some(it) => check.preceded_by(services::version(it).header(Client::Local)),
     }
 }
 

@@ -137,7 +137,11 @@ fn check_name(kind: &str, name: &Option<String>, known: &[&str]) -> Result<(), S
 
 /// Describes a connection, such as `12 from 10.0.0.1:5 at web, connected to 192.168.1.10:80`.
 fn line(conn: &Conn) -> String {
-    let (id, peer, entrypoint) = (conn.id, conn.peer(), printable(conn.entrypoint.name()));
+    let (id, entrypoint) = (conn.id, printable(conn.entrypoint.name()));
+    let peer = match conn.proxied() {
+        None => conn.peer().to_string(),
+        Some(_) => format!("{} via {}", conn.peer(), conn.socket_peer()),
+    };
     match conn.server() {
         None => format!("{id} from {peer} at {entrypoint}, not connected to a server"),
         Some(server) => {

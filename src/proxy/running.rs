@@ -249,6 +249,9 @@ fn routes(
             topology: ground.topology.clone(),
             connect_timeout: service.connect_timeout,
             dial_timeout: service.dial_timeout.max(service.connect_timeout),
+            accept_proxy: (configured.accept_proxy).then(|| configured.trusted.as_slice().into()),
+            prologue_timeout: configured.prologue_timeout,
+            send_proxy: service.send_proxy.map(services::version),
             keepalive: configured.keepalive.map(Keepalive::after),
         })
     };

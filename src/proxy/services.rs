@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::config::{self, Config, OnDown, WhenDown};
+use crate::config::{self, Config, OnDown, SendProxy, WhenDown};
 use crate::conn::Target;
 use crate::state::{Balance, HealthRules, Registry, ServiceRules, Share};
+use crate::wire::proxy_header::Version;
 
 /// The servers of each service, by its name, in configuration order.
 pub(super) type Targets = BTreeMap<String, Vec<Found>>;
@@ -39,6 +40,14 @@ pub(super) fn adopt(registry: &Registry, config: &Config, targets: &Targets) {
             let share = share(&configured.servers[it.position], it.rank);
             it.target.server.set_share(share);
         }
+    }
+}
+
+/// Returns the version of the header that servers get.
+pub(super) fn version(configured: SendProxy) -> Version {
+    match configured {
+        SendProxy::V1 => Version::V1,
+        SendProxy::V2 => Version::V2,
     }
 }
 

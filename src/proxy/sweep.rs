@@ -20,7 +20,7 @@ const TICK_MAX: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 
 /// Returns why this connection must end, if it must. A connection that is still dialling is limited
-/// by `dial_timeout` instead.
+/// by `dial_timeout` instead, and one whose prologue is awaited by `prologue_timeout`.
 fn reason(conn: &Conn, now: Instant, pauses: &Pauses) -> Option<CloseReason> {
     let timeouts = conn.entrypoint.timeouts.get();
     let silent = pauses.awake(conn.last_activity(), now);
@@ -30,7 +30,7 @@ fn reason(conn: &Conn, now: Instant, pauses: &Pauses) -> Option<CloseReason> {
     }
     let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| silent >= limit);
     match conn.phase() {
-        Phase::Dialling | Phase::Queued => None,
+        Phase::Prologue | Phase::Dialling | Phase::Queued => None,
         Phase::HalfClosed if is_over(timeouts.half_close) => Some(CloseReason::HalfCloseTimeout),
         _ if is_over(timeouts.idle) => Some(CloseReason::IdleTimeout),
         _ => None,

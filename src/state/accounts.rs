@@ -176,6 +176,16 @@ impl Accounts {
         slot
     }
 
+    /// Undoes [`Accounts::enter`] for a connection that is another client's.
+    pub(super) fn take_back(&mut self, slot: Option<Slot>, now: Instant) {
+        let used = match slot {
+            Some(slot) => &mut self.rows[slot.index()].used,
+            None => &mut self.others,
+        };
+        used.opened = used.opened.saturating_sub(1);
+        self.leave(slot, Passed::default(), now);
+    }
+
     /// Returns the row of a connection that is open.
     pub(super) fn join(&mut self, peer: Peer, now: Instant) -> Option<Slot> {
         let client = self.rules.prefixes.client(peer);

@@ -18,7 +18,7 @@ use super::entrypoint::{Direction, Entrypoint};
 use super::health::Change;
 use super::identity::{ConnId, Identities};
 use super::past::Passed;
-use super::peer::{PackedPeer, Peer};
+use super::peer::{PackedPeer, Peer, Proxied};
 use super::reason::CloseReason;
 use super::server::{Place, Server};
 use super::service::Service;
@@ -27,6 +27,8 @@ use super::waiters::{Until, Waiters};
 label! {
     /// How far a connection has progressed.
     Phase {
+        /// The bytes that decide about it have not arrived.
+        Prologue = "prologue",
         /// A server is being chosen and dialled.
         Dialling = "dialling",
         /// Every server is at its limit, and one with room is awaited.
@@ -42,12 +44,15 @@ label! {
 pub struct Conn {
     /// The connection's identity.
     pub id: ConnId,
+    /// The socket's.
     peer: PackedPeer,
     /// The entrypoint that accepted it.
     pub entrypoint: Rc<Entrypoint>,
     /// The service it is for.
     pub service: Rc<Service>,
     server: OnceCell<Rc<Server>>,
+    /// Whose connection it is, if its peer is a proxy. Boxed because most are not proxied.
+    proxied: OnceCell<Box<Proxied>>,
     /// When the connection was accepted, in nanoseconds after its entrypoint began: 64 bits hold
     /// 584 years.
     opened: u64,
@@ -74,10 +79,34 @@ impl fmt::Debug for Conn {
 }
 
 impl Conn {
-    /// Returns who is at the client's end.
+    /// Returns who the client is: the one that a trusted proxy names, or else who is at the other
+    /// end of the socket.
     #[must_use]
     pub fn peer(&self) -> Peer {
+        self.proxied().map_or(self.socket_peer(), |it| it.peer)
+    }
+
+    /// Returns who is at the other end of the client's socket.
+    #[must_use]
+    pub fn socket_peer(&self) -> Peer {
         self.peer.into()
+    }
+
+    /// Returns what a proxy has said about the connection, if it did.
+    #[must_use]
+    pub fn proxied(&self) -> Option<&Proxied> {
+        self.proxied.get().map(|it| &**it)
+    }
+
+    /// Records that the bytes that decide about the connection are awaited, or have arrived.
+    pub fn reads_prologue(&self, is_awaited: bool, now: Instant) {
+        let phase = if is_awaited {
+            Phase::Prologue
+        } else {
+            Phase::Dialling
+        };
+        self.phase.set(phase);
+        self.active_at(now);
     }
 
     /// Returns when the connection was accepted.
@@ -299,6 +328,20 @@ impl Conns {
         accounts.as_ref().is_some_and(|it| it.refuses(peer))
     }
 
+    /// Records whose connection it is, as a proxy says, which says it once. It counts as that
+    /// client's instead of the proxy's.
+    pub fn is_proxied(&self, conn: &Conn, proxied: Proxied, now: Instant) {
+        if conn.proxied.set(Box::new(proxied)).is_err() {
+            return;
+        }
+        if let Some(accounts) = self.accounts.borrow_mut().as_mut() {
+            accounts.take_back(conn.account(), now);
+            let slot = accounts.enter(proxied.peer, now);
+            conn.set_account(slot);
+            conn.is_slowed.set(accounts.is_slowed(slot));
+        }
+    }
+
     /// Returns how many bytes the client of a connection that is slowed may pass on now.
     #[must_use]
     pub fn credit(&self, conn: &Conn) -> usize {
@@ -491,6 +534,7 @@ impl Guard {
             entrypoint: entrypoint.clone(),
             service: service.clone(),
             server: OnceCell::new(),
+            proxied: OnceCell::new(),
             opened: since.as_nanos() as u64,
             phase: Cell::new(Phase::Dialling),
             account: Cell::new(account),

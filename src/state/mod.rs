@@ -89,7 +89,7 @@ pub use metric::{Kind, Metric, Observed, Publish, Samples};
 pub use network::Network;
 pub use past::Passed;
 pub use pauses::Pauses;
-pub use peer::Peer;
+pub use peer::{Peer, Proxied};
 pub use quota::{OverQuota, Period, Quota};
 pub use rate::Rate;
 pub use reason::{CloseReason, ConnectError, RefuseReason};

@@ -12,6 +12,15 @@ pub enum Peer {
     Unix,
 }
 
+/// Whose connection it is, as the proxy at its other end says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proxied {
+    /// The client.
+    pub peer: Peer,
+    /// The address that the client has connected to.
+    pub destination: Option<SocketAddr>,
+}
+
 impl From<SocketAddr> for Peer {
     /// Represents an IPv4 client of an IPv6 listener by its IPv4 address.
     fn from(address: SocketAddr) -> Self {

@@ -17,6 +17,11 @@ label! {
         /// The server vanished: keep-alive probes or retransmissions went unanswered, or the
         /// network failed.
         ServerLost = "server_lost",
+        /// The peer is none of the proxies that the entrypoint trusts.
+        Untrusted = "untrusted",
+        /// What must come first, such as the PROXY protocol's header, was malformed, cut off, or not
+        /// there within `prologue_timeout`.
+        Prologue = "prologue",
         /// No server could be reached; the client's side was reset.
         ConnectFailed = "connect_failed",
         /// Every server was down, drained, or had a weight of 0; the client's side was reset.

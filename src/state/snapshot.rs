@@ -76,6 +76,8 @@ pub struct Entry {
     pub id: ConnId,
     /// Who is at the client's end.
     pub peer: Peer,
+    /// Who is at the other end of the socket, if that is a proxy of the client.
+    pub socket_peer: Option<Peer>,
     /// The entrypoint that accepted it.
     pub entrypoint: EntrypointId,
     /// The name of the service that it is for.
@@ -140,6 +142,7 @@ impl Shared {
             list.push(Entry {
                 id: conn.id,
                 peer: conn.peer(),
+                socket_peer: conn.proxied().map(|_| conn.socket_peer()),
                 entrypoint: conn.entrypoint.id(),
                 service: conn.service.name.clone(),
                 server: conn.server().map(|server| server.id()),

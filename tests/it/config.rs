@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use coracle::config::{
     Admin, AtLimit, Balance, Config, ControlSocket, Diagnostic, Diagnostics, Expect, Forward,
-    Health, HealthKind, Limits, Listen, Location, OnDown, OnRemoved, Overrides, Resolve, Server,
-    Service, WhenDown,
+    Health, HealthKind, Limits, Listen, Location, OnDown, OnRemoved, Overrides, Resolve, SendProxy,
+    Server, Service, WhenDown,
 };
 
 use crate::config_cases::configurations;
@@ -110,6 +110,9 @@ listen = "*:80"
 reuse_port = true
 max_connections = 1_000
 at_limit = "refuse"
+accept_proxy = true
+trusted = ["10.0.0.0/8", "fd00::7"]
+prologue_timeout = "2s"
 service = "web"
 [entrypoints.any]
 on_removed = "close"
@@ -132,6 +135,7 @@ queue_timeout = "5s"
 slow_start = "30s"
 resolve = "all"
 resolve_interval = "5m"
+send_proxy = "v2"
 [services.web.health]
 kind = "http"
 interval = "4s"
@@ -206,6 +210,11 @@ fn every_key_of_balancing_health_and_limits_is_read() {
     assert_eq!(config.limits, limits);
     assert_eq!(config.entrypoints[1].max_connections, number(1000));
     assert_eq!(config.entrypoints[1].at_limit, AtLimit::Refuse);
+    assert!(config.entrypoints[1].accept_proxy);
+    let trusted = ["10.0.0.0/8", "fd00::7"].map(|it| it.parse().unwrap());
+    assert_eq!(config.entrypoints[1].trusted, trusted);
+    let timeout = Duration::from_secs(2);
+    assert_eq!(config.entrypoints[1].prologue_timeout, timeout);
     let server = |address: &str| Server::at(address.parse().unwrap());
     let servers = vec![
         server("192.168.1.10:80"),
@@ -230,6 +239,7 @@ fn every_key_of_balancing_health_and_limits_is_read() {
         slow_start: Duration::from_secs(30),
         resolve: Resolve::All,
         resolve_interval: Duration::from_secs(300),
+        send_proxy: Some(SendProxy::V2),
         health: Some(Health {
             kind: HealthKind::Http {
                 path: "/health".to_owned(),

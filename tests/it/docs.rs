@@ -22,7 +22,7 @@ use crate::support::sources::root;
 const LABEL_OF_SOME_BUILDS: &str = "revision";
 
 /// Keys whose default is no value that could be written.
-const NO_DEFAULT: [(&str, &str); 30] = [
+const NO_DEFAULT: [(&str, &str); 32] = [
     ("accounting", "file"),
     ("accounting", "quota"),
     ("accounting", "quota_rate"),
@@ -42,6 +42,7 @@ const NO_DEFAULT: [(&str, &str); 30] = [
     ("entrypoints", "socket_group"),
     ("entrypoints", "socket_mode"),
     ("entrypoints", "to"),
+    ("entrypoints", "trusted"),
     ("health", "expect"),
     ("health", "host"),
     ("health", "port"),
@@ -52,6 +53,7 @@ const NO_DEFAULT: [(&str, &str); 30] = [
     ("servers", "max_connections"),
     ("servers", "name"),
     ("services", "retries"),
+    ("services", "send_proxy"),
     ("services", "servers"),
 ];
 

@@ -11,14 +11,17 @@ use crate::support::sources::{root, sources};
 const LAYERS: &[(&str, &[&str])] = &[
     (
         "proxy",
-        &["admin", "conn", "net", "state", "config", "sys", "logging"],
+        &[
+            "admin", "conn", "net", "state", "config", "sys", "wire", "logging",
+        ],
     ),
     ("admin", &["state", "sys"]),
-    ("conn", &["net", "state", "config", "sys"]),
+    ("conn", &["net", "state", "config", "sys", "wire"]),
     ("net", &["state", "sys"]),
     ("state", &[]),
     ("config", &["state"]),
     ("sys", &[]),
+    ("wire", &[]),
 ];
 
 /// The floors within layers: each folder with the sibling folders it may import. Files beside them

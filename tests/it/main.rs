@@ -59,6 +59,8 @@ mod panic;
 mod patience;
 mod probe;
 mod prometheus;
+mod proxy_accepted;
+mod proxy_protocol;
 mod queue;
 mod reactor;
 mod relay;

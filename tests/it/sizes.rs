@@ -32,6 +32,9 @@ fn connection_task_and_entry_stay_small() {
         topology: Rc::default(),
         connect_timeout: Duration::from_secs(5),
         dial_timeout: Duration::from_secs(10),
+        accept_proxy: None,
+        prologue_timeout: Duration::from_secs(5),
+        send_proxy: None,
         keepalive: None,
     });
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();

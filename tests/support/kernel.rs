@@ -52,6 +52,12 @@ pub fn tcp_sockets() -> Vec<TcpSocket> {
     sockets.into_values().collect()
 }
 
+/// Whether some process listens on local port `port`.
+pub fn listens(port: u16) -> bool {
+    let is_it = |socket: &TcpSocket| socket.local_port == port && socket.listens;
+    tcp_sockets().iter().any(is_it)
+}
+
 /// Connected sockets on local port `port` that some process owns.
 pub fn connections(port: u16) -> usize {
     let is_ours = |socket: &&TcpSocket| socket.local_port == port && !socket.listens;

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod openmetrics;
 pub mod process;
+pub mod program;
 pub mod prometheus;
 pub mod rng;
 pub mod screen;

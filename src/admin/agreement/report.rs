@@ -68,7 +68,7 @@ struct Socket {
 type Key = (EntrypointId, Option<SocketAddr>);
 
 fn key(entry: &Entry, addresses: &Addresses) -> Key {
-    let peer = match entry.peer {
+    let peer = match entry.socket_peer.unwrap_or(entry.peer) {
         Peer::Tcp(peer) => Some(SocketAddr::new(peer.ip().to_canonical(), peer.port())),
         Peer::Unix => None,
     };
@@ -227,7 +227,7 @@ impl Report {
             let peer = socket.key.1.map_or(Peer::Unix, Peer::Tcp);
             write!(
                 body,
-                "{comma}{{\"id\":null,\"peer\":\"{peer}\",\"entrypoint\":{entrypoint},\"service\":null,\"server\":null,\"state\":null,\
+                "{comma}{{\"id\":null,\"peer\":\"{peer}\",\"socket_peer\":null,\"entrypoint\":{entrypoint},\"service\":null,\"server\":null,\"state\":null,\
                  \"age_seconds\":null,\"to_server_bytes\":null,\"to_client_bytes\":null,\"kernel\":\"{}\",\"differs\":true}}",
                 socket.state,
             )?;

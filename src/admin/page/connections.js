@@ -1,5 +1,5 @@
 /**
- * @typedef {{id: string, peer: string, entrypoint: string, service: string, server: string?, state: string,
+ * @typedef {{id: string, peer: string, socket_peer: string?, entrypoint: string, service: string, server: string?, state: string,
  *   age_seconds: number, to_server_bytes: number, to_client_bytes: number}} Connection
  * @typedef {{total: number, offset: number, limit: number, connections: Connection[]}} Connections
  */
@@ -26,7 +26,7 @@ function showConnections(page) {
 		const passed = last ? now - last.at : 0;
 		next.set(it.id, { at: now, up: it.to_server_bytes, down: it.to_client_bytes });
 		return [
-			{ text: it.peer }, { text: it.server ?? "" }, number(age(it.age_seconds)),
+			{ text: it.socket_peer === null ? it.peer : `${it.peer} via ${it.socket_peer}` }, { text: it.server ?? "" }, number(age(it.age_seconds)),
 			number(size(it.to_server_bytes)), number(since(it.to_server_bytes, last?.up, passed)),
 			number(size(it.to_client_bytes)), number(since(it.to_client_bytes, last?.down, passed)),
 			{ text: it.state }, { text: it.entrypoint }, number(it.id, "number soft"),

@@ -161,12 +161,16 @@ fn write_connections(body: &mut Body, entries: &Entries) -> fmt::Result {
         let entrypoint = Html(entries.entrypoint_name(it.entrypoint));
         let server = Html(it.server.map_or("", |id| entries.server_name(id)));
         let age = entries.at.saturating_duration_since(it.opened).as_secs();
+        let peer = match it.socket_peer {
+            None => it.peer.to_string(),
+            Some(socket) => format!("{} via {socket}", it.peer),
+        };
         let (to_server, to_client) = (it.to_server_bytes, it.to_client_bytes);
         write!(
             body,
             "<tr><td>{}<td>{server}<td class=number>{age} s<td class=number>{to_server} B<td>\
              <td class=number>{to_client} B<td><td>{}<td>{entrypoint}<td class=number>{}",
-            Html(it.peer),
+            Html(peer),
             it.phase,
             it.id
         )?;

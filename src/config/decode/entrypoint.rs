@@ -38,6 +38,9 @@ const KEYS: &[&str] = &[
     "connection_rate",
     "connection_burst",
     "at_refuse",
+    "accept_proxy",
+    "trusted",
+    "prologue_timeout",
     "reuse_port",
     "socket_mode",
     "socket_group",
@@ -152,6 +155,7 @@ impl Reader<'_, '_> {
             let why = "`at_refuse` has no effect, because nothing refuses connections here; add `deny` or another key that does, or remove it";
             self.out.warn(Some(at.span()), why);
         }
+        let prologue = self.prologue(&name, table, &listen);
         DraftEntrypoint {
             name: key.get_ref().to_string(),
             listen,
@@ -181,6 +185,7 @@ impl Reader<'_, '_> {
             per_client: self.client_limits(table),
             rate: self.rate(table, "connection_rate", "connection_burst"),
             at_refuse: self.parsed(table, "at_refuse", keyword).unwrap_or_default(),
+            prologue,
         }
     }
 

@@ -4,6 +4,7 @@ mod accounting;
 mod entrypoint;
 mod health;
 mod limits;
+mod prologue;
 mod server;
 mod service;
 

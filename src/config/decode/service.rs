@@ -27,6 +27,7 @@ pub(super) const KEYS: &[&str] = &[
     "slow_start",
     "resolve",
     "resolve_interval",
+    "send_proxy",
     "health",
 ];
 
@@ -103,6 +104,7 @@ impl Reader<'_, '_> {
             resolve_interval: self
                 .parsed(table, "resolve_interval", value::resolve_interval)
                 .unwrap_or(defaults::RESOLVE_INTERVAL),
+            send_proxy: self.parsed(table, "send_proxy", keyword),
             ..Service::new(key.get_ref().to_string(), servers)
         };
         DraftService {

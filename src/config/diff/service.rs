@@ -29,6 +29,7 @@ impl Changes {
             slow_start,
             resolve,
             resolve_interval,
+            send_proxy,
         } = old;
         match (is_own, servers.as_slice(), new.servers.as_slice()) {
             (true, [old], [new]) if old.label() != new.label() => {
@@ -54,6 +55,8 @@ impl Changes {
         self.value(key("when_down"), when_down, &new.when_down, word);
         self.value(key("on_down"), on_down, &new.on_down, word);
         self.value(key("resolve"), resolve, &new.resolve, word);
+        let now = &new.send_proxy;
+        self.value(key("send_proxy"), send_proxy, now, words::send_proxy);
         self.value(key("queue"), queue, &new.queue, u32::to_string);
         let who = key("health check");
         match (health, &new.health) {

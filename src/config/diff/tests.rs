@@ -253,14 +253,20 @@ const CASES: &[Case] = &[
     ),
     (
         "reuse_port = false",
-        "max_connections = 5\nat_limit = \"refuse\"",
+        "max_connections = 5\nat_limit = \"refuse\"\naccept_proxy = true\ntrusted = [\"10.0.0.1\", \"fd00::/8\"]\nprologue_timeout = \"1s\"",
         &[
             "entrypoint web: max_connections 5 instead of none",
             "entrypoint web: at_limit refuse instead of wait",
+            "entrypoint web: accept_proxy on",
+            "entrypoint web: trusted 10.0.0.1 and fd00::/8 instead of none",
+            "entrypoint web: prologue_timeout 1s instead of 5s",
         ],
         &[
             "entrypoint web: max_connections none instead of 5",
             "entrypoint web: at_limit wait instead of refuse",
+            "entrypoint web: accept_proxy off",
+            "entrypoint web: trusted none instead of 10.0.0.1 and fd00::/8",
+            "entrypoint web: prologue_timeout 5s instead of 1s",
         ],
     ),
     // Where an entrypoint forwards to.

@@ -40,6 +40,15 @@ impl Check {
         Self::Http { request, status }
     }
 
+    /// Returns the check that sends `preface` before its request.
+    #[must_use]
+    pub fn preceded_by(mut self, mut preface: Vec<u8>) -> Self {
+        let (Self::Tcp { send: request, .. } | Self::Http { request, .. }) = &mut self;
+        preface.append(request);
+        *request = preface;
+        self
+    }
+
     /// Returns what to send.
     pub(super) fn request(&self) -> &[u8] {
         match self {

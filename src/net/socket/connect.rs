@@ -87,6 +87,12 @@ impl Stream {
         }
     }
 
+    /// Returns the address of our own end of a TCP connection.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        net::getsockname(self.source()).ok()?.try_into().ok()
+    }
+
     /// Returns true if the connection is one with itself.
     ///
     /// Towards a port of this machine that nobody listens on, the kernel may choose that very port
@@ -112,7 +118,7 @@ impl Stream {
     ///
     /// A refusal is ECONNREFUSED. Only an established connection is reset, and bytes may have been
     /// sent before that.
-    fn connected_if_reset(&self, error: Errno) -> Result<(), Errno> {
+    pub(super) fn connected_if_reset(&self, error: Errno) -> Result<(), Errno> {
         match error {
             Errno::CONNRESET | Errno::PIPE => {
                 self.source().set(Ready::RESET);

@@ -189,6 +189,11 @@ impl Stream {
         }
     }
 
+    /// Waits until the kernel has room for more bytes.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.source.poll_ready(cx, Ready::WRITE)
+    }
+
     /// Writes what the kernel accepts immediately.
     ///
     /// Returns `None` if it accepts nothing, or if the buffer was full and no event has reported

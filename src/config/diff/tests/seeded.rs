@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::model::{
     Access, Accounting, Admin, AtLimit, AtQuota, Balance, ClientLimits, Config, ControlSocket,
     Entrypoint, Expect, Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota,
-    QuotaPeriod, Resolve, Server, Service, SocketAccess, WhenDown,
+    QuotaPeriod, Resolve, SendProxy, Server, Service, SocketAccess, WhenDown,
 };
 use crate::config::{Address, AtRefuse, Changes, Host, Listen};
 use crate::state::{AccessList, AccessRule, Network, Rate, Verdict};
@@ -73,6 +73,10 @@ fn listens() -> [Listen; 5] {
         tcp("[::1]:0", false),
         Listen::Unix("/run/\u{1b}".into()),
     ]
+}
+
+fn networks() -> [Network; 3] {
+    ["10.0.0.0/8", "192.168.1.5", "fd00::/8"].map(|it| it.parse().unwrap())
 }
 
 fn servers() -> [Server; 4] {
@@ -164,6 +168,9 @@ fn config(random: &mut Random) -> Config {
         },
         rate: random.pick(&rates()),
         at_refuse: AtRefuse::default(),
+        accept_proxy: random.pick(&SWITCHES),
+        trusted: random.some(&networks()),
+        prologue_timeout: random.pick(&TIMES),
     };
     let names = random.some(&NAMES).into_iter();
     let entrypoints = names.map(|name| entrypoint(name, random)).collect();
@@ -309,7 +316,7 @@ fn mutate_accounting(accounting: &mut Accounting, random: &mut Random) {
 
 fn mutate_entrypoint(entrypoint: &mut Entrypoint, random: &mut Random) {
     let time_or_none = random.pick(&[None, Some(TIMES[0]), Some(TIMES[1])]);
-    match random.below(17) {
+    match random.below(20) {
         0 => random.mutate(&mut entrypoint.listen, &listens()),
         1 => entrypoint.reuse_port = random.pick(&SWITCHES),
         2 => entrypoint.socket.mode = random.pick(&[None, Some(0o600)]),
@@ -332,6 +339,9 @@ fn mutate_entrypoint(entrypoint: &mut Entrypoint, random: &mut Random) {
         13 => entrypoint.per_client.rate = random.pick(&rates()),
         14 => entrypoint.per_client.ipv6_prefix = random.pick(&[64, 56]),
         15 => entrypoint.rate = random.pick(&rates()),
+        16 => entrypoint.accept_proxy = random.pick(&SWITCHES),
+        17 => random.mutate(&mut entrypoint.trusted, &networks()),
+        18 => entrypoint.prologue_timeout = random.pick(&TIMES),
         _ => entrypoint.at_limit = random.pick(&[AtLimit::Wait, AtLimit::Refuse]),
     }
 }
@@ -339,7 +349,7 @@ fn mutate_entrypoint(entrypoint: &mut Entrypoint, random: &mut Random) {
 fn mutate_service(service: &mut Service, random: &mut Random) {
     let time = random.pick(&TIMES);
     let number = random.pick(&NUMBERS);
-    match random.below(21) {
+    match random.below(22) {
         0 => random.mutate(&mut service.servers, &servers()),
         1 => service.servers.reverse(),
         2 => service.connect_timeout = time,
@@ -364,7 +374,11 @@ fn mutate_service(service: &mut Service, random: &mut Random) {
         13 => service.health = random.pick(&[None, Some(())]).map(|()| health(random)),
         14 => service.resolve = random.pick(&[Resolve::First, Resolve::All]),
         15 => service.resolve_interval = time,
-        16 | 17 => {
+        16 => {
+            let all = [None, Some(SendProxy::V1), Some(SendProxy::V2)];
+            service.send_proxy = random.pick(&all);
+        }
+        17 | 18 => {
             let at = random.below(service.servers.len());
             mutate_server(&mut service.servers[at], random);
         }
