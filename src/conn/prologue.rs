@@ -9,7 +9,7 @@ use smol::future::FutureExt;
 use super::broken::lost_client;
 use super::route::Route;
 use crate::net::EarlyData;
-use crate::state::{CloseReason, Conn, Network, Peer, Proxied};
+use crate::state::{CloseReason, Conn, Label as _, Network, Peer, Proxied};
 use crate::wire::proxy_header::{self, Client, MAX_V2_BYTES, Malformed, Parsed};
 
 /// Why there is no verdict on a prologue.
@@ -95,8 +95,13 @@ pub(super) async fn read_header(
         Client::Local | Client::Unknown => return Ok(()),
     };
     let proxied = Proxied { peer, destination };
-    route.conns.is_proxied(conn, proxied, route.reactor.now());
-    Ok(())
+    let admitted = route.conns.is_proxied(conn, proxied, route.reactor.now());
+    admitted.map_err(|reason| {
+        conn.entrypoint.counters.refused.of(reason).increment();
+        log::info!(entrypoint, peer:% = peer, socket_peer:% = conn.socket_peer();
+            "refused ({}), as the proxy's header names the client", reason.label());
+        CloseReason::Refused
+    })
 }
 
 /// Logs why there is no header, and returns the reason to close the connection.

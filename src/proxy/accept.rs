@@ -132,12 +132,14 @@ async fn next_client(
         let accepted = door.listener.try_accept();
         let mut refused = None;
         if let Ok(Some((_, address))) = &accepted {
-            let entrypoint = door.route.get().entrypoint.clone();
+            let route = door.route.get();
+            let entrypoint = route.entrypoint.clone();
             // A quota comes first, which uses up nothing of a rate.
             let peer = address.map_or(Peer::Unix, Peer::from);
-            let admitted = match conns.refuses(peer) {
-                true => Err(RefuseReason::Quota),
-                false => entrypoint.admit(*address, reactor.now()),
+            let admitted = match &route.accept_proxy {
+                Some(_) => entrypoint.admit_proxy(),
+                None if conns.refuses(peer) => Err(RefuseReason::Quota),
+                None => entrypoint.admit(*address, reactor.now()),
             };
             refused = admitted.err().map(|reason| (entrypoint, reason));
         }

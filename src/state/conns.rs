@@ -19,7 +19,7 @@ use super::health::Change;
 use super::identity::{ConnId, Identities};
 use super::past::Passed;
 use super::peer::{PackedPeer, Peer, Proxied};
-use super::reason::CloseReason;
+use super::reason::{CloseReason, RefuseReason};
 use super::server::{Place, Server};
 use super::service::Service;
 use super::waiters::{Until, Waiters};
@@ -330,16 +330,32 @@ impl Conns {
 
     /// Records whose connection it is, as a proxy says, which says it once. It counts as that
     /// client's instead of the proxy's.
-    pub fn is_proxied(&self, conn: &Conn, proxied: Proxied, now: Instant) {
+    ///
+    /// # Errors
+    /// Returns the reason why the entrypoint refuses that client.
+    pub fn is_proxied(
+        &self,
+        conn: &Conn,
+        proxied: Proxied,
+        now: Instant,
+    ) -> Result<(), RefuseReason> {
         if conn.proxied.set(Box::new(proxied)).is_err() {
-            return;
+            return Ok(());
         }
+        // Judged before it counts. A quota comes first, which uses up nothing of a rate.
+        let admitted = match self.refuses(proxied.peer) {
+            true => Err(RefuseReason::Quota),
+            false => conn.entrypoint.admit_proxied(proxied.peer, now),
+        };
+        conn.entrypoint
+            .is_proxied(conn.id, conn.socket_peer(), proxied.peer);
         if let Some(accounts) = self.accounts.borrow_mut().as_mut() {
             accounts.take_back(conn.account(), now);
             let slot = accounts.enter(proxied.peer, now);
             conn.set_account(slot);
             conn.is_slowed.set(accounts.is_slowed(slot));
         }
+        admitted
     }
 
     /// Returns how many bytes the client of a connection that is slowed may pass on now.

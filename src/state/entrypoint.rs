@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Display, Formatter};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -246,22 +246,59 @@ impl Entrypoint {
     /// # Errors
     /// Returns the reason to refuse the client.
     pub fn admit(&self, address: Option<SocketAddr>, now: Instant) -> Result<(), RefuseReason> {
-        let mut gate = self.gate.borrow_mut();
         let ip = address.map(|address| address.ip());
-        if let Some(gate) = &*gate
-            && ip.is_some_and(|ip| gate.denies(ip))
-        {
+        if self.denies(ip) {
             return Err(RefuseReason::Denied);
         }
         if !self.has_room() {
             return Err(RefuseReason::Limit);
         }
-        match &mut *gate {
+        self.admit_at_rate(ip, now)
+    }
+
+    /// Lets a proxy in, or says why not. Whom it connects for is judged by
+    /// [`Entrypoint::admit_proxied`], once that is known.
+    ///
+    /// # Errors
+    /// Returns the reason to refuse the proxy.
+    pub fn admit_proxy(&self) -> Result<(), RefuseReason> {
+        match self.has_room() {
+            true => Ok(()),
+            false => Err(RefuseReason::Limit),
+        }
+    }
+
+    /// Lets in the client that a proxy connects for, or says why not. The connection is in the set
+    /// already.
+    pub(super) fn admit_proxied(&self, peer: Peer, now: Instant) -> Result<(), RefuseReason> {
+        match self.denies(peer.ip()) {
+            true => Err(RefuseReason::Denied),
+            false => self.admit_at_rate(peer.ip(), now),
+        }
+    }
+
+    fn denies(&self, ip: Option<IpAddr>) -> bool {
+        let gate = self.gate.borrow();
+        let gate = gate.as_ref();
+        gate.is_some_and(|gate| ip.is_some_and(|ip| gate.denies(ip)))
+    }
+
+    fn admit_at_rate(&self, ip: Option<IpAddr>, now: Instant) -> Result<(), RefuseReason> {
+        match &mut *self.gate.borrow_mut() {
             None => Ok(()),
             Some(gate) => {
                 let now = now.saturating_duration_since(self.began).as_nanos() as u64;
                 gate.admit(ip, self.open.len(), now)
             }
+        }
+    }
+
+    /// Counts a connection as one of another client.
+    pub(super) fn is_proxied(&self, id: ConnId, from: Peer, to: Peer) {
+        if let Some(gate) = &mut *self.gate.borrow_mut() {
+            from.ip()
+                .inspect(|ip| gate.leaves(id, *ip, self.open.len()));
+            to.ip().inspect(|ip| gate.enters(id, *ip));
         }
     }
 

@@ -22,6 +22,8 @@ label! {
         /// What must come first, such as the PROXY protocol's header, was malformed, cut off, or not
         /// there within `prologue_timeout`.
         Prologue = "prologue",
+        /// A proxy's header named a client that the entrypoint refuses.
+        Refused = "refused",
         /// No server could be reached; the client's side was reset.
         ConnectFailed = "connect_failed",
         /// Every server was down, drained, or had a weight of 0; the client's side was reset.

@@ -223,6 +223,38 @@ fn others_are_closed_whatever_they_send() {
 }
 
 #[test]
+fn lists_and_limits_judge_the_client_that_the_header_names() {
+    let server = listener();
+    let more = "deny = [\"203.0.113.0/24\"]\nmax_connections_per_client = 1";
+    let coracle = Coracle::start(&accepting(server.local_addr().unwrap(), more));
+    let from = |source: &str| {
+        let mut client = connect(coracle.address("e"));
+        let header = Version::V2.header(tcp(source, DESTINATION));
+        client.write_all(&header).unwrap();
+        client
+    };
+    is_reset(from("203.0.113.7:1"));
+    // Two clients of one proxy, each of which may have one connection.
+    let first = from("198.51.100.1:1");
+    accept(&server);
+    let _second = from("198.51.100.2:1");
+    accept(&server);
+    is_reset(from("198.51.100.1:2"));
+    coracle.logged("refused (client_limit), as the proxy's header names the client");
+    wait_closed(&coracle, "refused", 2);
+    let metrics = scrape(coracle.admin);
+    for reason in ["denied", "client_limit"] {
+        let label = format!("reason=\"{reason}\"");
+        let refused = metrics.sum_where("coracle_connections_refused_total", &label);
+        assert_eq!(refused, 1.0, "{reason}");
+    }
+    drop(first);
+    wait_closed(&coracle, "client_reset", 1);
+    let _third = from("198.51.100.1:3");
+    accept(&server);
+}
+
+#[test]
 fn slow_prologues_delay_nobody_and_are_cut_at_the_deadline() {
     const SLOW: usize = 2_000;
     let to = backend::start();
