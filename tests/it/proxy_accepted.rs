@@ -235,8 +235,7 @@ fn lists_and_limits_judge_the_client_that_the_header_names() {
     };
     is_reset(from("203.0.113.7:1"));
     // Two clients of one proxy, each of which may have one connection.
-    let first = from("198.51.100.1:1");
-    accept(&server);
+    let first = (from("198.51.100.1:1"), accept(&server));
     let _second = from("198.51.100.2:1");
     accept(&server);
     is_reset(from("198.51.100.1:2"));
@@ -249,7 +248,7 @@ fn lists_and_limits_judge_the_client_that_the_header_names() {
         assert_eq!(refused, 1.0, "{reason}");
     }
     drop(first);
-    wait_closed(&coracle, "client_reset", 1);
+    wait_closed(&coracle, "done", 1);
     let _third = from("198.51.100.1:3");
     accept(&server);
 }
