@@ -25,18 +25,6 @@ pub(super) fn mismatch(text: &str) -> Option<f64> {
     differences.map(|(_, n)| n.abs()).reduce(|a, b| a + b)
 }
 
-/// Returns whether the label `name` has this value.
-pub(super) fn has_label(labels: &str, name: &str, value: &str) -> bool {
-    let escaped = value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n");
-    let pair = format!("{name}=\"{escaped}\"");
-    let mut places = labels.match_indices(&pair);
-    // Not the end of another label's name or value.
-    places.any(|(at, _)| at == 0 || labels[..at].ends_with("\","))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,15 +38,5 @@ mod tests {
         assert_eq!(sum(TEXT, "ab"), Some(7.0));
         assert_eq!(sum(TEXT, "b"), Some(1.5));
         assert_eq!(sum(TEXT, "c"), None);
-    }
-
-    #[test]
-    fn labels_have_their_escaped_values() {
-        let labels: Vec<_> = samples(TEXT, "a").map(|(labels, _)| labels).collect();
-        assert!(has_label(labels[0], "e", "x\"} 1"));
-        assert!(has_label(labels[0], "d", "up"));
-        assert!(!has_label(labels[1], "e", "x\"} 1"));
-        assert!(!has_label("ae=\"y\"", "e", "y"));
-        assert!(!has_label("a=\"e=\\\"y\\\"\"", "e", "y"));
     }
 }

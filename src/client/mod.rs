@@ -16,6 +16,7 @@ mod server;
 mod status;
 mod table;
 mod top;
+mod turned_away;
 
 pub use self::log::{LogLines, set_log_level};
 pub use audit_answer::Audit;

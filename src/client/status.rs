@@ -9,6 +9,7 @@ use super::get::{get, get_text};
 use super::metrics_text::mismatch;
 use super::request::Failure;
 use super::table::table;
+use super::turned_away::refused;
 use crate::config::printable;
 
 /// The entrypoints, services and servers of a running coracle, at one moment.
@@ -116,7 +117,7 @@ fn entrypoint(it: &Value) -> [String; 6] {
         cell(&it["service"]),
         cell(&it["open"]),
         cell(&it["max_connections"]),
-        cell(&it["refused"]),
+        refused(it),
     ]
 }
 
@@ -197,9 +198,10 @@ mod tests {
             "coracle": "0.1.0",
             "entrypoints": [
                 { "name": "web", "listening": ["127.0.0.1:80", "[::1]:80"], "service": "web", "open": 12,
-                  "max_connections": 100, "refused": 0 },
+                  "max_connections": 100, "refused": 7,
+                  "refused_by": { "denied": 5, "limit": 0, "rate": 2 } },
                 { "name": "gone", "listening": [], "service": null, "open": 1, "max_connections": null,
-                  "refused": 0 },
+                  "refused": 0, "refused_by": { "denied": 0 } },
             ],
             "services": [{ "name": "web", "balance": "round_robin", "queued": 0, "retries": 7 }],
             "servers": [
@@ -218,7 +220,7 @@ mod tests {
             "coracle 0.1.0: 13 open, the kernel agrees, log level info",
             "",
             "ENTRYPOINT  LISTENS ON              SERVICE  OPEN  LIMIT  REFUSED",
-            "web         127.0.0.1:80, [::1]:80  web      12    100    0",
+            "web         127.0.0.1:80, [::1]:80  web      12    100    7: denied 5, rate 2",
             "gone        -                       -        1     -      0",
             "",
             "SERVICE  BALANCE      QUEUED  RETRIES",

@@ -158,7 +158,7 @@ impl Conn {
         self.is_paused.get()
     }
 
-    /// Returns the bytes relayed so far, as what adds to that of a server.
+    /// Returns the bytes relayed so far, as what adds to that of a client.
     pub(super) fn carried(&self) -> Passed {
         Passed {
             opened: 0,
@@ -215,6 +215,9 @@ impl Conn {
         let bytes = &self.bytes[direction as usize];
         bytes.set(bytes.get() + n as u64);
         self.entrypoint.counters.bytes.of(direction).add(n as u64);
+        if let Some(server) = self.server.get() {
+            server.counters.bytes.of(direction).add(n as u64);
+        }
         self.active_at(now);
     }
 
@@ -601,7 +604,7 @@ impl Drop for Guard {
         }
         let entrypoint = &self.conn.entrypoint;
         if let Some(server) = self.conn.server() {
-            server.leaves(self.conn.id, self.conn.carried());
+            server.leaves(self.conn.id);
         }
         if let Some(accounts) = conns.accounts.borrow_mut().as_mut() {
             let (slot, ended) = (self.conn.account(), self.conn.last_activity());

@@ -33,6 +33,14 @@ label! {
     }
 }
 
+impl CounterBy<Direction> {
+    /// Returns both counts, to the server and to the client.
+    #[must_use]
+    pub fn both(&self) -> [u64; 2] {
+        [Direction::ToServer, Direction::ToClient].map(|it| self.of(it).value())
+    }
+}
+
 label! {
     /// Why accepting a connection failed. None of these ends a listener.
     AcceptError {
@@ -389,6 +397,21 @@ pub struct EntrypointNumbers {
     pub counters: EntrypointCounters,
 }
 
+impl EntrypointNumbers {
+    /// Returns how many connections were turned away, by reason as the metrics call it, sorted by
+    /// that: refused, or closed because of what had to come first.
+    #[must_use]
+    pub fn turned_away(&self) -> Vec<(&'static str, u64)> {
+        let refused = self.counters.refused.iter();
+        let refused = refused.map(|(reason, n)| (reason.label(), n));
+        let closed = [CloseReason::Prologue, CloseReason::Untrusted];
+        let closed = closed.map(|it| (it.label(), self.counters.closed.of(it).value()));
+        let mut all: Vec<_> = refused.chain(closed).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
 impl Publish for EntrypointNumbers {
     const METRICS: &'static [Metric<Self>] = &[
         Metric::gauge(
@@ -423,7 +446,7 @@ impl Publish for EntrypointNumbers {
         ),
         Metric::counter(
             "coracle_connections_refused_total",
-            "Connections that were accepted and refused at once, without entering the set.",
+            "Connections that were refused. They never enter the set, except those of clients that a proxy's header names.",
             |it, out| out.by("reason", &it.counters.refused),
         ),
     ];

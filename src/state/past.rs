@@ -1,7 +1,5 @@
 //! What has passed: connections and bytes.
 
-use std::cell::Cell;
-
 /// What has passed at an object: in all, or in one interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passed {
@@ -37,29 +35,5 @@ impl Passed {
                 to_client.wrapping_sub(before.bytes[1]),
             ],
         }
-    }
-}
-
-/// What has passed at a server, or at those that a service no longer has. The bytes of open
-/// connections are in their entries until they leave.
-#[derive(Debug, Default)]
-pub(super) struct Past(Cell<Passed>);
-
-impl Past {
-    pub(super) fn get(&self) -> Passed {
-        self.0.get()
-    }
-
-    pub(super) fn add(&self, more: Passed) {
-        self.0.set(self.0.get().and(more));
-    }
-
-    /// Counts a connection that is now connected.
-    pub(super) fn opened(&self) {
-        let one = Passed {
-            opened: 1,
-            bytes: [0; 2],
-        };
-        self.add(one);
     }
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::addresses::Addresses;
 use super::entrypoint::{Entrypoint, EntrypointNumbers, Local, Protocol};
 use super::identity::{EntrypointId, Identities};
+use super::past::Passed;
 use super::server::{Server, ServerNumbers};
 use super::service::{Service, ServiceNumbers};
 
@@ -90,7 +91,25 @@ impl Registry {
     /// Copies the numbers of all live services, sorted by name.
     #[must_use]
     pub fn service_numbers(&self) -> Vec<ServiceNumbers> {
-        self.services().iter().map(Service::numbers).collect()
+        let numbers = |(service, open, passed): (Rc<Service>, _, _)| service.numbers(open, passed);
+        self.service_sums().into_iter().map(numbers).collect()
+    }
+
+    /// Returns each live service, sorted by name, with the open connections of its servers and what
+    /// has passed at them and at those that it no longer has.
+    pub(super) fn service_sums(&self) -> Vec<(Rc<Service>, u64, Passed)> {
+        // Both are sorted by the service's name.
+        let servers = self.servers();
+        let mut rest = servers.iter().peekable();
+        let sums = self.services().into_iter().map(|service| {
+            let (mut open, mut passed) = (0, service.past.get());
+            while let Some(own) = rest.next_if(|it| it.service.name == service.name) {
+                open += own.open.len() as u64;
+                passed = passed.and(own.counters.passed());
+            }
+            (service, open, passed)
+        });
+        sums.collect()
     }
 
     /// Copies the numbers of all live servers, sorted by name.

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::balance::{self, Candidate};
 use super::counters::{Counter, CounterBy, Histogram, Label as _, label};
+use super::entrypoint::Direction;
 use super::health::{Change, Health};
 use super::identity::{ConnId, ServerId};
 use super::members::Members;
 use super::metric::{Metric, Publish};
-use super::past::{Passed, Past};
+use super::past::Passed;
 use super::reason::ConnectError;
 use super::record::{LastCheck, Record};
 use super::service::Service;
@@ -98,8 +99,6 @@ pub struct Server {
     pub open: Members,
     /// The counters.
     pub counters: ServerCounters,
-    /// What has passed at it.
-    pub(super) past: Past,
     /// The connections that are dialling it.
     dialling: Members,
     share: Cell<Share>,
@@ -117,6 +116,10 @@ pub struct Server {
 /// The counters of one server.
 #[derive(Clone, Debug)]
 pub struct ServerCounters {
+    /// Connections that were connected to it.
+    pub opened: Counter,
+    /// Payload bytes relayed.
+    pub bytes: CounterBy<Direction>,
     /// How long each successful connect took.
     pub connect_duration: Histogram<8>,
     /// Failed attempts to connect.
@@ -127,6 +130,16 @@ pub struct ServerCounters {
     pub check_duration: Histogram<8>,
     /// Failed checks.
     pub check_failures: Counter,
+}
+
+impl ServerCounters {
+    /// Returns what has passed at the server.
+    pub(super) fn passed(&self) -> Passed {
+        Passed {
+            opened: self.opened.value(),
+            bytes: self.bytes.both(),
+        }
+    }
 }
 
 /// In which order servers are used. The first group that has servers decides.
@@ -150,13 +163,14 @@ impl Server {
             service: service.clone(),
             open: Members::default(),
             counters: ServerCounters {
+                opened: Counter::default(),
+                bytes: CounterBy::default(),
                 connect_duration: Histogram::new(CONNECT_BOUNDS),
                 connect_errors: CounterBy::default(),
                 state_changes: CounterBy::default(),
                 check_duration: Histogram::new(CONNECT_BOUNDS),
                 check_failures: Counter::default(),
             },
-            past: Past::default(),
             dialling: Members::default(),
             share: Cell::default(),
             admin: Cell::new(AdminState::Ready),
@@ -361,10 +375,9 @@ impl Server {
         self.counters.state_changes.of(to).increment();
     }
 
-    /// Removes a connection that was connected to it and has `carried` this.
-    pub(super) fn leaves(&self, conn: ConnId, carried: Passed) {
+    /// Removes a connection that was connected to it.
+    pub(super) fn leaves(&self, conn: ConnId) {
         self.open.remove(conn);
-        self.past.add(carried);
         self.service.offer();
     }
 
@@ -389,7 +402,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.service.past.add(self.past.get());
+        let past = &self.service.past;
+        past.set(past.get().and(self.counters.passed()));
     }
 }
 
@@ -414,7 +428,7 @@ impl Place {
     /// server up.
     pub(super) fn connected(mut self, now: Instant) -> Option<Change> {
         self.server.open.insert(self.conn);
-        self.server.past.opened();
+        self.server.counters.opened.increment();
         self.is_kept = true;
         let change = self.server.health.borrow_mut().connected(now);
         self.server.found(change, now)
@@ -466,6 +480,11 @@ impl Publish for ServerNumbers {
             "coracle_service_open_connections",
             "Open connections connected to this server; connections still dialling belong to no server.",
             |it, out| out.value(it.open),
+        ),
+        Metric::counter(
+            "coracle_service_bytes_total",
+            "Payload bytes relayed to and from this server, counted as they pass.",
+            |it, out| out.by("direction", &it.counters.bytes),
         ),
         Metric::gauge(
             "coracle_server_up",

@@ -1,7 +1,6 @@
 //! Services: their rules, their counters, and the queue of connections that wait for a server.
 
 use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use super::balance::Balance;
 use super::counters::{Counter, Histogram};
 use super::health::HealthRules;
 use super::metric::{Metric, Publish};
-use super::past::Past;
+use super::past::Passed;
 use super::waiters::{Waiters, Waiting};
 
 /// Upper bounds of the buckets of the time in the queue: from what nobody notices to the default
@@ -79,7 +78,7 @@ pub struct Service {
     /// The connections that wait for a server with room.
     queue: Waiters,
     /// What has passed at servers that it no longer has.
-    pub(super) past: Past,
+    pub(super) past: Cell<Passed>,
 }
 
 /// The counters of one service.
@@ -101,7 +100,7 @@ impl Service {
             },
             rules: Cell::default(),
             queue: Waiters::default(),
-            past: Past::default(),
+            past: Cell::default(),
         }
     }
 
@@ -143,11 +142,12 @@ impl Service {
         self.queue.wake_first();
     }
 
-    /// Returns a copy of the service's numbers.
-    #[must_use]
-    pub fn numbers(self: &Rc<Self>) -> ServiceNumbers {
+    /// Returns a copy of the service's numbers. `open` and `passed` are those of its servers.
+    pub(super) fn numbers(&self, open: u64, passed: Passed) -> ServiceNumbers {
         ServiceNumbers {
             name: self.name.clone(),
+            open,
+            passed,
             queued: self.queue.len() as u64,
             balance: self.rules.get().balance,
             counters: self.counters.clone(),
@@ -160,6 +160,10 @@ impl Service {
 pub struct ServiceNumbers {
     /// The service's name.
     pub name: Arc<str>,
+    /// The open connections that are connected to one of its servers.
+    pub open: u64,
+    /// What has passed at its servers, those that it no longer has included.
+    pub passed: Passed,
     /// The number of connections that wait for a server with room.
     pub queued: u64,
     /// How a server is chosen for a connection.

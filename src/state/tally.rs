@@ -4,7 +4,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use super::Shared;
-use super::entrypoint::{Direction, EntrypointIdentity};
+use super::entrypoint::EntrypointIdentity;
 use super::past::Passed;
 use super::server::ServerIdentity;
 
@@ -45,55 +45,31 @@ pub struct Tally {
 }
 
 impl Shared {
-    /// Counts what has passed at each live object: entrypoints, services, and then servers. This
-    /// walks through all open connections.
+    /// Counts what has passed at each live object: entrypoints, services, and then servers.
     #[must_use]
     pub fn tallies(&self) -> Vec<Tally> {
-        let (entrypoints, servers) = (self.registry.entrypoints(), self.registry.servers());
-        let services = self.registry.services();
-        let mut by_id: Vec<_> = servers.iter().map(|it| (it.id(), it.past.get())).collect();
-        by_id.sort_unstable_by_key(|(id, _)| *id);
-        self.conns.for_each(|conn| {
-            if let Some(server) = conn.server()
-                && let Ok(at) = by_id.binary_search_by_key(&server.id(), |(id, _)| *id)
-            {
-                by_id[at].1 = by_id[at].1.and(conn.carried());
-            }
-        });
-        let of_entrypoints = entrypoints.iter().map(|it| Tally {
+        let entrypoints = self.registry.entrypoints();
+        let services = self.registry.service_sums();
+        let servers = self.registry.servers();
+        let mut tallies = Vec::with_capacity(entrypoints.len() + services.len() + servers.len());
+        tallies.extend(entrypoints.iter().map(|it| Tally {
             subject: Subject::Entrypoint(it.identity.clone()),
             open: it.open.len() as u64,
             passed: Passed {
                 opened: it.counters.opened.value(),
-                bytes: [Direction::ToServer, Direction::ToClient]
-                    .map(|direction| it.counters.bytes.of(direction).value()),
+                bytes: it.counters.bytes.both(),
             },
-        });
-        let of_servers = servers.iter().map(|it| {
-            let found = by_id.binary_search_by_key(&it.id(), |(id, _)| *id);
-            Tally {
-                subject: Subject::Server(it.identity.clone()),
-                open: it.open.len() as u64,
-                passed: found.map_or(Passed::default(), |at| by_id[at].1),
-            }
-        });
-        let of_servers: Vec<_> = of_servers.collect();
-        // Services are sorted by name, and servers by that of their service.
-        let mut rest = servers.iter().zip(&of_servers).peekable();
-        let of_services = services.iter().map(|service| {
-            let (mut open, mut passed) = (0, service.past.get());
-            while let Some((_, own)) = rest.next_if(|(it, _)| it.service.name == service.name) {
-                open += own.open;
-                passed = passed.and(own.passed);
-            }
-            Tally {
-                subject: Subject::Service(service.name.clone()),
-                open,
-                passed,
-            }
-        });
-        let mut tallies: Vec<_> = of_entrypoints.chain(of_services).collect();
-        tallies.extend(of_servers);
+        }));
+        tallies.extend(services.into_iter().map(|(service, open, passed)| Tally {
+            subject: Subject::Service(service.name.clone()),
+            open,
+            passed,
+        }));
+        tallies.extend(servers.iter().map(|it| Tally {
+            subject: Subject::Server(it.identity.clone()),
+            open: it.open.len() as u64,
+            passed: it.counters.passed(),
+        }));
         tallies
     }
 }

@@ -405,6 +405,16 @@ fn status_equals_the_metrics_of_the_same_moment() {
             it["connect_errors"].as_f64(),
             metric("coracle_connect_errors_total")
         );
+        let bytes = |direction: &str| it[format!("{direction}_bytes")].as_f64();
+        for direction in ["to_server", "to_client"] {
+            let labels = [
+                format!("server=\"{server}\""),
+                format!("direction=\"{direction}\""),
+            ];
+            let labels = labels.each_ref().map(String::as_str);
+            let metric = metrics.sum_of("coracle_service_bytes_total", &labels);
+            assert_eq!(bytes(direction), Some(metric));
+        }
         let up = f64::from(u8::from(it["up"].as_bool().unwrap()));
         assert_eq!(Some(up), metric("coracle_server_up"));
         let states = ["ready", "drain", "down"];

@@ -78,11 +78,12 @@ struct Shared {
 }
 
 impl Scraper {
-    /// For a program whose sets are whole and whose entrypoints stay.
+    /// For a program whose sets are whole and whose entrypoints and servers stay.
     pub fn start(admin: SocketAddr) -> Self {
         Self::start_with(admin, |last, now| {
             check(last, now);
             agrees(now);
+            bytes_add_up(now);
         })
     }
 
@@ -144,6 +145,16 @@ pub fn balances(metrics: &Metrics) {
 pub fn agrees(metrics: &Metrics) {
     for (labels, mismatch) in metrics.series("coracle_connection_mismatch") {
         assert_eq!(mismatch, 0.0, "{labels}");
+    }
+}
+
+/// What holds in every scrape of a program whose entrypoints and servers stay: what the entrypoints
+/// have passed on, the servers have.
+pub fn bytes_add_up(metrics: &Metrics) {
+    for direction in ["direction=\"to_server\"", "direction=\"to_client\""] {
+        let [entrypoints, servers] = ["coracle_bytes_total", "coracle_service_bytes_total"]
+            .map(|name| metrics.sum_where(name, direction));
+        assert_eq!(entrypoints, servers, "{direction}");
     }
 }
 

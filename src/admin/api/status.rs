@@ -1,6 +1,6 @@
 //! The entrypoints, services and servers at one moment, in JSON.
 
-use std::fmt::{self, Write};
+use std::fmt::{self, Display, Formatter, Write};
 use std::time::Instant;
 
 use log::LevelFilter;
@@ -103,13 +103,14 @@ pub(super) fn write_entrypoint(body: &mut impl Write, it: &EntrypointNumbers) ->
     }
     let service = OrNull(it.service.as_deref().map(Json));
     let (open, most) = (it.open, OrNull(it.limit.most));
-    let refused: u64 = it.counters.refused.iter().map(|(_, n)| n).sum();
+    let (refused_by, bytes) = (it.turned_away(), Bytes(it.counters.bytes.both()));
+    let refused: u64 = refused_by.iter().map(|(_, n)| n).sum();
     write!(
         body,
-        "],\"service\":{service},\"open\":{open},\"max_connections\":{most},\"refused\":{refused},\"refused_by\":{{"
+        "],\"service\":{service},\"open\":{open},\"max_connections\":{most},{bytes},\"refused\":{refused},\"refused_by\":{{"
     )?;
     let mut comma = Separator::default();
-    for (reason, n) in it.counters.refused.iter() {
+    for (reason, n) in refused_by {
         write!(body, "{comma}\"{reason}\":{n}")?;
         comma.next();
     }
@@ -117,12 +118,26 @@ pub(super) fn write_entrypoint(body: &mut impl Write, it: &EntrypointNumbers) ->
 }
 
 fn write_service(body: &mut impl Write, it: &ServiceNumbers) -> fmt::Result {
-    let (name, balance, queued) = (Json(&it.name), it.balance.word(), it.queued);
+    let (name, balance) = (Json(&it.name), it.balance.word());
+    let (open, queued, bytes) = (it.open, it.queued, Bytes(it.passed.bytes));
     let retries = it.counters.retries.value();
     write!(
         body,
-        "{{\"name\":{name},\"balance\":\"{balance}\",\"queued\":{queued},\"retries\":{retries}}}"
+        "{{\"name\":{name},\"balance\":\"{balance}\",\"open\":{open},\"queued\":{queued},\"retries\":{retries},{bytes}}}"
     )
+}
+
+/// Bytes to servers and to clients.
+struct Bytes([u64; 2]);
+
+impl Display for Bytes {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let [to_server, to_client] = self.0;
+        write!(
+            f,
+            "\"to_server_bytes\":{to_server},\"to_client_bytes\":{to_client}"
+        )
+    }
 }
 
 pub(super) fn write_server(body: &mut impl Write, it: &ServerNumbers, now: Instant) -> fmt::Result {
@@ -134,6 +149,7 @@ pub(super) fn write_server(body: &mut impl Write, it: &ServerNumbers, now: Insta
     let (weight, backup) = (it.share.weight, it.share.is_backup);
     let most = OrNull(it.share.max_connections);
     let (open, dialling) = (it.open, it.dialling);
+    let bytes = Bytes(it.counters.bytes.both());
     let errors: u64 = it
         .counters
         .connect_errors
@@ -144,7 +160,7 @@ pub(super) fn write_server(body: &mut impl Write, it: &ServerNumbers, now: Insta
         body,
         "{{\"service\":{service},\"name\":{name},\"up\":{up},\"admin\":\"{admin}\",\"why_down\":{why},\
          \"state_seconds\":{since},\"weight\":{weight},\"backup\":{backup},\"max_connections\":{most},\
-         \"open\":{open},\"dialling\":{dialling},\"connect_errors\":{errors},\"last_check\":"
+         \"open\":{open},\"dialling\":{dialling},\"connect_errors\":{errors},{bytes},\"last_check\":"
     )?;
     match &it.last_check {
         None => body.write_str("null}"),

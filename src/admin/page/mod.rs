@@ -90,10 +90,10 @@ async fn write_entrypoints(body: &mut Body, snapshot: &Snapshot) -> fmt::Result 
         let listening: Vec<String> = it.listening.iter().map(Local::to_string).collect();
         let (name, listening) = (Html(&it.identity.name), Html(listening.join(", ")));
         let service = Html(it.service.as_deref().unwrap_or("removed"));
-        let open = Full(it.open, it.limit.most);
+        let (open, refused) = (Full(it.open, it.limit.most), Refused(it.turned_away()));
         write!(
             body,
-            "<tr><td>{name}<td class=number>{open}{PAST}<td>{listening}<td>{service}"
+            "<tr><td>{name}<td class=number>{open}{PAST}<td>{listening}<td>{service}<td>{refused}"
         )?;
         pause(n).await;
     }
@@ -102,14 +102,11 @@ async fn write_entrypoints(body: &mut Body, snapshot: &Snapshot) -> fmt::Result 
 
 async fn write_services(body: &mut Body, snapshot: &Snapshot) -> fmt::Result {
     for (n, it) in snapshot.services.iter().enumerate() {
-        let name = &it.name;
-        let servers = snapshot.servers.iter();
-        let own = servers.filter(|server| server.identity.service == *name);
-        let open: u64 = own.map(|server| server.open).sum();
         write!(
             body,
-            "<tr><td>{}<td class=number>{open}{PAST}<td class=number>{}<td class=number>{}<td>{}",
-            Html(name),
+            "<tr><td>{}<td class=number>{}{PAST}<td class=number>{}<td class=number>{}<td>{}",
+            Html(&it.name),
+            it.open,
             it.queued,
             it.counters.retries.value(),
             it.balance.word()
@@ -193,6 +190,21 @@ impl Display for Full {
             Some(most) => write!(f, "{} of {most}", self.0),
             None => write!(f, "{}", self.0),
         }
+    }
+}
+
+/// Displays how many were turned away, and why, as the script does.
+struct Refused(Vec<(&'static str, u64)>);
+
+impl Display for Refused {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let all: u64 = self.0.iter().map(|(_, n)| n).sum();
+        write!(f, "{all}")?;
+        let some = self.0.iter().filter(|(_, n)| *n > 0);
+        some.enumerate().try_for_each(|(n, (reason, times))| {
+            let before = if n == 0 { ": " } else { ", " };
+            write!(f, "{before}{reason} {times}")
+        })
     }
 }
 

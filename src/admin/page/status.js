@@ -1,6 +1,7 @@
 /**
- * @typedef {{name: string, listening: string[], service: string?, open: number, max_connections: number?}} Entrypoint
- * @typedef {{name: string, balance: string, queued: number, retries: number}} Service
+ * @typedef {{name: string, listening: string[], service: string?, open: number, max_connections: number?,
+ *   refused: number, refused_by: Record<string, number>}} Entrypoint
+ * @typedef {{name: string, balance: string, open: number, queued: number, retries: number}} Service
  * @typedef {{service: string, name: string, up: boolean, admin: string, why_down: string?, state_seconds: number?,
  *   weight: number, backup: boolean, max_connections: number?, open: number, dialling: number, connect_errors: number,
  *   last_check: {succeeded: boolean, failure: string?, seconds: number}?}} Server
@@ -41,6 +42,12 @@ function lastCheck({ last_check: it }) {
 	return it.succeeded ? { text: took, kind: "good" } : { text: it.failure ?? "failed", kind: "bad" };
 }
 
+/** @param {Entrypoint} it */
+function refused({ refused: all, refused_by }) {
+	const some = Object.entries(refused_by).filter(([, n]) => n > 0);
+	return some.length === 0 ? "0" : `${all}: ${some.map(([reason, n]) => `${reason} ${n}`).join(", ")}`;
+}
+
 /** @param {number} open */
 function showOpen(open) {
 	say(element("open", HTMLElement), `${count(open)} open`);
@@ -52,11 +59,10 @@ function showStatus(status) {
 	showOpen(status.entrypoints.reduce((sum, it) => sum + it.open, 0));
 	fill("entrypoints", status.entrypoints.map((it) => [
 		{ text: it.name }, full(it.open, it.max_connections), ...pastOf("entrypoint", { name: it.name }),
-		{ text: it.listening.join(", ") }, { text: it.service ?? "removed" },
+		{ text: it.listening.join(", ") }, { text: it.service ?? "removed" }, { text: refused(it) },
 	]), "No entrypoint");
 	fill("services", status.services.map((it) => [
-		{ text: it.name }, number(count(status.servers.reduce((sum, { service, open }) => sum + (service === it.name ? open : 0), 0))),
-		...pastOf("service", { name: it.name }), number(count(it.queued)), number(count(it.retries)), { text: it.balance },
+		{ text: it.name }, number(count(it.open)), ...pastOf("service", { name: it.name }), number(count(it.queued)), number(count(it.retries)), { text: it.balance },
 	]), "No service");
 	fill("servers", status.servers.map((it) => [
 		{ text: it.name }, full(it.open, it.max_connections), state(it), ...pastOf("server", it), { text: it.service },

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::short::{age, bytes};
 use super::style::{columns, fill};
+use crate::client::turned_away::refused;
 use crate::config::printable;
 
 /// A column of a table.
@@ -25,6 +26,8 @@ pub(super) struct Column {
 pub(super) enum Kind {
     /// A text, or several.
     Text,
+    /// How many connections were refused, and why.
+    Refused,
     /// Whether a server gets connections, and if it is down, why.
     State,
     /// A number, with the limit if there is one.
@@ -41,6 +44,17 @@ pub(super) const fn text(title: &'static str, key: &'static str, least: usize, r
         title,
         key,
         kind: Kind::Text,
+        least,
+        rank,
+    }
+}
+
+/// Describes a column of refusals.
+pub(super) const fn refusals(title: &'static str, least: usize, rank: u8) -> Column {
+    Column {
+        title,
+        key: "refused",
+        kind: Kind::Refused,
         least,
         rank,
     }
@@ -70,7 +84,7 @@ pub(super) const fn number(title: &'static str, key: &'static str, kind: Kind, r
 
 impl Column {
     fn is_number(&self) -> bool {
-        !matches!(self.kind, Kind::Text | Kind::State)
+        !matches!(self.kind, Kind::Text | Kind::Refused | Kind::State)
     }
 
     /// Returns what it shows of an object.
@@ -84,6 +98,7 @@ impl Column {
                 Some(most) if self.key == "open" => format!("{value}/{most}"),
                 _ => value.to_string(),
             },
+            (Kind::Refused, _) => refused(it),
             (Kind::State, _) => shown_state(it),
             _ => match value {
                 Value::String(text) => printable(text),

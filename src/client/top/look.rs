@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use crate::client::contact::Contact;
 use crate::client::get::{get, get_text};
-use crate::client::metrics_text::{has_label, mismatch, samples, sum};
+use crate::client::metrics_text::{mismatch, sum};
 use crate::client::request::Failure;
 
 /// What a running coracle answered.
 #[derive(Debug, Default)]
 pub struct Look {
     pub(super) at: Option<Instant>,
-    /// The answer about entrypoints and servers.
+    /// The answer about entrypoints, services and servers.
     pub(super) status: Value,
     /// The answer about connections.
     pub(super) page: Value,
@@ -29,6 +29,9 @@ pub struct Look {
 /// The keys of the bytes to servers and to clients so far, and of those per second.
 pub(super) const BYTES: [&str; 2] = ["to_server_bytes", "to_client_bytes"];
 pub(super) const RATES: [&str; 2] = ["to_server_rate", "to_client_rate"];
+
+/// The lists of what has bytes.
+const LISTS: [&str; 4] = ["entrypoints", "services", "servers", "connections"];
 
 /// What has bytes, and how many to servers and to clients.
 pub(super) type Carried = (String, [f64; 2]);
@@ -49,24 +52,7 @@ impl Look {
     }
 
     /// Reads the three answers. `clock` is in seconds since 1970.
-    pub(super) fn of(
-        mut status: Value,
-        metrics: &str,
-        page: Value,
-        at: Instant,
-        clock: f64,
-    ) -> Self {
-        for it in list_mut(&mut status, "entrypoints") {
-            let name = it["name"].as_str().unwrap_or_default().to_owned();
-            for (key, direction) in BYTES.iter().zip(["to_server", "to_client"]) {
-                let samples = samples(metrics, "coracle_bytes_total");
-                let own = samples.filter(|(labels, _)| {
-                    has_label(labels, "entrypoint", &name)
-                        && has_label(labels, "direction", direction)
-                });
-                it[*key] = own.map(|(_, n)| n).sum::<f64>().into();
-            }
-        }
+    pub(super) fn of(status: Value, metrics: &str, page: Value, at: Instant, clock: f64) -> Self {
         let total = |name| sum(metrics, name).unwrap_or(0.0);
         let started = sum(metrics, "process_start_time_seconds");
         Self {
@@ -81,8 +67,19 @@ impl Look {
         }
     }
 
+    fn answer(&self, list: &str) -> &Value {
+        match list {
+            "connections" => &self.page,
+            _ => &self.status,
+        }
+    }
+
     pub(super) fn entrypoints(&self) -> &[Value] {
         list(&self.status, "entrypoints")
+    }
+
+    pub(super) fn services(&self) -> &[Value] {
+        list(&self.status, "services")
     }
 
     pub(super) fn servers(&self) -> &[Value] {
@@ -105,9 +102,11 @@ impl Look {
 
     /// Returns what has bytes, and last the sum of all entrypoints.
     pub(super) fn carried(&self) -> Vec<Carried> {
-        let lists = [self.servers(), self.connections(), self.entrypoints()];
-        let all = lists.iter().flat_map(|list| list.iter());
-        let mut all: Vec<_> = all.map(|it| (key(it), bytes(it))).collect();
+        let mut all = Vec::new();
+        for name in LISTS {
+            let own = list(self.answer(name), name).iter();
+            all.extend(own.map(|it| (key(name, it), bytes(it))));
+        }
         let mut sum = [0.0; 2];
         for it in self.entrypoints() {
             let own = bytes(it);
@@ -119,13 +118,13 @@ impl Look {
 
     /// Adds the bytes per second since `before`, which was `seconds` ago.
     pub(super) fn add_rates(&mut self, before: &[Carried], seconds: f64) {
-        for name in ["entrypoints", "servers", "connections"] {
+        for name in LISTS {
             let answer = match name {
                 "connections" => &mut self.page,
                 _ => &mut self.status,
             };
             for it in list_mut(answer, name) {
-                let rates = rates(before, &key(it), bytes(it), seconds);
+                let rates = rates(before, &key(name, it), bytes(it), seconds);
                 if let Some(rates) = rates.filter(|_| it[BYTES[0]].is_number()) {
                     it[RATES[0]] = rates[0].into();
                     it[RATES[1]] = rates[1].into();
@@ -156,10 +155,11 @@ fn list_mut<'v>(answer: &'v mut Value, name: &str) -> &'v mut [Value] {
     list.map_or(&mut [], Vec::as_mut_slice)
 }
 
-/// Returns what distinguishes an object of a list from all others.
-fn key(it: &Value) -> String {
-    let parts = ["id", "service", "name"].map(|key| it[key].as_str().unwrap_or_default());
-    parts.join("\n")
+/// Returns what distinguishes an object of a list from all others, in other lists too.
+fn key(list: &str, it: &Value) -> String {
+    let [id, service, name] =
+        ["id", "service", "name"].map(|key| it[key].as_str().unwrap_or_default());
+    [list, id, service, name].join("\n")
 }
 
 fn bytes(it: &Value) -> [f64; 2] {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::columns::{Column, Kind, number, state, table, text};
+use super::columns::{Column, Kind, number, refusals, state, table, text};
 use super::look::{BYTES, RATES};
 use super::mode::Mode;
 use super::short::{age, bytes};
@@ -18,7 +18,16 @@ const ENTRYPOINTS: [Column; 7] = [
     text("LISTENS ON", "listening", 9, 3),
     text("SERVICE", "service", 6, 4),
     number("OPEN", "open", Kind::Count, 0),
-    number("REFUSED", "refused", Kind::Count, 5),
+    number("TO SERVER/S", RATES[0], Kind::Bytes, 1),
+    number("TO CLIENT/S", RATES[1], Kind::Bytes, 1),
+    refusals("REFUSED", 7, 5),
+];
+
+const SERVICES: [Column; 6] = [
+    text("SERVICE", "name", 8, 0),
+    number("OPEN", "open", Kind::Count, 0),
+    number("QUEUED", "queued", Kind::Count, 3),
+    number("RETRIES", "retries", Kind::Count, 4),
     number("TO SERVER/S", RATES[0], Kind::Bytes, 1),
     number("TO CLIENT/S", RATES[1], Kind::Bytes, 1),
 ];
@@ -32,7 +41,7 @@ const SERVERS: [Column; 9] = [
     number("TO SERVER/S", RATES[0], Kind::Bytes, 3),
     number("TO CLIENT/S", RATES[1], Kind::Bytes, 3),
     number("SINCE", "state_seconds", Kind::Age, 1),
-    state("STATE", 12),
+    state("STATE", 20),
 ];
 
 const CONNECTIONS: [Column; 10] = [
@@ -88,7 +97,8 @@ impl Top {
         } else {
             let heights = self.heights();
             for table in [
-                self.entrypoints(heights.entrypoints),
+                self.first(&ENTRYPOINTS, self.look.entrypoints(), heights.entrypoints),
+                self.first(&SERVICES, self.look.services(), heights.services),
                 self.servers(heights.servers),
                 self.connections(heights.connections),
             ] {
@@ -138,9 +148,9 @@ impl Top {
         vec![first, second]
     }
 
-    fn entrypoints(&self, height: usize) -> Vec<Line> {
-        let all = self.look.entrypoints();
-        let mut lines = self.block(&ENTRYPOINTS, &all[..all.len().min(height)], height);
+    /// The first rows of a table, and how many more there are.
+    fn first(&self, shape: &[Column], all: &[Value], height: usize) -> Vec<Line> {
+        let mut lines = self.block(shape, &all[..all.len().min(height)], height);
         if all.len() > height && height > 0 {
             let more = format!("and {} more", all.len() + 1 - height);
             lines.pop();

@@ -191,8 +191,13 @@ impl Top {
         let rest = self.size.1.saturating_sub(FIXED + 2);
         let servers = take(self.look.servers().len(), (rest / 4).max(2), 3);
         let entrypoints = take(self.look.entrypoints().len(), (rest / 5).max(1), 5);
+        // A service with one server has the same numbers as that.
+        let (all, servers_in_all) = (self.look.services().len(), self.look.servers().len());
+        let all = if all < servers_in_all { all } else { 0 };
+        let services = take(all, rest / 6, 9);
         Heights {
             entrypoints,
+            services,
             servers,
             connections: left,
         }
@@ -202,6 +207,7 @@ impl Top {
 /// How many rows each table has, without its heading.
 pub(super) struct Heights {
     pub entrypoints: usize,
+    pub services: usize,
     pub servers: usize,
     pub connections: usize,
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::keys::Key;
-use super::look::Look;
+use super::look::{Look, RATES};
 use super::mode::Order;
 use super::press::Action;
 use super::state::Top;
@@ -13,34 +13,38 @@ use super::style::columns;
 
 /// What coracle answers with this many connections, of which `offset` come before those here.
 fn look(total: u64, offset: u64, shown: u64, at: Instant, moved: u64) -> Look {
+    let bytes = 1_000_000 + moved;
     let status = json!({
         "coracle": "0.1.0",
         "entrypoints": [
             { "name": "web", "listening": ["0.0.0.0:8080"], "service": "pages", "open": total,
-              "max_connections": 5000, "refused": 2 },
+              "max_connections": 5000, "to_server_bytes": 0, "to_client_bytes": bytes,
+              "refused": 7, "refused_by": { "denied": 5, "limit": 0, "rate": 2 } },
             { "name": "\u{1b}[31m", "listening": [], "service": null, "open": 0,
-              "max_connections": null, "refused": 0 },
+              "max_connections": null, "to_server_bytes": 0, "to_client_bytes": 0,
+              "refused": 0, "refused_by": { "denied": 0, "limit": 0, "rate": 0 } },
         ],
-        "services": [],
+        "services": [
+            { "name": "pages", "balance": "round_robin", "open": 3, "queued": 4, "retries": 5,
+              "to_server_bytes": moved / 2, "to_client_bytes": bytes },
+        ],
         "servers": [
             { "service": "pages", "name": "steady", "up": true, "admin": "ready", "why_down": null,
               "state_seconds": null, "open": 3, "dialling": 0, "connect_errors": 0,
-              "max_connections": null },
+              "to_server_bytes": moved, "to_client_bytes": moved / 2, "max_connections": null },
             { "service": "pages", "name": "shaky", "up": false, "admin": "ready",
               "why_down": "2 checks in a row failed: HTTP status 503", "state_seconds": 61.0,
-              "open": 0, "dialling": 1, "connect_errors": 7, "max_connections": 10 },
+              "open": 0, "dialling": 1, "connect_errors": 7, "to_server_bytes": 0,
+              "to_client_bytes": 0, "max_connections": 10 },
             { "service": "pages", "name": "spare", "up": true, "admin": "drain", "why_down": null,
               "state_seconds": 5.0, "open": 0, "dialling": 0, "connect_errors": 0,
-              "max_connections": null },
+              "to_server_bytes": 0, "to_client_bytes": 0, "max_connections": null },
         ],
     });
-    let bytes = 1_000_000 + moved;
     let metrics = format!(
         "coracle_open_connections{{entrypoint=\"web\"}} {total}\n\
          coracle_connections_opened_total{{entrypoint=\"web\"}} 500\n\
          coracle_connections_closed_total{{entrypoint=\"web\",reason=\"done\"}} 100\n\
-         coracle_bytes_total{{entrypoint=\"web\",direction=\"to_server\"}} 0\n\
-         coracle_bytes_total{{entrypoint=\"web\",direction=\"to_client\"}} {bytes}\n\
          coracle_connection_mismatch{{entrypoint=\"web\"}} 0\n\
          process_start_time_seconds 1000\n"
     );
@@ -119,14 +123,14 @@ fn screen_of_80_columns_has_it_all() {
         "coracle 0.1.0, up 2h00m  the kernel agrees  127.0.0.1:2672",
         "30 open  500 opened  100 closed  0/s to servers  2.0K/s to clients",
         "",
-        "ENTRYPOINT LISTENS ON   SERVICE    OPEN REFUSED TO SERVER/S TO CLIENT/S",
-        "web        0.0.0.0:8080 pages   30/5000       2           0        2.0K",
-        "\\u{1b}[31m              -             0       0           0           0",
+        "ENTRYPOINT LISTENS ON   SERVICE    OPEN TO SERVER/S TO CLIENT/S REFUSED",
+        "web        0.0.0.0:8080 pages   30/5000           0        2.0K 7: denied 5, ra~",
+        "\\u{1b}[31m              -             0           0           0 0",
         "",
-        "SERVICE SERVER OPEN DIALLING ERRORS SINCE STATE",
-        "pages   steady    3        0      0     - up",
-        "pages   shaky  0/10        1      7 1m01s down: 2 checks in a row failed: HTTP ~",
-        "pages   spare     0        0      0    5s drain",
+        "SERVICE SERVER OPEN ERRORS TO SERVER/S TO CLIENT/S SINCE STATE",
+        "pages   steady    3      0        2.0K        1.0K     - up",
+        "pages   shaky  0/10      7           0           0 1m01s down: 2 checks in a ro~",
+        "pages   spare     0      0           0           0    5s drain",
         "",
         "1-9 of 30 connections, the oldest first",
         "PEER              ENTRYPOINT SERVICE SERVER   AGE TO SRV /S TO CLI   /S STATE",
@@ -138,6 +142,50 @@ fn screen_of_80_columns_has_it_all() {
         assert_eq!(line, expected);
     }
     assert!(lines[23].starts_with("? help  q quit"));
+}
+
+#[test]
+fn larger_screen_has_services_and_reasons() {
+    let expected = [
+        "ENTRYPOINT LISTENS ON   SERVICE    OPEN TO SERVER/S TO CLIENT/S REFUSED",
+        "web        0.0.0.0:8080 pages   30/5000           0        2.0K 7: denied 5, rate 2",
+        "\\u{1b}[31m              -             0           0           0 0",
+        "",
+        "SERVICE OPEN QUEUED RETRIES TO SERVER/S TO CLIENT/S",
+        "pages      3      4       5        1.0K        2.0K",
+        "",
+        "SERVICE SERVER OPEN DIALLING ERRORS TO SERVER/S TO CLIENT/S SINCE STATE",
+        "pages   steady    3        0      0        2.0K        1.0K     - up",
+    ];
+    let lines = text(&watched((110, 40)));
+    for (line, expected) in lines[3..].iter().zip(expected) {
+        assert_eq!(line, expected);
+    }
+}
+
+/// A server can have the name of an entrypoint that forwards to its service, and that of a service.
+#[test]
+fn rates_are_those_of_each_object_whatever_its_name() {
+    let looks = [0, 1].map(|n| {
+        let of = |service: Value, bytes: u64| {
+            json!({ "name": "a", "service": service, "to_server_bytes": n * bytes,
+                "to_client_bytes": 0 })
+        };
+        let status = json!({
+            "entrypoints": [of("a".into(), 3)],
+            "services": [of(Value::Null, 5)],
+            "servers": [of("a".into(), 7)],
+        });
+        let at = Instant::now() + Duration::from_secs(n);
+        Look::of(status, "", Value::Null, at, 0.0)
+    });
+    let [before, mut after] = looks;
+    after.add_rates(&before.carried(), 1.0);
+    let rates = [after.entrypoints(), after.services(), after.servers()];
+    assert_eq!(
+        rates.map(|it| it[0][RATES[0]].as_f64()),
+        [3.0, 5.0, 7.0].map(Some)
+    );
 }
 
 #[test]

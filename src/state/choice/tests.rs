@@ -7,7 +7,6 @@ use super::super::identity::ConnId;
 use super::super::server::{AdminState, Share};
 use super::super::service::ServiceRules;
 use super::*;
-use crate::state::Passed;
 
 /// A service with named servers, and connections with rising numbers.
 struct World {
@@ -196,7 +195,7 @@ fn connecting_wakes_nobody() {
     assert!(place.connected(world.now).is_none());
     first.wait(Waker::noop());
     assert!(!second.is_due(), "a wake-up would have been passed on");
-    world.servers[0].leaves(conn(1), Passed::default());
+    world.servers[0].leaves(conn(1));
     first.wait(Waker::noop());
     assert!(second.is_due());
 }
