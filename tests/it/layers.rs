@@ -57,7 +57,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("serde_json", &["admin/json", "client"]),
     ("async_signal", &["commands/stops"]),
     ("http_types", &["admin/http"]),
-    ("httparse", &["admin/http", "net/probe"]),
+    ("httparse", &["admin/http", "net/probe", "wire"]),
     ("libc", &["sys"]),
     ("prometheus", &["admin/metrics"]),
     ("regex_lite", &["config", "net/probe"]),
