@@ -15,7 +15,7 @@ use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use coracle::net::{EarlyData, Listener, Meter, Reactor, Side, Stream, TcpOptions, relay};
-use coracle::state::{Guard, Peer, Protocol, Shared};
+use coracle::state::{Branch, Guard, Peer, Protocol, Shared};
 use divan::Bencher;
 use smol::LocalExecutor;
 
@@ -99,9 +99,10 @@ fn set_insert_and_drop(bencher: Bencher) {
     let now = Instant::now();
     let entrypoint = shared.registry.entrypoint("e", Protocol::Tcp, now);
     let service = shared.registry.service("s");
+    let branch = Branch::only(&service);
     let server = shared.registry.server(&service, "10.0.0.1:80");
     let connect = || {
-        let guard = Guard::insert(&shared.conns, &entrypoint, &service, Peer::Unix, now);
+        let guard = Guard::insert(&shared.conns, &entrypoint, Some(&branch), Peer::Unix, now);
         let place = server.place(guard.conn().id);
         guard.conn().relaying(place, now);
         guard

@@ -15,13 +15,14 @@ pub(super) fn write_members(body: &mut Body, entries: &Entries, entry: &Entry) -
     let age = entries.at.saturating_duration_since(entry.opened);
     write!(
         body,
-        "\"id\":\"{}\",\"peer\":\"{}\",\"socket_peer\":{},\"entrypoint\":{},\"service\":{},\"server\":{},\"state\":\"{}\",\
+        "\"id\":\"{}\",\"peer\":\"{}\",\"socket_peer\":{},\"entrypoint\":{},\"service\":{},\"route\":{},\"server\":{},\"state\":\"{}\",\
          \"age_seconds\":{},\"to_server_bytes\":{},\"to_client_bytes\":{}",
         entry.id,
         entry.peer,
         OrNull(entry.socket_peer.map(|peer| format!("\"{peer}\""))),
         Json(entries.entrypoint_name(entry.entrypoint)),
-        Json(&entry.service),
+        OrNull(entry.service.as_deref().map(Json)),
+        OrNull(entry.route.as_deref().map(Json)),
         OrNull(server),
         entry.phase,
         age.as_secs_f64(),

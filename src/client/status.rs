@@ -68,6 +68,14 @@ impl Status {
             ],
             rows("entrypoints").map(entrypoint).collect(),
         );
+        let routes: Vec<_> = rows("entrypoints").flat_map(routes).collect();
+        let routes = match routes.is_empty() {
+            true => String::new(),
+            false => {
+                const TITLES: [&str; 4] = ["ENTRYPOINT", "ROUTE", "SERVICE", "CONNECTIONS"];
+                format!("\n{}", table(TITLES, routes))
+            }
+        };
         let services = table(
             ["SERVICE", "BALANCE", "QUEUED", "RETRIES"],
             rows("services").map(service).collect(),
@@ -97,7 +105,7 @@ impl Status {
             _ => String::new(),
         };
         format!(
-            "coracle {version}: {open} open, {agreement}, log level {}\n\n{entrypoints}\n{services}\n{servers}{accounting}",
+            "coracle {version}: {open} open, {agreement}, log level {}\n\n{entrypoints}{routes}\n{services}\n{servers}{accounting}",
             self.log_level
         )
         .trim_end()
@@ -119,6 +127,17 @@ fn entrypoint(it: &Value) -> [String; 6] {
         cell(&it["max_connections"]),
         refused(it),
     ]
+}
+
+/// Formats where an entrypoint's rules lead.
+fn routes(it: &Value) -> Vec<[String; 4]> {
+    let routes = it["routes"].as_array().map_or(&[][..], Vec::as_slice);
+    let row = |route: &Value| {
+        let [label, service, connections] =
+            ["route", "service", "connections"].map(|key| cell(&route[key]));
+        [cell(&it["name"]), label, service, connections]
+    };
+    routes.iter().map(row).collect()
 }
 
 fn service(it: &Value) -> [String; 4] {

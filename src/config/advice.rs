@@ -69,11 +69,14 @@ pub(super) fn advice(key: &str, value: &DeValue<'_>) -> String {
         "on_down" => alternatives::<OnDown>(),
         "send_proxy" => alternatives::<SendProxy>(),
         "kind" => alternatives::<CheckKind>(),
-        "trusted" => "a network such as \"192.168.1.0/24\"".to_owned(),
+        "trusted" | "from" => "a network such as \"192.168.1.0/24\"".to_owned(),
         "memory" => "a size such as \"32MiB\"".to_owned(),
         "path" => "a path such as \"/health\"".to_owned(),
         "host" => "a name such as \"nas.lan\"".to_owned(),
-        "send" | "expect" => "text in quotes, or \"hex:\" and its bytes".to_owned(),
+        "sni" => "a name such as \"nas.lan\"".to_owned(),
+        "alpn" => "the name of a protocol such as \"h2\"".to_owned(),
+        "starts" => "the name of a protocol such as \"ssh\"".to_owned(),
+        "send" | "expect" | "starts_with" => "text in quotes, or \"hex:\" and its bytes".to_owned(),
         "hosts" => "a name such as \"nas.lan\"".to_owned(),
         "compat" => "\"traefik\"".to_owned(),
         _ => "it in quotes".to_owned(),
@@ -92,5 +95,6 @@ fn is_duration(key: &str) -> bool {
                 | "save_interval"
                 | "interval"
                 | "jitter"
+                | "default_after"
         )
 }

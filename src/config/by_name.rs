@@ -18,7 +18,9 @@ impl<'c> ByName<'c> {
     pub(super) fn of(config: &'c Config) -> Self {
         let mut users = vec![0; config.services.len()];
         for entrypoint in &config.entrypoints {
-            users[entrypoint.service] += 1;
+            for service in entrypoint.services() {
+                users[service] += 1;
+            }
         }
         let entrypoints = config.entrypoints.iter();
         let services = config.services.iter().enumerate();
@@ -30,8 +32,9 @@ impl<'c> ByName<'c> {
         }
     }
 
-    pub(super) fn service(&self, entrypoint: &Entrypoint) -> &'c Service {
-        &self.config.services[entrypoint.service]
+    /// Returns the service for connections that no rule fits.
+    pub(super) fn service(&self, entrypoint: &Entrypoint) -> Option<&'c Service> {
+        entrypoint.service.map(|index| &self.config.services[index])
     }
 
     /// Returns whether a service looks as if `to` had created it: it has one server, and only the
@@ -39,7 +42,7 @@ impl<'c> ByName<'c> {
     pub(super) fn is_own(&self, index: usize) -> bool {
         let service = &self.config.services[index];
         let namesake = self.entrypoints.get(service.name.as_str());
-        let is_user = namesake.is_some_and(|it| it.service == index);
+        let is_user = namesake.is_some_and(|it| it.service == Some(index));
         is_user && self.users[index] == 1 && service.servers.len() == 1
     }
 }

@@ -22,6 +22,11 @@ pub(super) fn send(text: &str) -> Result<Vec<u8>, Mistake> {
     bytes(text, "leave `send` out to send nothing")
 }
 
+/// Parses bytes that connections begin with: text, or `hex:` and digits.
+pub(super) fn first_bytes(text: &str) -> Result<Box<[u8]>, Mistake> {
+    bytes(text, "write the bytes that connections begin with").map(Into::into)
+}
+
 /// Parses what an answer must contain: text, `hex:` and digits, or `regex:` and an expression.
 pub(super) fn expect(text: &str) -> Result<Expect, Mistake> {
     match text.strip_prefix("regex:") {

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::net::SocketAddr;
 
 use super::by_name::ByName;
-use super::diagnostic::printable;
+use super::diagnostic::{count, printable};
 use super::keyword::word;
 use super::model::{
     Access, Accounting, Admin, ClientLimits, Config, Entrypoint, Limits, Log, Metrics, Service,
@@ -15,6 +15,7 @@ use super::model::{
 use super::size;
 use super::words;
 
+mod routes;
 mod service;
 
 /// What a reload changes: one line per change, in the order of the configuration.
@@ -201,8 +202,12 @@ impl Changes {
             let name = printable(&is.name);
             let listens = words::list(&is.listen, words::listen);
             let to = target(is, new);
+            let rules = match is.routes.len() {
+                0 => String::new(),
+                n => format!(", with {}", count(n, "rule")),
+            };
             self.add(format!(
-                "entrypoint {name} added: listens on {listens}, forwards to {to}"
+                "entrypoint {name} added: listens on {listens}, forwards to {to}{rules}"
             ));
         }
     }
@@ -221,6 +226,8 @@ impl Changes {
             reuse_port,
             socket: SocketAccess { mode, group },
             service: _,
+            routes: _,
+            default_after,
             idle_timeout,
             half_close_timeout,
             keepalive,
@@ -243,6 +250,7 @@ impl Changes {
         self.value(key("socket_mode"), mode, &now.mode, words::mode);
         self.value(key("socket_group"), group, &now.group, words::group);
         self.forwards(&who, was, is, old, new);
+        self.routes(&who, (was, old), (is, new));
         for (name, old, new) in [
             ("idle_timeout", idle_timeout, &is.idle_timeout),
             (
@@ -251,6 +259,7 @@ impl Changes {
                 &is.half_close_timeout,
             ),
             ("keepalive", keepalive, &is.keepalive),
+            ("default_after", default_after, &is.default_after),
         ] {
             self.value(key(name), old, new, words::duration_or_none);
         }
@@ -333,15 +342,18 @@ impl Changes {
         new: &ByName<'_>,
     ) {
         let (from, to) = (old.service(was), new.service(is));
-        let owns = (old.is_own(was.service), new.is_own(is.service));
-        if from.name == to.name {
-            if owns == (true, true) {
+        let is_own = |entrypoint: &Entrypoint, side: &ByName<'_>| {
+            entrypoint.service.is_some_and(|index| side.is_own(index))
+        };
+        let owns = (is_own(was, old), is_own(is, new));
+        if from.map(|it| &it.name) == to.map(|it| &it.name) {
+            if let (Some(from), Some(to), (true, true)) = (from, to, owns) {
                 self.service(who, from, to, true);
             }
             return;
         }
-        let instead = match owns {
-            (false, false) => printable(&from.name),
+        let instead = match (from, to, owns) {
+            (Some(from), Some(_), (false, false)) => printable(&from.name),
             _ => target(was, old),
         };
         let to = target(is, new);
@@ -401,8 +413,11 @@ impl Changes {
 /// Describes where an entrypoint forwards to: a server if the service is its own, otherwise a
 /// service.
 fn target(entrypoint: &Entrypoint, side: &ByName<'_>) -> String {
-    let service = side.service(entrypoint);
-    match side.is_own(entrypoint.service) {
+    let Some(index) = entrypoint.service else {
+        return "no service by default".to_owned();
+    };
+    let service = &side.config.services[index];
+    match side.is_own(index) {
         true => words::list(&service.servers, words::server),
         false => format!("service {}", printable(&service.name)),
     }

@@ -11,7 +11,7 @@ use super::model::{
     Service, SocketAccess, defaults,
 };
 use super::origin::Origin;
-use crate::state::{AtRefuse, Network, Rate};
+use crate::state::{AtRefuse, Network, Rate, Rule};
 
 /// The configuration as written, before names are resolved and addresses compared.
 pub(super) struct Draft {
@@ -37,6 +37,8 @@ pub(super) struct DraftEntrypoint {
     pub(super) reuse_port: bool,
     pub(super) socket: SocketAccess,
     pub(super) target: Target,
+    pub(super) routes: Vec<DraftRoute>,
+    pub(super) default_after: Option<Duration>,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) half_close_timeout: Option<Duration>,
     pub(super) keepalive: Option<Duration>,
@@ -67,6 +69,14 @@ impl Default for Prologue {
     }
 }
 
+/// A rule that decides where connections go.
+pub(super) struct DraftRoute {
+    pub(super) name: Option<String>,
+    pub(super) rule: Rule,
+    /// The name of its service, if that is readable.
+    pub(super) service: Option<(String, Span)>,
+}
+
 pub(super) struct DraftListen {
     pub(super) listen: Listen,
     /// Whether it was written as `*` or without a host, for both IPv4 and IPv6.
@@ -89,6 +99,8 @@ pub(super) enum Target {
     Named(String, Span),
     /// Missing or unreadable; already reported.
     Unread,
+    /// Missing, because the rules decide about every connection.
+    None,
 }
 
 impl Default for Draft {

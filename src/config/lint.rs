@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::address::{Address, Listen};
 use super::diagnostic::{Collector, shown};
 use super::host::Host;
-use super::model::Config;
+use super::model::{Config, Entrypoint};
 use super::origin::{Origin, report, warn};
 
 /// Where the parts of a configuration were written, in the order of the parts in [`Config`].
@@ -34,7 +34,7 @@ pub(super) fn check(config: &Config, origins: &Origins, out: &mut Collector<'_>)
 
 fn unused_services(config: &Config, origins: &Origins, out: &mut Collector<'_>) {
     let entrypoints = config.entrypoints.iter();
-    let used: HashSet<usize> = entrypoints.map(|entrypoint| entrypoint.service).collect();
+    let used: HashSet<usize> = entrypoints.flat_map(Entrypoint::services).collect();
     for (index, service) in config.services.iter().enumerate() {
         if !used.contains(&index) {
             let name = shown(&service.name);
@@ -214,10 +214,11 @@ fn steps(config: &Config) -> Vec<Step> {
     }
     let mut steps = Vec::new();
     for (from, entrypoint) in config.entrypoints.iter().enumerate() {
-        let service = entrypoint.service;
-        let addresses = config.services[service].servers.iter();
-        let addresses = addresses.map(|server| &server.address);
-        for (server, address) in addresses.enumerate() {
+        let servers = entrypoint.services().flat_map(|service| {
+            let servers = config.services[service].servers.iter().enumerate();
+            servers.map(move |(server, it)| (service, server, &it.address))
+        });
+        for (service, server, address) in servers {
             let port = match address {
                 Address::Tcp { port, .. } => *port,
                 Address::Unix(_) => UNIX,

@@ -19,6 +19,7 @@ mod lint;
 mod model;
 mod origin;
 mod resolve;
+mod route_value;
 mod size;
 mod socket;
 mod toml_errors;
@@ -39,7 +40,7 @@ pub use host::Host;
 pub use model::{
     Access, Accounting, Admin, AtLimit, AtQuota, Balance, ClientLimits, Config, ControlSocket,
     Entrypoint, Expect, Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota,
-    QuotaPeriod, Resolve, SendProxy, Server, Service, SocketAccess, WhenDown, defaults,
+    QuotaPeriod, Resolve, Route, SendProxy, Server, Service, SocketAccess, WhenDown, defaults,
 };
 pub use value::{AdminListen, duration};
 

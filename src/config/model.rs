@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::address::{Address, Listen};
 use super::diagnostic::Diagnostics;
-use crate::state::{AccessList, AtRefuse, Network, Rate};
+use crate::state::{AccessList, AtRefuse, Network, Rate, Rule};
 
 /// A valid configuration: names are unique and not empty, every reference resolves, and no two
 /// listeners share an address.
@@ -195,8 +195,14 @@ pub struct Entrypoint {
     pub reuse_port: bool,
     /// Who may connect to its Unix sockets.
     pub socket: SocketAccess,
-    /// The position of its service in [`Config::services`].
-    pub service: usize,
+    /// The position in [`Config::services`] of the service for connections that no rule fits;
+    /// `None` if these are closed, and then there are rules.
+    pub service: Option<usize>,
+    /// The rules that decide where connections go.
+    pub routes: Vec<Route>,
+    /// After which time a client that has sent nothing no longer waits for a decision; `None` for
+    /// never. Shorter than `prologue_timeout`.
+    pub default_after: Option<Duration>,
     /// How long a connection may be idle in both directions; `None` for no limit.
     pub idle_timeout: Option<Duration>,
     /// How long a connection may be idle after one side, but not the other, has finished sending;
@@ -225,6 +231,33 @@ pub struct Entrypoint {
     pub trusted: Vec<Network>,
     /// How long it may take until the bytes that decide about a connection have arrived.
     pub prologue_timeout: Duration,
+}
+
+impl Entrypoint {
+    /// Iterates over the positions of its services, those of its rules last. One may come twice.
+    pub fn services(&self) -> impl Iterator<Item = usize> {
+        let ruled = self.routes.iter().map(|route| route.service);
+        self.service.into_iter().chain(ruled)
+    }
+}
+
+/// A rule that decides where connections go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Its name, which no other rule of the entrypoint has.
+    pub name: Option<String>,
+    /// Its conditions; at least one.
+    pub rule: Rule,
+    /// The position of its service in [`Config::services`].
+    pub service: usize,
+}
+
+impl Route {
+    /// Returns the label of the rule at this position: its name, or else its number.
+    #[must_use]
+    pub fn label(&self, index: usize) -> String {
+        self.name.clone().unwrap_or_else(|| (index + 1).to_string())
+    }
 }
 
 /// What each client of an entrypoint may have.

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use super::access::{DraftAccess, ReadFile};
 use super::address::Listen;
-use super::diagnostic::{Collector, did_you_mean, in_header, shown};
+use super::diagnostic::{Collector, Span, did_you_mean, in_header, shown};
 use super::draft::{Draft, DraftEntrypoint, DraftListen, DraftService, Prologue, Target};
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
 use super::model::{
-    AtLimit, ClientLimits, Config, Entrypoint, OnRemoved, Server, Service, SocketAccess, defaults,
+    AtLimit, ClientLimits, Config, Entrypoint, OnRemoved, Route, Server, Service, SocketAccess,
+    defaults,
 };
 use super::origin::{Origin, report, told_place};
 use crate::state::AtRefuse;
@@ -47,6 +48,8 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
                 origin: origin.clone(),
                 servers: vec![origin],
             })),
+            routes: Vec::new(),
+            default_after: None,
             idle_timeout: None,
             half_close_timeout: None,
             keepalive: Some(defaults::KEEPALIVE),
@@ -60,6 +63,28 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
             prologue: Prologue::default(),
         });
     }
+}
+
+/// Returns the position of the service that is called `name` in the text at `span`.
+fn find(
+    named: &HashMap<String, usize>,
+    services: &[DraftService],
+    name: &str,
+    span: Span,
+    out: &mut Collector<'_>,
+) -> usize {
+    if let Some(index) = named.get(name) {
+        return *index;
+    }
+    let known = services.iter().map(|draft| draft.service.name.as_str());
+    let mut advice = did_you_mean(name, known.take(named.len()));
+    if advice.is_empty() {
+        let name = in_header(name);
+        advice = format!("; add a table [services.{name}] with `servers`");
+    }
+    let why = format!("unknown service `{}`{advice}", shown(name));
+    report(out, &Origin::File(span), &why);
+    0
 }
 
 /// Builds the configuration, which is valid only if nothing was reported to `out`. `read` reads the
@@ -97,23 +122,20 @@ pub(super) fn resolve(mut draft: Draft, read: ReadFile<'_>, out: &mut Collector<
                     );
                 }
                 services.push(*draft);
-                services.len() - 1
+                Some(services.len() - 1)
             }
-            Target::Named(name, span) => *named.get(&name).unwrap_or_else(|| {
-                let known = services.iter().map(|draft| draft.service.name.as_str());
-                let mut advice = did_you_mean(&name, known.take(named.len()));
-                if advice.is_empty() {
-                    advice = format!(
-                        "; add a table [services.{}] with `servers`",
-                        in_header(&name)
-                    );
-                }
-                let why = format!("unknown service `{}`{advice}", shown(&name));
-                report(out, &Origin::File(span), &why);
-                &0
-            }),
-            Target::Unread => 0,
+            Target::Named(name, span) => Some(find(&named, &services, &name, span, out)),
+            Target::Unread => Some(0),
+            Target::None => None,
         };
+        let routes = entry.routes.into_iter().map(|route| Route {
+            name: route.name,
+            rule: route.rule,
+            service: route
+                .service
+                .map_or(0, |(name, span)| find(&named, &services, &name, span, out)),
+        });
+        let routes = routes.collect();
         let listen = entry.listen.into_iter().map(|it| (it.listen, it.origin));
         let (listen, origins) = listen.unzip();
         listens.push(origins);
@@ -123,6 +145,8 @@ pub(super) fn resolve(mut draft: Draft, read: ReadFile<'_>, out: &mut Collector<
             reuse_port: entry.reuse_port,
             socket: entry.socket,
             service,
+            routes,
+            default_after: entry.default_after,
             idle_timeout: entry.idle_timeout,
             half_close_timeout: entry.half_close_timeout,
             keepalive: entry.keepalive,

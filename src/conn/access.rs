@@ -11,7 +11,7 @@ pub fn log_access(conn: &Conn, reason: CloseReason) {
         log::info!(
             target: "access",
             entrypoint = conn.entrypoint.name(), peer:% = conn.peer(), socket_peer:% = conn.socket_peer(),
-            service = &*conn.service.name, server = server.map_or("-", |server| server.name()),
+            service = conn.service().map(|it| &*it.name), route = conn.route().map(|it| &**it), server = server.map_or("-", |server| server.name()),
             reason:% = reason,
             to_server_bytes = conn.bytes(Direction::ToServer), to_client_bytes = conn.bytes(Direction::ToClient),
             seconds:% = format_args!("{:.3}", conn.active_for().as_secs_f64()); "closed");
@@ -20,7 +20,7 @@ pub fn log_access(conn: &Conn, reason: CloseReason) {
     log::info!(
         target: "access",
         entrypoint = conn.entrypoint.name(), peer:% = conn.peer(),
-        service = &*conn.service.name, server = server.map_or("-", |server| server.name()),
+        service = conn.service().map(|it| &*it.name), route = conn.route().map(|it| &**it), server = server.map_or("-", |server| server.name()),
         reason:% = reason,
         to_server_bytes = conn.bytes(Direction::ToServer), to_client_bytes = conn.bytes(Direction::ToClient),
         seconds:% = format_args!("{:.3}", conn.active_for().as_secs_f64()); "closed");

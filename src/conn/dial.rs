@@ -15,7 +15,7 @@ use smol::future::{FutureExt, poll_once};
 
 use super::queue::queue;
 use super::report::report;
-use super::route::Route;
+use super::route::{Destination, Route};
 use super::target::{OwnListener, Target, Topology, server};
 use crate::config::{Address, Host};
 use crate::net::{self, Dial, EarlyData, Lack, Stream, Turn};
@@ -29,14 +29,16 @@ use crate::state::{Choice, CloseReason, Conn, ConnectError, Peer, Place};
 pub(super) async fn dial<'a>(
     conn: &'a Rc<Conn>,
     route: &'a Rc<Route>,
+    to: &'a Destination,
     opening: &'a EarlyData<'_>,
 ) -> Result<(Place, Stream), CloseReason> {
     let dialling = Dialling {
         conn,
         route,
+        to,
         opening,
-        targets: RefCell::new(route.pool.get()),
-        deadline: Cell::new(route.reactor.now() + route.dial_timeout),
+        targets: RefCell::new(to.pool.get()),
+        deadline: Cell::new(route.reactor.now() + to.dial_timeout),
     };
     dialling.dial().await
 }
@@ -44,6 +46,7 @@ pub(super) async fn dial<'a>(
 struct Dialling<'a> {
     conn: &'a Conn,
     route: &'a Rc<Route>,
+    to: &'a Destination,
     opening: &'a EarlyData<'a>,
     /// The servers to choose among: the service's, as they were when the first one was chosen.
     targets: RefCell<Rc<[Rc<Target>]>>,
@@ -90,7 +93,7 @@ struct Lacking {
 
 impl Dialling<'_> {
     async fn dial(&self) -> Result<(Place, Stream), CloseReason> {
-        let rules = self.route.service.rules();
+        let rules = self.to.branch.service.rules();
         let mut lacking = Vec::new();
         // Positions of servers that need no second attempt, and how many attempts have failed.
         let mut tried = Vec::new();
@@ -99,7 +102,7 @@ impl Dialling<'_> {
             let (index, place) = match self.choose(&tried).await? {
                 Some(chosen) => chosen,
                 None if tried.is_empty() => {
-                    log::warn!(entrypoint = self.conn.entrypoint.name(), service = &*self.route.service.name;
+                    log::warn!(entrypoint = self.conn.entrypoint.name(), service = &*self.to.branch.service.name;
                         "no server available: {}; `coracle status` says why", self.why_none());
                     return Err(CloseReason::NoServer);
                 }
@@ -126,7 +129,7 @@ impl Dialling<'_> {
                 continue;
             }
             if failed > 0 {
-                self.route.service.counters.retries.increment();
+                self.to.branch.service.counters.retries.increment();
             }
             match self.attempt(&target).await {
                 Ok(stream) => {
@@ -152,7 +155,7 @@ impl Dialling<'_> {
             let all = self.targets.borrow().len();
             let untried = all.saturating_sub(tried.len());
             if untried > 0 && self.is_late() {
-                let limit = humantime::format_duration(self.route.dial_timeout);
+                let limit = humantime::format_duration(self.to.dial_timeout);
                 log::warn!(
                     entrypoint = self.conn.entrypoint.name();
                     "dial: no server reached within {limit} (dial_timeout); {untried} of {all} not tried; the lines before say why the others failed"
@@ -166,7 +169,7 @@ impl Dialling<'_> {
     /// Chooses a server and takes a place there. Waits in the queue if all are at their limits.
     /// Returns `None` if there is none to choose.
     async fn choose(&self, tried: &[usize]) -> Result<Option<(usize, Place)>, CloseReason> {
-        let service = &self.route.service;
+        let service = &self.to.branch.service;
         let client = match self.conn.peer() {
             Peer::Tcp(address) => Some(address.ip()),
             Peer::Unix => None,
@@ -175,7 +178,7 @@ impl Dialling<'_> {
             let random = &mut || fastrand::u64(..);
             if tried.is_empty() {
                 // Only then, because `tried` holds positions in the list.
-                self.targets.replace(self.route.pool.get());
+                self.targets.replace(self.to.pool.get());
             }
             let (targets, now) = (self.targets.borrow(), self.route.reactor.now());
             service.choose(&targets, server, tried, client, random, now)
@@ -192,8 +195,16 @@ impl Dialling<'_> {
             }
             Choice::None => Ok(None),
             Choice::Full => {
-                let (conn, route, targets) = (self.conn, self.route, &self.targets);
-                let queued = queue(conn, route, self.opening, targets, tried, choose);
+                let (conn, targets) = (self.conn, &self.targets);
+                let queued = queue(
+                    conn,
+                    self.route,
+                    self.to,
+                    self.opening,
+                    targets,
+                    tried,
+                    choose,
+                );
                 // Boxed because few connections ever wait.
                 let (chosen, took) = Box::pin(queued).await?;
                 self.deadline.set(self.deadline.get() + took);
@@ -229,7 +240,7 @@ impl Dialling<'_> {
         mut lacking: Vec<Lacking>,
     ) -> Result<(Place, Stream), CloseReason> {
         let (reactor, conns) = (&self.route.reactor, &*self.route.conns);
-        let limit = reactor.now() + self.route.connect_timeout;
+        let limit = reactor.now() + self.to.connect_timeout;
         let mut late = reactor.sleep_until(limit.min(self.deadline.get()));
         let targets = self.targets.borrow().clone();
         let join = |it: &Lacking| {
@@ -337,8 +348,8 @@ impl Dialling<'_> {
     /// configuration key.
     fn limit(&self, until: Instant) -> (humantime::FormattedDuration, &'static str) {
         let (limit, key): (Duration, _) = match until <= self.deadline.get() {
-            true => (self.route.connect_timeout, "connect_timeout"),
-            false => (self.route.dial_timeout, "dial_timeout"),
+            true => (self.to.connect_timeout, "connect_timeout"),
+            false => (self.to.dial_timeout, "dial_timeout"),
         };
         (humantime::format_duration(limit), key)
     }
@@ -352,7 +363,7 @@ impl Dialling<'_> {
         let topology = route.topology.get();
         let own = topology.own(&target.server);
         let begun = route.reactor.now();
-        let limit = begun + route.connect_timeout;
+        let limit = begun + self.to.connect_timeout;
         let dial = Dial {
             deadline: limit.min(self.deadline.get()),
             keepalive: route.keepalive,

@@ -10,11 +10,12 @@ mod prologue;
 mod queue;
 mod report;
 mod route;
+mod routing;
 mod serve;
 mod target;
 
 pub use access::{log_access, log_closed};
 pub use report::{order, report};
-pub use route::{CurrentRoute, Route};
+pub use route::{CurrentRoute, Destination, Route, Rules};
 pub use serve::serve;
 pub use target::{At, CurrentTopology, OwnListener, Pool, Target, Topology};

@@ -13,7 +13,7 @@ use crate::state::{CloseReason, Conn, Label as _, Network, Peer, Proxied};
 use crate::wire::proxy_header::{self, Client, MAX_V2_BYTES, Malformed, Parsed};
 
 /// Why there is no verdict on a prologue.
-enum Failure<W> {
+pub(super) enum Failure<W> {
     /// No bytes that may follow would make it right.
     Wrong(W),
     /// It was not whole by the deadline.
@@ -25,17 +25,19 @@ enum Failure<W> {
 }
 
 /// Reads the client's first bytes until `judge`, which is given all of them whenever there are
-/// more, returns a verdict or an error. Keeps them in `opening`.
+/// more, returns a verdict or an error. Keeps them in `opening`. All that is read of a connection
+/// this way has one deadline.
 ///
 /// `judge` must have a verdict on `most` bytes.
-async fn read<T, W>(
+pub(super) async fn read<T, W>(
+    conn: &Conn,
     route: &Route,
     opening: &EarlyData<'_>,
     most: usize,
     judge: impl Fn(&[u8]) -> Result<Option<T>, W>,
 ) -> Result<T, Failure<W>> {
     let reactor = &route.reactor;
-    let late = reactor.sleep_until(reactor.now() + route.prologue_timeout);
+    let late = reactor.sleep_until(conn.opened() + route.prologue_timeout);
     let verdict = async {
         loop {
             if let Some(verdict) = opening.look(&judge).map_err(Failure::Wrong)? {
@@ -80,7 +82,7 @@ pub(super) async fn read_header(
         Parsed::Partial => Ok(None),
         Parsed::Header { bytes, client } => Ok(Some((bytes, client))),
     };
-    let (bytes, client) = match read(route, opening, MAX_V2_BYTES, judge).await {
+    let (bytes, client) = match read(conn, route, opening, MAX_V2_BYTES, judge).await {
         Ok(header) => header,
         Err(failure) => return Err(refuse(conn, route, opening, failure)),
     };

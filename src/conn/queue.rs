@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::route::Route;
+use super::route::{Destination, Route};
 use super::target::{Target, server};
 use crate::net::{EarlyData, Sleep};
 use crate::state::{Choice, CloseReason, Conn, Place, Waiting};
@@ -18,19 +18,20 @@ use crate::state::{Choice, CloseReason, Conn, Place, Waiting};
 pub(super) async fn queue(
     conn: &Conn,
     route: &Route,
+    to: &Destination,
     early_data: &EarlyData<'_>,
     targets: &RefCell<Rc<[Rc<Target>]>>,
     tried: &[usize],
     choose: impl Fn() -> Choice,
 ) -> Result<(Option<(usize, Place)>, Duration), CloseReason> {
-    let (reactor, service) = (&route.reactor, &route.service);
+    let (reactor, service) = (&route.reactor, &to.branch.service);
     let rules = service.rules();
     if service.queued() >= rules.queue {
         log::warn!(entrypoint = conn.entrypoint.name(), service = &*service.name;
             "queue full: every server is at its max_connections and {} connections wait (queue); add a server, or raise one of the two", rules.queue);
         return Err(CloseReason::QueueFull);
     }
-    let mut queued = Queued::join(conn, route);
+    let mut queued = Queued::join(conn, route, to);
     let mut late = reactor.sleep_until(queued.begun + rules.queue_timeout);
     let mut is_new = true;
     let has_room =
@@ -43,7 +44,7 @@ pub(super) async fn queue(
                     let place = targets.borrow()[index].server.place(conn.id);
                     queued.turn.is_served();
                     // What made room may have made more than this.
-                    if has_room(&route.pool.get(), &[]) {
+                    if has_room(&to.pool.get(), &[]) {
                         service.offer();
                     }
                     return Poll::Ready(Ok(Some((index, place))));
@@ -83,6 +84,7 @@ pub(super) async fn queue(
 struct Queued<'a> {
     conn: &'a Conn,
     route: &'a Route,
+    to: &'a Destination,
     begun: Instant,
     turn: Waiting<'a>,
     /// Ends when a server that is out may be tried again, which no event announces. Only the first
@@ -93,14 +95,15 @@ struct Queued<'a> {
 }
 
 impl<'a> Queued<'a> {
-    fn join(conn: &'a Conn, route: &'a Route) -> Self {
+    fn join(conn: &'a Conn, route: &'a Route, to: &'a Destination) -> Self {
         let begun = route.reactor.now();
         conn.queued(true, begun);
         Self {
             conn,
             route,
+            to,
             begun,
-            turn: route.service.queue(),
+            turn: to.branch.service.queue(),
             trial: None,
             is_watching: false,
         }
@@ -112,7 +115,7 @@ impl<'a> Queued<'a> {
             && Pin::new(sleep).poll(cx).is_ready()
         {
             self.trial = None;
-            self.route.service.offer();
+            self.to.branch.service.offer();
         }
     }
 
@@ -121,7 +124,7 @@ impl<'a> Queued<'a> {
         if !self.turn.is_first() {
             return;
         }
-        let (reactor, targets) = (&self.route.reactor, self.route.pool.get());
+        let (reactor, targets) = (&self.route.reactor, self.to.pool.get());
         let now = reactor.now();
         let trials = targets.iter().filter_map(|it| it.server.next_trial());
         self.is_watching = trials.clone().next().is_some();
@@ -140,7 +143,7 @@ impl<'a> Queued<'a> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        let service = &self.route.service;
+        let service = &self.to.branch.service;
         service.counters.queue_duration.observe(self.waited());
         self.conn.queued(false, self.route.reactor.now());
         self.turn.leave();

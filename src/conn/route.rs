@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::target::{CurrentTopology, Pool};
 use crate::net::{Keepalive, Names, Reactor};
-use crate::state::{Conns, Entrypoint, Network, Service};
+use crate::state::{Branch, Conns, Entrypoint, Network, Rule};
 use crate::wire::proxy_header::Version;
 
 /// Where an entrypoint's connections go, and how.
@@ -22,25 +22,56 @@ pub struct Route {
     pub names: Rc<Names>,
     /// The entrypoint that accepts the connections.
     pub entrypoint: Rc<Entrypoint>,
-    /// The service that handles the connections.
-    pub service: Rc<Service>,
-    /// The service's servers.
-    pub pool: Rc<Pool>,
+    /// Where connections go, unless a rule decides otherwise; `None` if they are closed.
+    pub to: Option<Destination>,
+    /// The rules that decide where connections go, if there are any.
+    pub rules: Option<Box<Rules>>,
     /// Which servers are listeners of our own.
     pub topology: Rc<CurrentTopology>,
+    /// The networks whose connections begin with the PROXY protocol's header, if they must.
+    pub accept_proxy: Option<Rc<[Network]>>,
+    /// The longest time until the bytes that decide about a connection have arrived.
+    pub prologue_timeout: Duration,
+    /// The keep-alive setting for connections to servers.
+    pub keepalive: Option<Keepalive>,
+}
+
+/// A service that connections go to, and how.
+#[derive(Debug)]
+pub struct Destination {
+    /// The service, and what counts the connections that are sent there.
+    pub branch: Rc<Branch>,
+    /// The service's servers.
+    pub pool: Rc<Pool>,
     /// The longest time to spend connecting to one server.
     pub connect_timeout: Duration,
     /// The longest time to spend dialling for one connection, across all servers tried. At least
     /// `connect_timeout`.
     pub dial_timeout: Duration,
-    /// The networks whose connections begin with the PROXY protocol's header, if they must.
-    pub accept_proxy: Option<Rc<[Network]>>,
-    /// The longest time until the bytes that decide about a connection have arrived.
-    pub prologue_timeout: Duration,
     /// The header that each connection to a server begins with, if any.
     pub send_proxy: Option<Version>,
-    /// The keep-alive setting for connections to servers.
-    pub keepalive: Option<Keepalive>,
+}
+
+/// The rules that decide where connections go.
+#[derive(Debug)]
+pub struct Rules {
+    /// Their conditions.
+    pub rules: Vec<Rule>,
+    /// Where each of them leads.
+    pub to: Vec<Destination>,
+    /// After which time a client that has sent nothing no longer waits for a decision.
+    pub default_after: Option<Duration>,
+}
+
+impl Route {
+    /// Returns where a connection goes, if no rules decide about that.
+    #[must_use]
+    pub fn only(&self) -> Option<&Destination> {
+        match self.rules {
+            None => self.to.as_ref(),
+            Some(_) => None,
+        }
+    }
 }
 
 /// The route for new connections.

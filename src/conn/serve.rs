@@ -11,6 +11,7 @@ use super::dial;
 use super::prologue;
 use super::report::report;
 use super::route::Route;
+use super::routing;
 use crate::net::{self, Broken, EarlyData, Meter, Side, Stream};
 use crate::state::{CloseReason, Conn, Direction, Guard, Peer, Phase};
 use crate::wire::proxy_header::Client;
@@ -76,11 +77,16 @@ async fn connect(served: &Served) -> Result<(Stream, net::Read), CloseReason> {
     if let Some(trusted) = &route.accept_proxy {
         prologue::read_header(conn, route, trusted, &opening).await?;
     }
-    if let Some(version) = route.send_proxy {
+    let to = match (&route.rules, &route.to) {
+        (Some(rules), _) => routing::destination(conn, route, rules, &opening).await?,
+        (None, Some(to)) => to,
+        (None, None) => return Err(CloseReason::NoRoute),
+    };
+    if let Some(version) = to.send_proxy {
         opening.precede(version.header(header_client(conn, &served.client)));
     }
     let dialled = async {
-        let (place, server) = dial::dial(conn, route, &opening).await?;
+        let (place, server) = dial::dial(conn, route, to, &opening).await?;
         match opening.introduce(&server).await {
             Ok(()) => Ok((place, server)),
             Err(error) => {

@@ -215,8 +215,9 @@ async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: &Cell<Capacity>) 
 /// Adds one connection to the set and starts its task, which owns the socket and the guard.
 fn admit(executor: &LocalExecutor<'static>, door: &Door, stream: Stream, peer: Peer) {
     let route = door.route.get();
-    let (entrypoint, service) = (&route.entrypoint, &route.service);
-    let guard = Guard::insert(&route.conns, entrypoint, service, peer, route.reactor.now());
+    let branch = route.only().map(|to| &to.branch);
+    let now = route.reactor.now();
+    let guard = Guard::insert(&route.conns, &route.entrypoint, branch, peer, now);
     let conn = guard.conn().clone();
     conn.owned_by(executor.spawn(conn::serve(guard, route, stream)));
 }

@@ -177,17 +177,20 @@ pub(super) fn log_listening(listen: &Listen, route: &Route, listener: &Listener,
     const SERVERS: usize = 8;
     let address = listener.local_addr();
     let at = address.map_or_else(|| listen.to_string(), |address| address.to_string());
-    let (name, service) = (route.entrypoint.name(), &*route.service.name);
+    let name = route.entrypoint.name();
     let entrypoint = (name != at).then_some(name);
-    let service_name = (name != service).then_some(service);
-    let targets = route.pool.get();
+    let service = route.to.as_ref().map(|to| &*to.branch.service.name);
+    let service_name = service.filter(|service| name != *service);
+    let targets = route.to.as_ref().map(|to| to.pool.get());
+    let targets = targets.as_deref().unwrap_or_default();
+    let routes = route.rules.as_ref().map(|rules| rules.rules.len());
     let servers = targets.iter().take(SERVERS);
     let servers: Vec<_> = servers.map(|it| it.address.to_string()).collect();
     let mut to = servers.join(",");
     if let more @ 1.. = targets.len().saturating_sub(SERVERS) {
         to.push_str(&format!(" and {more} more"));
     }
-    log::info!(target: "setup", entrypoint, address = at.as_str(), service = service_name, to,
+    log::info!(target: "setup", entrypoint, address = at.as_str(), service = service_name, to, routes,
         inherited = inherited.then_some(true); "listening");
     if let Some(ip) = address.map(|address| address.ip()).filter(is_absent) {
         log::warn!(target: "setup", entrypoint = name;

@@ -164,6 +164,7 @@ mod tests {
     use super::super::run_tasks;
     use super::*;
     use crate::net::Reactor;
+    use crate::state::Branch;
     use crate::state::{Guard, Peer, Protocol, Shared};
 
     /// Without a connection's sockets: what counts is when its task is dropped.
@@ -183,10 +184,10 @@ mod tests {
         let entrypoint = shared
             .registry
             .entrypoint("e", Protocol::Tcp, reactor.now());
-        let service = shared.registry.service("s");
+        let service = Branch::only(&shared.registry.service("s"));
         for _ in 0..CONNECTIONS {
             let now = reactor.now();
-            let guard = Guard::insert(&shared.conns, &entrypoint, &service, Peer::Unix, now);
+            let guard = Guard::insert(&shared.conns, &entrypoint, Some(&service), Peer::Unix, now);
             let conn = guard.conn().clone();
             let task = ground.spawn(async move {
                 let _guard = guard;

@@ -13,9 +13,11 @@ use super::listeners::{Listeners, Wanted};
 use super::resolving;
 use super::services::{self, Targets};
 use crate::config::{self, AtLimit, Config};
-use crate::conn::{OwnListener, Pool, Route, Target, Topology};
+use crate::conn::{self, Destination, OwnListener, Pool, Route, Target, Topology};
 use crate::net::Keepalive;
-use crate::state::{ConnectionLimit, Entrypoint, GateRules, Protocol, ServerId, Timeouts};
+use crate::state::{
+    Branch, ConnectionLimit, DEFAULT_ROUTE, Entrypoint, GateRules, Protocol, ServerId, Timeouts,
+};
 
 /// The running configuration and its objects.
 #[derive(Debug)]
@@ -148,8 +150,16 @@ impl Running {
         self.targets = all.map(|it| (it.server.id(), it)).collect();
         let onward = self.config.entrypoints.iter().filter_map(|it| {
             let entrypoint = self.entrypoints.get(&it.name)?;
-            let pool = self.pools.get(&self.config.services[it.service].name)?;
-            Some((entrypoint.id(), pool.get()))
+            let pool = |service: usize| self.pools.get(&self.config.services[service].name);
+            let targets = match it.service {
+                Some(service) if it.routes.is_empty() => pool(service)?.get(),
+                // Which of them a connection gets is known when it comes.
+                _ => {
+                    let pools = it.services().filter_map(pool);
+                    pools.flat_map(|pool| pool.get().to_vec()).collect()
+                }
+            };
+            Some((entrypoint.id(), targets))
         });
         let topology = Topology::new(onward.collect(), &self.own);
         ground.topology.replace(topology);
@@ -216,7 +226,6 @@ fn routes(
     let registry = &ground.shared.registry;
     let now = ground.reactor.now();
     let route = |configured: &config::Entrypoint| {
-        let service = &config.services[configured.service];
         let entrypoint = registry.entrypoint(&configured.name, Protocol::Tcp, now);
         entrypoint.timeouts.set(Timeouts {
             idle: configured.idle_timeout,
@@ -237,21 +246,56 @@ fn routes(
         }
         entrypoint.set_gate(rules, &open);
         entrypoint.at_refuse.set(configured.at_refuse);
-        let of_route = registry.service(&service.name);
-        entrypoint.set_service(&of_route.name);
+        let service = |index: usize| registry.service(&config.services[index].name);
+        entrypoint.set_service(
+            configured
+                .service
+                .map(|it| service(it).name.clone())
+                .as_ref(),
+        );
+        let labels = configured.routes.iter().enumerate();
+        let labels = labels.map(|(index, it)| (it.label(index).into(), service(it.service)));
+        let default = configured
+            .service
+            .map(|it| (DEFAULT_ROUTE.into(), service(it)));
+        let has_rules = !configured.routes.is_empty();
+        let labels: Vec<_> = labels.chain(default.filter(|_| has_rules)).collect();
+        let branches = entrypoint.set_routes(&labels);
+        let to = |branch: Rc<Branch>, index: usize| {
+            let service = &config.services[index];
+            Destination {
+                branch,
+                pool: pools.get(&service.name).cloned().unwrap_or_default(),
+                connect_timeout: service.connect_timeout,
+                dial_timeout: service.dial_timeout.max(service.connect_timeout),
+                send_proxy: service.send_proxy.map(services::version),
+            }
+        };
+        let rules = has_rules.then(|| {
+            let rules = configured.routes.iter();
+            let leads = rules.clone().zip(&branches);
+            Box::new(conn::Rules {
+                rules: rules.map(|it| it.rule.clone()).collect(),
+                to: leads
+                    .map(|(it, branch)| to(branch.clone(), it.service))
+                    .collect(),
+                default_after: configured.default_after,
+            })
+        });
+        let default = configured.service.map(|index| match has_rules {
+            true => to(branches[configured.routes.len()].clone(), index),
+            false => to(Branch::only(&service(index)), index),
+        });
         Rc::new(Route {
             reactor: ground.reactor.clone(),
             conns: ground.shared.conns.clone(),
             names: ground.names.clone(),
             entrypoint,
-            service: of_route,
-            pool: pools.get(&service.name).cloned().unwrap_or_default(),
+            to: default,
+            rules,
             topology: ground.topology.clone(),
-            connect_timeout: service.connect_timeout,
-            dial_timeout: service.dial_timeout.max(service.connect_timeout),
             accept_proxy: (configured.accept_proxy).then(|| configured.trusted.as_slice().into()),
             prologue_timeout: configured.prologue_timeout,
-            send_proxy: service.send_proxy.map(services::version),
             keepalive: configured.keepalive.map(Keepalive::after),
         })
     };

@@ -118,7 +118,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::state::{Guard, Peer, Protocol, Shared};
+    use crate::state::{Branch, Guard, Peer, Protocol, Shared};
 
     fn local(text: &str) -> Local {
         Local::Tcp(text.parse().expect("an address"))
@@ -158,8 +158,14 @@ mod tests {
             .map(|name| registry.entrypoint(name, Protocol::Tcp, Instant::now()));
         registry.listens_on(&old, vec![local("0.0.0.0:80")]);
         registry.listens_on(&other, vec![local("0.0.0.0:81")]);
-        let service = registry.service("s");
-        let open = Guard::insert(&shared.conns, &old, &service, Peer::Unix, Instant::now());
+        let service = Branch::only(&registry.service("s"));
+        let open = Guard::insert(
+            &shared.conns,
+            &old,
+            Some(&service),
+            Peer::Unix,
+            Instant::now(),
+        );
         registry.listens_on(&old, vec![local("0.0.0.0:82")]);
         registry.listens_on(&new, vec![local("10.0.0.1:80")]);
         let addresses = registry.addresses();

@@ -7,12 +7,14 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use smol::Task;
 
 use super::accounts::{Accounts, Slot};
+use super::branch::Branch;
 use super::counters::label;
 use super::entrypoint::{Direction, Entrypoint};
 use super::health::Change;
@@ -48,8 +50,8 @@ pub struct Conn {
     peer: PackedPeer,
     /// The entrypoint that accepted it.
     pub entrypoint: Rc<Entrypoint>,
-    /// The service it is for.
-    pub service: Rc<Service>,
+    /// Where it goes, once that is decided.
+    branch: OnceCell<Rc<Branch>>,
     server: OnceCell<Rc<Server>>,
     /// Whose connection it is, if its peer is a proxy. Boxed because most are not proxied.
     proxied: OnceCell<Box<Proxied>>,
@@ -96,6 +98,25 @@ impl Conn {
     #[must_use]
     pub fn proxied(&self) -> Option<&Proxied> {
         self.proxied.get().map(|it| &**it)
+    }
+
+    /// Returns the service that it is for, once that is decided.
+    #[must_use]
+    pub fn service(&self) -> Option<&Rc<Service>> {
+        self.branch.get().map(|it| &it.service)
+    }
+
+    /// Returns the label of the rule that has decided where it goes, if the entrypoint has rules.
+    #[must_use]
+    pub fn route(&self) -> Option<&Arc<str>> {
+        self.branch.get().and_then(|it| it.route())
+    }
+
+    /// Records where it goes, which is decided once, and counts it there.
+    pub fn takes(&self, branch: &Rc<Branch>) {
+        if self.branch.set(branch.clone()).is_ok() {
+            branch.take();
+        }
     }
 
     /// Records that the bytes that decide about the connection are awaited, or have arrived.
@@ -529,12 +550,12 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Adds a new connection to the set.
+    /// Adds a new connection to the set. `branch` is where it goes, if that is decided.
     #[must_use]
     pub fn insert(
         conns: &Rc<Conns>,
         entrypoint: &Rc<Entrypoint>,
-        service: &Rc<Service>,
+        branch: Option<&Rc<Branch>>,
         peer: Peer,
         now: Instant,
     ) -> Self {
@@ -551,7 +572,7 @@ impl Guard {
             id,
             peer: peer.into(),
             entrypoint: entrypoint.clone(),
-            service: service.clone(),
+            branch: branch.cloned().map_or_else(OnceCell::new, OnceCell::from),
             server: OnceCell::new(),
             proxied: OnceCell::new(),
             opened: since.as_nanos() as u64,

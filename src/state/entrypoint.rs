@@ -4,9 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::branch::{Branch, RouteNumbers, Taken};
 use super::counters::{Counter, CounterBy, Histogram, Label as _, label};
 use super::gate::{Gate, GateRules};
 use super::identity::{ConnId, EntrypointId};
@@ -14,6 +16,7 @@ use super::members::Members;
 use super::metric::{Metric, Publish};
 use super::peer::Peer;
 use super::reason::{CloseReason, RefuseReason};
+use super::service::Service;
 
 label! {
     /// The transport protocol of an entrypoint.
@@ -121,8 +124,10 @@ pub struct Entrypoint {
     /// `None` if everybody is admitted.
     gate: RefCell<Option<Box<Gate>>>,
     began: Instant,
-    /// The name of the service whose servers its connections get.
+    /// The name of the service whose servers its connections get, unless a rule decides otherwise.
     service: RefCell<Option<Arc<str>>>,
+    /// What its rules have decided, with the service of each.
+    routes: RefCell<Vec<(Rc<Taken>, Arc<str>)>>,
     /// Shared with copies of the numbers.
     listening: RefCell<Arc<[Local]>>,
     former: RefCell<Vec<Local>>,
@@ -194,6 +199,7 @@ impl Entrypoint {
             gate: RefCell::default(),
             began: now,
             service: RefCell::default(),
+            routes: RefCell::default(),
             listening: RefCell::new(Arc::new([])),
             former: RefCell::default(),
         }
@@ -229,9 +235,27 @@ impl Entrypoint {
         self.open.offer_all();
     }
 
-    /// Sets the service whose servers its next connections get.
-    pub fn set_service(&self, name: &Arc<str>) {
-        self.service.replace(Some(name.clone()));
+    /// Sets the service whose servers its next connections get, unless a rule decides otherwise.
+    pub fn set_service(&self, name: Option<&Arc<str>>) {
+        self.service.replace(name.cloned());
+    }
+
+    /// Sets where its rules lead, each with its label, which keeps what it has counted.
+    pub fn set_routes(&self, routes: &[(Arc<str>, Rc<Service>)]) -> Vec<Rc<Branch>> {
+        let before = self.routes.take();
+        let known = |label: &Arc<str>| before.iter().find(|(it, _)| it.label == *label);
+        let mut branches = Vec::new();
+        let routes = routes.iter().map(|(label, service)| {
+            let taken = match known(label) {
+                Some((taken, _)) => taken.clone(),
+                None => Rc::new(Taken::new(label)),
+            };
+            branches.push(Branch::of(service, taken.clone()));
+            (taken, service.name.clone())
+        });
+        let routes = routes.collect();
+        self.routes.replace(routes);
+        branches
     }
 
     /// Sets whom it admits from now on. `open` has its connections with their peers, if the rules
@@ -366,12 +390,23 @@ impl Entrypoint {
         });
     }
 
+    fn route_numbers(&self) -> Vec<RouteNumbers> {
+        let routes = self.routes.borrow();
+        let numbers = routes.iter().map(|(taken, service)| RouteNumbers {
+            label: taken.label.clone(),
+            service: service.clone(),
+            connections: taken.count.value(),
+        });
+        numbers.collect()
+    }
+
     /// Returns a copy of the entrypoint's numbers.
     #[must_use]
     pub fn numbers(&self) -> EntrypointNumbers {
         EntrypointNumbers {
             identity: self.identity.clone(),
             service: self.service.borrow().clone(),
+            routes: self.route_numbers(),
             listening: self.listening(),
             limit: self.limit.get(),
             open: self.open.len() as u64,
@@ -385,8 +420,11 @@ impl Entrypoint {
 pub struct EntrypointNumbers {
     /// What identifies the entrypoint.
     pub identity: Arc<EntrypointIdentity>,
-    /// The name of the service whose servers its connections get.
+    /// The name of the service whose servers its connections get, unless a rule decides otherwise.
     pub service: Option<Arc<str>>,
+    /// What its rules have decided, in the order of the configuration; those that no rule fits come
+    /// last. Empty without rules.
+    pub routes: Vec<RouteNumbers>,
     /// What it listens on.
     pub listening: Arc<[Local]>,
     /// How many connections it may have.
@@ -399,12 +437,16 @@ pub struct EntrypointNumbers {
 
 impl EntrypointNumbers {
     /// Returns how many connections were turned away, by reason as the metrics call it, sorted by
-    /// that: refused, or closed because of what had to come first.
+    /// that: refused, or closed because of what had to come first or because no rule fitted.
     #[must_use]
     pub fn turned_away(&self) -> Vec<(&'static str, u64)> {
         let refused = self.counters.refused.iter();
         let refused = refused.map(|(reason, n)| (reason.label(), n));
-        let closed = [CloseReason::Prologue, CloseReason::Untrusted];
+        let closed = [
+            CloseReason::NoRoute,
+            CloseReason::Prologue,
+            CloseReason::Untrusted,
+        ];
         let closed = closed.map(|it| (it.label(), self.counters.closed.of(it).value()));
         let mut all: Vec<_> = refused.chain(closed).collect();
         all.sort_unstable();
@@ -428,6 +470,15 @@ impl Publish for EntrypointNumbers {
             "coracle_connections_closed_total",
             "Connections that left the set of connections, by the reason why they ended.",
             |it, out| out.by("reason", &it.counters.closed),
+        ),
+        Metric::counter(
+            "coracle_routed_connections_total",
+            "Connections whose service a rule of the entrypoint has decided, by the label of the rule; default for those that no rule fitted.",
+            |it, out| {
+                for route in &it.routes {
+                    out.number(Some(("route", &route.label)), route.connections as f64);
+                }
+            },
         ),
         Metric::histogram(
             "coracle_connection_duration_seconds",

@@ -50,7 +50,7 @@ impl Filter {
         });
         peer_fits
             && is(&self.entrypoint, Some(conn.entrypoint.name()))
-            && is(&self.service, Some(&conn.service.name))
+            && is(&self.service, conn.service().map(|it| &*it.name))
             && is(&self.server, conn.server().map(|it| it.name()))
     }
 }
@@ -86,16 +86,16 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::state::{Guard, Protocol, Shared};
+    use crate::state::{Branch, Guard, Protocol, Shared};
 
     #[test]
     fn filters_combine() {
         let shared = Shared::default();
         let now = Instant::now();
-        let service = shared.registry.service("s");
+        let service = Branch::only(&shared.registry.service("s"));
         let entrypoint = |name| shared.registry.entrypoint(name, Protocol::Tcp, now);
         let insert =
-            |entrypoint, peer| Guard::insert(&shared.conns, &entrypoint, &service, peer, now);
+            |entrypoint, peer| Guard::insert(&shared.conns, &entrypoint, Some(&service), peer, now);
         let tcp =
             |text: &str| Peer::from(text.parse::<std::net::SocketAddr>().expect("an address"));
         let a = insert(entrypoint("a"), tcp("10.0.0.1:5"));

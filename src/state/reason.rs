@@ -19,11 +19,13 @@ label! {
         ServerLost = "server_lost",
         /// The peer is none of the proxies that the entrypoint trusts.
         Untrusted = "untrusted",
-        /// What must come first, such as the PROXY protocol's header, was malformed, cut off, or not
-        /// there within `prologue_timeout`.
+        /// What must come first was not there within `prologue_timeout`: the bytes that decide about
+        /// its route, or the PROXY protocol's header, which may also have been malformed or cut off.
         Prologue = "prologue",
         /// A proxy's header named a client that the entrypoint refuses.
         Refused = "refused",
+        /// None of the entrypoint's `routes` fitted, and it has no service for the others.
+        NoRoute = "no_route",
         /// No server could be reached; the client's side was reset.
         ConnectFailed = "connect_failed",
         /// Every server was down, drained, or had a weight of 0; the client's side was reset.

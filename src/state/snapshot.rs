@@ -80,8 +80,10 @@ pub struct Entry {
     pub socket_peer: Option<Peer>,
     /// The entrypoint that accepted it.
     pub entrypoint: EntrypointId,
-    /// The name of the service that it is for.
-    pub service: Arc<str>,
+    /// The name of the service that it is for, once that is decided.
+    pub service: Option<Arc<str>>,
+    /// The label of the rule that has decided about that, if the entrypoint has rules.
+    pub route: Option<Arc<str>>,
     /// The server, once the connection is connected to one.
     pub server: Option<ServerId>,
     /// How far the connection has progressed.
@@ -144,7 +146,8 @@ impl Shared {
                 peer: conn.peer(),
                 socket_peer: conn.proxied().map(|_| conn.socket_peer()),
                 entrypoint: conn.entrypoint.id(),
-                service: conn.service.name.clone(),
+                service: conn.service().map(|it| it.name.clone()),
+                route: conn.route().cloned(),
                 server: conn.server().map(|server| server.id()),
                 phase: conn.phase(),
                 opened: conn.opened(),

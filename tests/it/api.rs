@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use coracle::state::{Direction, Guard, Peer};
+use coracle::state::{Branch, Direction, Guard, Peer};
 use serde_json::Value;
 
 use crate::support::admin::{Admin, PATIENT};
@@ -224,7 +224,7 @@ fn fill(admin: &Admin, n: usize, mut rng: Rng) -> (Vec<Known>, [String; 2]) {
             let guard = Guard::insert(
                 &world.shared.conns,
                 &world.entrypoints[entrypoint],
-                &world.service,
+                Some(&Branch::only(&world.service)),
                 peer,
                 begin + opened,
             );

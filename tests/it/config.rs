@@ -191,7 +191,7 @@ fn every_key_is_read() {
     assert_eq!(v6only(2), [false, false, false]);
     let services: Vec<_> = config.services.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(services, ["web", "unused", "ssh to nas", "any"]);
-    let service = |at: usize| &config.services[config.entrypoints[at].service];
+    let service = |at: usize| &config.services[config.entrypoints[at].service.unwrap()];
     assert_eq!(service(0).servers[0].label(), "nas.lan.:22");
     assert_eq!(service(0).connect_timeout, Duration::from_millis(1500));
     assert_eq!(service(0).dial_timeout, Duration::from_secs(4));
@@ -440,7 +440,7 @@ fn forwards_join_the_file() {
     let servers = config
         .entrypoints
         .iter()
-        .map(|it| &config.services[it.service].servers[0]);
+        .map(|it| &config.services[it.service.unwrap()].servers[0]);
     let servers: Vec<_> = servers.map(Server::label).collect();
     assert_eq!(servers, ["h:1", "a:1", "b:1", "c:1", "h:1"]);
 

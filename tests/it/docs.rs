@@ -22,12 +22,13 @@ use crate::support::sources::root;
 const LABEL_OF_SOME_BUILDS: &str = "revision";
 
 /// Keys whose default is no value that could be written.
-const NO_DEFAULT: [(&str, &str); 32] = [
+const NO_DEFAULT: [(&str, &str); 41] = [
     ("accounting", "file"),
     ("accounting", "quota"),
     ("accounting", "quota_rate"),
     ("admin", "token_file"),
     ("entrypoints", "connection_burst"),
+    ("entrypoints", "default_after"),
     ("entrypoints", "connection_burst_per_client"),
     ("entrypoints", "connection_rate"),
     ("entrypoints", "connection_rate_per_client"),
@@ -49,6 +50,14 @@ const NO_DEFAULT: [(&str, &str); 32] = [
     ("health", "send"),
     ("limits", "max_connections"),
     ("limits", "memory"),
+    ("routes", "alpn"),
+    ("routes", "from"),
+    ("routes", "host"),
+    ("routes", "name"),
+    ("routes", "service"),
+    ("routes", "sni"),
+    ("routes", "starts"),
+    ("routes", "starts_with"),
     ("servers", "address"),
     ("servers", "max_connections"),
     ("servers", "name"),
@@ -149,6 +158,7 @@ fn documented_keys() -> BTreeMap<(String, String), String> {
         ("`[accounting]`", "accounting"),
         ("`[entrypoints.NAME]`", "entrypoints"),
         ("`[services.NAME]`", "services"),
+        ("Rules", "routes"),
         ("A server with settings", "servers"),
         ("Health checks", "health"),
     ] {
@@ -269,6 +279,7 @@ fn published() -> (BTreeMap<String, Metric>, Values) {
     let to = backend::start();
     let coracle = Coracle::start(&format!(
         "[entrypoints.web]\nlisten = \"127.0.0.1:0\"\nservice = \"web\"\n\
+         routes = [{{ from = \"192.0.2.0/24\", service = \"web\" }}]\n\
          [services.web]\nservers = [\"{to}\"]\nhealth = {{ interval = \"1h\", jitter = \"0s\" }}\n[accounting]\n"
     ));
     let mut client = TcpStream::connect(coracle.address("web")).unwrap();

@@ -234,7 +234,7 @@ fn reader_that_does_not_read_is_cut() {
     until("it is cut", || {
         // What changes is more than the kernel buffers.
         let name = names.next().unwrap().repeat(8 << 20);
-        admin.with(move |world| world.entrypoints[0].set_service(&name.into()));
+        admin.with(move |world| world.entrypoints[0].set_service(Some(&name.into())));
         let (_, _, body) = get(admin.address, "/metrics");
         body.contains("\ncoracle_admin_event_readers_cut_total 1\n")
             .then_some(())

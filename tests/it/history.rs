@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use coracle::state::{Direction, Guard, Peer, Protocol};
+use coracle::state::{Branch, Direction, Guard, Peer, Protocol};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ fn connect(world: &mut World, entrypoint: usize, server: usize, bytes: [usize; 2
     let guard = Guard::insert(
         &world.shared.conns,
         &world.entrypoints[entrypoint],
-        &world.service,
+        Some(&Branch::only(&world.service)),
         Peer::Unix,
         now,
     );

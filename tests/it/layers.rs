@@ -18,8 +18,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("admin", &["state", "sys"]),
     ("conn", &["net", "state", "config", "sys", "wire"]),
     ("net", &["state", "sys"]),
-    ("state", &[]),
-    ("config", &["state"]),
+    ("state", &["wire"]),
+    ("config", &["state", "wire"]),
     ("sys", &[]),
     ("wire", &[]),
 ];

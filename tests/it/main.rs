@@ -70,6 +70,7 @@ mod resets;
 mod resolve;
 mod reuse_port;
 mod room;
+mod routing;
 mod servers;
 mod service_bytes;
 mod signals;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use coracle::state::{
-    CloseReason, ConnId, Entrypoint, Guard, Members, Peer, Place, Protocol, Server, Service, Shared,
+    Branch, CloseReason, ConnId, Entrypoint, Guard, Members, Peer, Place, Protocol, Server, Shared,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -83,7 +83,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// What a configuration names, held as a running proxy holds it.
 struct InForce {
     entrypoints: Vec<Rc<Entrypoint>>,
-    service: Rc<Service>,
+    branch: Rc<Branch>,
     servers: Vec<Rc<Server>>,
 }
 
@@ -99,7 +99,7 @@ impl InForce {
         Self {
             entrypoints: names.entrypoints.map(entrypoint).into(),
             servers: names.servers.map(server).into(),
-            service,
+            branch: Branch::only(&service),
         }
     }
 }
@@ -142,8 +142,8 @@ fn take(
     match step {
         Step::Enter { entrypoint } => {
             let entrypoint = entrypoint.get(&in_force.entrypoints);
-            let service = &in_force.service;
-            guards.push(Guard::insert(conns, entrypoint, service, Peer::Unix, now));
+            let branch = Some(&in_force.branch);
+            guards.push(Guard::insert(conns, entrypoint, branch, Peer::Unix, now));
         }
         Step::Reload(names) => *in_force = InForce::new(shared, &names),
         // All others need a connection.

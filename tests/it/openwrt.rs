@@ -124,6 +124,21 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
         "[\"10.0.0.0/8\", \"fd00::7\"]",
     ),
     ("entrypoint", "prologue_timeout", &["3s"], "\"3s\""),
+    ("entrypoint", "default_after", &["300ms"], "\"300ms\""),
+    ("route", "entrypoint", &[r#"a "b" \ $(c) `d` ü"#], ""),
+    ("route", "name", &["lan"], "\"lan\""),
+    ("route", "service", &["shell"], "\"shell\""),
+    (
+        "route",
+        "sni",
+        &["nas.lan", "*.org"],
+        "[\"nas.lan\", \"*.org\"]",
+    ),
+    ("route", "alpn", &["h2"], "[\"h2\"]"),
+    ("route", "starts", &["tls", "http"], "[\"tls\", \"http\"]"),
+    ("route", "starts_with", &["hex:16 03"], "[\"hex:16 03\"]"),
+    ("route", "host", &["*.lan"], "[\"*.lan\"]"),
+    ("route", "from", &["10.0.0.0/8"], "[\"10.0.0.0/8\"]"),
     ("entrypoint", "reuse_port", &["yes"], "true"),
     ("entrypoint", "socket_mode", &["0660"], "\"0660\""),
     ("entrypoint", "socket_group", &["www-data"], "\"www-data\""),
@@ -275,11 +290,13 @@ pub(crate) fn known() -> BTreeSet<(String, String)> {
             known.insert(("-".to_owned(), key));
         }
     }
-    // What services have in tables of their own.
+    // What services and entrypoints have in tables of their own.
     assert!(known.remove(&("services".to_owned(), "health".to_owned())));
+    assert!(known.remove(&("entrypoints".to_owned(), "routes".to_owned())));
     for (table, text) in [
         ("health", "[services.zz.health]\nzzzzzzzzzz = 1\n"),
         ("servers", "[[services.zz.servers]]\nzzzzzzzzzz = 1\n"),
+        ("routes", "[[entrypoints.zz.routes]]\nzzzzzzzzzz = 1\n"),
     ] {
         let keys = of_table(&format!("{text}{base}")).into_iter();
         known.extend(keys.map(|it| (table.to_owned(), it)));
@@ -390,19 +407,27 @@ fn complete_uci_configuration_translates_faithfully() {
             "service" | "socket_mode" | "socket_group" | "idle_timeout"
         )
     };
+    // TLS and HTTP exclude each other, and names are unique.
+    let tls = |option: &str| option != "host";
+    let http = |option: &str| !matches!(option, "sni" | "alpn" | "name");
     // A Unix socket among the servers has no port.
     let tcp_check = |option: &str| !matches!(option, "path" | "host" | "status" | "port");
     let router = Router::with(&format!(
-        "{}\n{}\n{}\tlist listen 'unix:/run/x.sock'\n{}\n{}\n{}\n{BARE}config entrypoint 'off'\n\toption enabled '0'\n",
+        "{}\n{}\n{}\tlist listen 'unix:/run/x.sock'\n{}\n{}\n{}\n{}\n{}\n{BARE}config entrypoint 'off'\n\toption enabled '0'\n",
         section("coracle", "main", |_| true),
         section("entrypoint", "web", tcp),
         section("entrypoint", "sock", unix),
+        section("route", "", tls),
+        section("route", "", http),
         section("service", "s", |_| true),
         section("server", "", |_| true),
         section("health", "", tcp_check),
     ));
     let (succeeded, said) = router.call("start_service");
     assert!(succeeded, "{said}");
+    let rules = [tls as fn(&str) -> bool, http];
+    let rules = rules.map(|it| table("route", it).trim_end().replace('\n', ", "));
+    let rules = format!("routes = [{{ {} }}, {{ {} }}]\n", rules[0], rules[1]);
     let listed = "servers = [\"192.168.1.10:22\", \"192.168.1.11:22\"";
     let server = table("server", |_| true).trim_end().replace('\n', ", ");
     let service = table("service", |_| true).replace(listed, &format!("{listed}, {{ {server} }}"));
@@ -410,7 +435,7 @@ fn complete_uci_configuration_translates_faithfully() {
         "{}[services.shell]\n{service}[services.shell.health]\n{}[services.bare]\nservers = [\"h:1\"]\nhealth = {{ kind = \"http\", port = 81, path = \"/health\", host = \"nas.lan\", status = 204 }}\n[entrypoints.'a \"b\" \\ $(c) `d` ü']\n{}[entrypoints.sock]\nlisten = [\"unix:/run/x.sock\"]\n{}",
         table("coracle", |_| true),
         table("health", tcp_check),
-        table("entrypoint", tcp),
+        rules + &table("entrypoint", tcp),
         table("entrypoint", unix)
     );
     // Warnings have places, which differ.

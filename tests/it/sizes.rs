@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use coracle::conn::{self, Route};
+use coracle::conn::{self, Destination, Route};
 use coracle::net::{Listener, Reactor};
-use coracle::state::{Conn, Guard, Peer, Protocol, Shared};
+use coracle::state::{Branch, Conn, Guard, Peer, Protocol, Shared};
 
 /// The task, allocated once per connection. The executor adds 64 bytes, and the allocator of the
 /// static builds rounds up to powers of two: one more byte costs 256.
@@ -21,20 +21,23 @@ fn connection_task_and_entry_stay_small() {
     let now = reactor.now();
     let shared = Shared::default();
     let entrypoint = shared.registry.entrypoint("e", Protocol::Tcp, now);
-    let service = shared.registry.service("s");
+    let branch = Branch::only(&shared.registry.service("s"));
     let route = Rc::new(Route {
         reactor: reactor.clone(),
         conns: shared.conns.clone(),
         names: Rc::default(),
         entrypoint: entrypoint.clone(),
-        service: service.clone(),
-        pool: Rc::default(),
+        to: Some(Destination {
+            branch: branch.clone(),
+            pool: Rc::default(),
+            connect_timeout: Duration::from_secs(5),
+            dial_timeout: Duration::from_secs(10),
+            send_proxy: None,
+        }),
+        rules: None,
         topology: Rc::default(),
-        connect_timeout: Duration::from_secs(5),
-        dial_timeout: Duration::from_secs(10),
         accept_proxy: None,
         prologue_timeout: Duration::from_secs(5),
-        send_proxy: None,
         keepalive: None,
     });
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -42,7 +45,7 @@ fn connection_task_and_entry_stay_small() {
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, peer) = reactor.block_on(listener.accept()).unwrap();
     let peer = Peer::Tcp(peer.unwrap());
-    let guard = Guard::insert(&shared.conns, &entrypoint, &service, peer, now);
+    let guard = Guard::insert(&shared.conns, &entrypoint, Some(&branch), peer, now);
     let task = size_of_val(&conn::serve(guard, route, stream));
     let entry = size_of::<Conn>();
     println!("a connection's task: {task} bytes, its entry: {entry} bytes");

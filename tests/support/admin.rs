@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use coracle::admin::{ClientLimits, Endpoint, Handle};
-use coracle::state::{Entrypoint, Guard, Peer, Protocol, Server, Service, Shared};
+use coracle::state::{Branch, Entrypoint, Guard, Peer, Protocol, Server, Service, Shared};
 use smol::LocalExecutor;
 use smol::channel::Sender;
 
@@ -55,7 +55,7 @@ impl World {
         let guard = Guard::insert(
             &self.shared.conns,
             &self.entrypoints[entrypoint],
-            &self.service,
+            Some(&Branch::only(&self.service)),
             Peer::Unix,
             Instant::now(),
         );

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use coracle::config::Config;
 use coracle::proxy::Proxy;
-use coracle::state::{Guard, Hook, Shared};
+use coracle::state::{Branch, Guard, Hook, Shared};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use smol::channel::Sender;
 use smol::stream::StreamExt;
@@ -42,7 +42,8 @@ impl InProcess {
             let leaking = Hook(Rc::new(move |conn| {
                 let conns = &known.get().unwrap().conns;
                 let now = Instant::now();
-                let guard = Guard::insert(conns, &conn.entrypoint, &conn.service, conn.peer(), now);
+                let branch = Branch::only(conn.service().unwrap());
+                let guard = Guard::insert(conns, &conn.entrypoint, Some(&branch), conn.peer(), now);
                 std::mem::forget(guard);
             }));
             let mut proxy = Proxy::bind(&config).unwrap();

@@ -101,7 +101,13 @@ fn servers(
 fn is_different(before: &EntrypointNumbers, after: &EntrypointNumbers) -> bool {
     before.listening != after.listening
         || before.service != after.service
+        || leads(before).ne(leads(after))
         || before.limit != after.limit
+}
+
+/// Where an entrypoint's rules lead.
+fn leads(it: &EntrypointNumbers) -> impl Iterator<Item = (&str, &str)> {
+    it.routes.iter().map(|it| (&*it.label, &*it.service))
 }
 
 fn loads(out: &mut String, before: &Snapshot, after: &Snapshot) -> fmt::Result {

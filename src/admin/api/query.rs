@@ -240,7 +240,7 @@ impl Query {
         };
         let server = || entry.server.map_or("", |id| entries.server_name(id));
         let age = || entries.at.saturating_duration_since(entry.opened);
-        is(&self.service, &entry.service)
+        is(&self.service, entry.service.as_deref().unwrap_or_default())
             && self.state.is_none_or(|state| state == entry.phase)
             && self.peer.is_none_or(|clients| clients.have(entry.peer))
             && (self.min_age_seconds == 0.0 || age().as_secs_f64() >= self.min_age_seconds)

@@ -114,7 +114,18 @@ pub(super) fn write_entrypoint(body: &mut impl Write, it: &EntrypointNumbers) ->
         write!(body, "{comma}\"{reason}\":{n}")?;
         comma.next();
     }
-    body.write_str("}}")
+    body.write_str("},\"routes\":[")?;
+    let mut comma = Separator::default();
+    for route in &it.routes {
+        let (label, service) = (Json(&route.label), Json(&route.service));
+        let n = route.connections;
+        write!(
+            body,
+            "{comma}{{\"route\":{label},\"service\":{service},\"connections\":{n}}}"
+        )?;
+        comma.next();
+    }
+    body.write_str("]}")
 }
 
 fn write_service(body: &mut impl Write, it: &ServiceNumbers) -> fmt::Result {

@@ -1,5 +1,5 @@
 /**
- * @typedef {{id: string, peer: string, socket_peer: string?, entrypoint: string, service: string, server: string?, state: string,
+ * @typedef {{id: string, peer: string, socket_peer: string?, entrypoint: string, service: string?, route: string?, server: string?, state: string,
  *   age_seconds: number, to_server_bytes: number, to_client_bytes: number}} Connection
  * @typedef {{total: number, offset: number, limit: number, connections: Connection[]}} Connections
  */
@@ -29,7 +29,7 @@ function showConnections(page) {
 			{ text: it.socket_peer === null ? it.peer : `${it.peer} via ${it.socket_peer}` }, { text: it.server ?? "" }, number(age(it.age_seconds)),
 			number(size(it.to_server_bytes)), number(since(it.to_server_bytes, last?.up, passed)),
 			number(size(it.to_client_bytes)), number(since(it.to_client_bytes, last?.down, passed)),
-			{ text: it.state }, { text: it.entrypoint }, number(it.id, "number soft"),
+			{ text: it.state }, { text: it.route === null ? it.entrypoint : `${it.entrypoint} (route ${it.route})` }, number(it.id, "number soft"),
 			button("End…", `End… connection ${it.id} from ${it.peer}`, () => endOne(it)),
 		];
 	}), "No connection");

@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Formatter, Write};
 use smol::future::yield_now;
 
 use super::body::Body;
-use crate::state::{AdminState, Entries, Local, Snapshot};
+use crate::state::{AdminState, Entries, EntrypointNumbers, Local, Snapshot};
 
 mod squeeze;
 
@@ -89,7 +89,7 @@ async fn write_entrypoints(body: &mut Body, snapshot: &Snapshot) -> fmt::Result 
     for (n, it) in entrypoints.into_iter().enumerate() {
         let listening: Vec<String> = it.listening.iter().map(Local::to_string).collect();
         let (name, listening) = (Html(&it.identity.name), Html(listening.join(", ")));
-        let service = Html(it.service.as_deref().unwrap_or("removed"));
+        let service = Html(services(it));
         let (open, refused) = (Full(it.open, it.limit.most), Refused(it.turned_away()));
         write!(
             body,
@@ -98,6 +98,19 @@ async fn write_entrypoints(body: &mut Body, snapshot: &Snapshot) -> fmt::Result 
         pause(n).await;
     }
     Ok(())
+}
+
+/// Says where an entrypoint's connections go, and with rules, how many each has decided about.
+fn services(it: &EntrypointNumbers) -> String {
+    let routes = it.routes.iter();
+    let routes: Vec<_> = routes
+        .map(|it| format!("{} → {}: {}", it.label, it.service, it.connections))
+        .collect();
+    match (routes.is_empty(), &it.service) {
+        (false, _) => routes.join(", "),
+        (true, Some(service)) => service.to_string(),
+        (true, None) => "removed".to_owned(),
+    }
 }
 
 async fn write_services(body: &mut Body, snapshot: &Snapshot) -> fmt::Result {
@@ -155,7 +168,11 @@ fn write_connections(body: &mut Body, entries: &Entries) -> fmt::Result {
     }
     oldest.sort_unstable_by_key(|it| it.id);
     for it in oldest {
-        let entrypoint = Html(entries.entrypoint_name(it.entrypoint));
+        let entrypoint = entries.entrypoint_name(it.entrypoint);
+        let entrypoint = Html(match &it.route {
+            None => entrypoint.to_owned(),
+            Some(route) => format!("{entrypoint} (route {route})"),
+        });
         let server = Html(it.server.map_or("", |id| entries.server_name(id)));
         let age = entries.at.saturating_duration_since(it.opened).as_secs();
         let peer = match it.socket_peer {

@@ -1,5 +1,5 @@
 /**
- * @typedef {{name: string, listening: string[], service: string?, open: number, max_connections: number?,
+ * @typedef {{name: string, listening: string[], service: string?, routes: {route: string, service: string, connections: number}[], open: number, max_connections: number?,
  *   refused: number, refused_by: Record<string, number>}} Entrypoint
  * @typedef {{name: string, balance: string, open: number, queued: number, retries: number}} Service
  * @typedef {{service: string, name: string, up: boolean, admin: string, why_down: string?, state_seconds: number?,
@@ -59,7 +59,7 @@ function showStatus(status) {
 	showOpen(status.entrypoints.reduce((sum, it) => sum + it.open, 0));
 	fill("entrypoints", status.entrypoints.map((it) => [
 		{ text: it.name }, full(it.open, it.max_connections), ...pastOf("entrypoint", { name: it.name }),
-		{ text: it.listening.join(", ") }, { text: it.service ?? "removed" }, { text: refused(it) },
+		{ text: it.listening.join(", ") }, { text: it.routes.map(({ route, service, connections }) => `${route} → ${service}: ${count(connections)}`).join(", ") || (it.service ?? "removed") }, { text: refused(it) },
 	]), "No entrypoint");
 	fill("services", status.services.map((it) => [
 		{ text: it.name }, number(count(it.open)), ...pastOf("service", { name: it.name }), number(count(it.queued)), number(count(it.retries)), { text: it.balance },

@@ -19,6 +19,8 @@ const KEYS: &[&str] = &[
     "listen",
     "to",
     "service",
+    "routes",
+    "default_after",
     "connect_timeout",
     "dial_timeout",
     "idle_timeout",
@@ -108,11 +110,12 @@ impl Reader<'_, '_> {
                 }
                 service.map_or(Target::Unread, |(name, at)| Target::Named(name, at))
             }
+            (None, None) if table.contains_key("routes") => Target::None,
             (None, None) => {
                 self.missing(
                     key,
                     table,
-                    &["to", "service"],
+                    &["to", "service", "routes"],
                     format!("entrypoint `{name}` has neither `to` nor `service`; add one, such as to = \"192.168.1.10:80\""),
                 );
                 Target::Unread
@@ -155,13 +158,17 @@ impl Reader<'_, '_> {
             let why = "`at_refuse` has no effect, because nothing refuses connections here; add `deny` or another key that does, or remove it";
             self.out.warn(Some(at.span()), why);
         }
-        let prologue = self.prologue(&name, table, &listen);
+        let routes = self.routes(table);
+        let prologue = self.prologue(&name, table, &listen, &routes);
+        let default_after = self.default_after(table, &routes, prologue.timeout);
         DraftEntrypoint {
             name: key.get_ref().to_string(),
             listen,
             reuse_port,
             socket: self.socket_access(&name, table),
             target,
+            routes,
+            default_after,
             idle_timeout: self
                 .parsed(table, "idle_timeout", value::timeout_or_off)
                 .flatten(),

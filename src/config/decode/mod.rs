@@ -5,6 +5,7 @@ mod entrypoint;
 mod health;
 mod limits;
 mod prologue;
+mod routes;
 mod server;
 mod service;
 

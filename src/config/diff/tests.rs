@@ -448,7 +448,7 @@ fn own_service_that_becomes_shared_is_reported_as_a_service() {
     let mut new = old.clone();
     let ssh = new.entrypoints[1].service;
     new.entrypoints[2].service = ssh;
-    new.services[ssh].servers = vec![Server::at("nas.lan:23".parse().unwrap())];
+    new.services[ssh.unwrap()].servers = vec![Server::at("nas.lan:23".parse().unwrap())];
     assert_eq!(
         Changes::between(&old, &new).lines(),
         [

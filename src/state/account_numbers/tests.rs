@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
+use super::super::branch::Branch;
 use super::super::client::Prefixes;
 use super::super::conns::Guard;
 use super::super::entrypoint::{Direction, Entrypoint, Protocol};
@@ -58,7 +59,7 @@ impl World {
         Guard::insert(
             conns,
             &self.entrypoint,
-            &self.service,
+            Some(&Branch::only(&self.service)),
             peer(host),
             self.at(seconds),
         )

@@ -8,10 +8,11 @@ use std::time::Duration;
 use crate::config::model::{
     Access, Accounting, Admin, AtLimit, AtQuota, Balance, ClientLimits, Config, ControlSocket,
     Entrypoint, Expect, Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota,
-    QuotaPeriod, Resolve, SendProxy, Server, Service, SocketAccess, WhenDown,
+    QuotaPeriod, Resolve, Route, SendProxy, Server, Service, SocketAccess, WhenDown,
 };
 use crate::config::{Address, AtRefuse, Changes, Host, Listen};
-use crate::state::{AccessList, AccessRule, Network, Rate, Verdict};
+use crate::state::{AccessList, AccessRule, NamePattern, Network, Rate, Rule, Verdict};
+use crate::wire::first_bytes::Protocol;
 
 const QUOTA: Quota = Quota {
     bytes: 1 << 30,
@@ -153,7 +154,9 @@ fn config(random: &mut Random) -> Config {
         listen: random.some(&listens()),
         reuse_port: random.pick(&SWITCHES),
         socket: SocketAccess::default(),
-        service: random.below(services.len()),
+        service: some_service(services.len(), random),
+        routes: routes(services.len(), random),
+        default_after: random.pick(&[None, Some(TIMES[1])]),
         idle_timeout: None,
         half_close_timeout: None,
         keepalive: Some(random.pick(&TIMES)),
@@ -253,14 +256,65 @@ fn checks() -> [HealthKind; 3] {
     [tcp, http(None), http(Some("\u{1b}"))]
 }
 
+/// Rules that differ in one of their conditions each.
+fn rules() -> Vec<Rule> {
+    let name = |name: &str, is_wildcard| NamePattern::new(name, is_wildcard);
+    let first = Rule {
+        sni: vec![name("nas.lan", false)],
+        ..Rule::default()
+    };
+    let with = |change: &dyn Fn(&mut Rule)| {
+        let mut other = first.clone();
+        change(&mut other);
+        other
+    };
+    vec![
+        first.clone(),
+        with(&|it| it.sni = vec![name("nas.lan", true)]),
+        with(&|it| it.sni = (1..20).map(|n| name(&format!("{n}.lan"), false)).collect()),
+        with(&|it| it.sni = (1..21).map(|n| name(&format!("{n}.lan"), false)).collect()),
+        with(&|it| it.alpn = vec![b"h2"[..].into()]),
+        with(&|it| it.alpn = vec![b"\x1b"[..].into()]),
+        with(&|it| it.starts = vec![Protocol::Tls]),
+        with(&|it| it.starts_with = vec![b"\xff\n"[..].into()]),
+        with(&|it| it.host = vec![name("nas.lan", false)]),
+        with(&|it| it.from = networks().to_vec()),
+    ]
+}
+
+fn some_service(services: usize, random: &mut Random) -> Option<usize> {
+    let service = random.below(services);
+    random.pick(&[None, Some(service)])
+}
+
+fn routes(services: usize, random: &mut Random) -> Vec<Route> {
+    let n = random.below(3);
+    let names = [None, Some("a".to_owned()), Some("\u{1b}".to_owned())];
+    let route = |_| Route {
+        name: random.pick(&names),
+        rule: random.pick(&rules()),
+        service: random.below(services),
+    };
+    (0..n).map(route).collect()
+}
+
+fn mutate_route(route: &mut Route, service: usize, random: &mut Random) {
+    match random.below(3) {
+        0 => route.name = random.pick(&[None, Some("b".to_owned())]),
+        1 => route.rule = random.pick(&rules()),
+        _ => route.service = service,
+    }
+}
+
 /// Changes one field of the configuration.
 fn mutate(config: &mut Config, random: &mut Random) {
     let time = random.pick(&TIMES);
     let switch = random.pick(&SWITCHES);
     let at = random.below(config.services.len());
     let entrypoints = config.entrypoints.len();
+    let services = config.services.len();
     let entrypoint = &mut config.entrypoints[random.below(entrypoints)];
-    match random.below(45) {
+    match random.below(49) {
         0 => config.drain_timeout = time,
         1 => config.watch = switch,
         2 => config.admin.listen = switch.then(|| ([127, 0, 0, 1], 2672).into()),
@@ -278,7 +332,15 @@ fn mutate(config: &mut Config, random: &mut Random) {
         7 => config.metrics.traefik = switch,
         8 => config.limits.max_connections = random.pick(&MOST),
         9 => config.limits.memory = random.pick(&[None, Some(32 << 20), Some(1)]),
-        10 => entrypoint.service = at,
+        10 => entrypoint.service = random.pick(&[None, Some(at)]),
+        26 => entrypoint.routes = routes(services, random),
+        27 => random.shuffle(&mut entrypoint.routes),
+        28 => {
+            if let Some(route) = entrypoint.routes.first_mut() {
+                mutate_route(route, at, random);
+            }
+        }
+        29 => entrypoint.default_after = random.pick(&[None, Some(time)]),
         11 => {
             let mut more = entrypoint.clone();
             more.name = "more".to_owned();
@@ -450,8 +512,11 @@ fn shuffled(config: &Config, random: &mut Random) -> Config {
     let services = order.iter().map(|at| config.services[*at].clone());
     moved.services = services.collect();
     for entrypoint in &mut moved.entrypoints {
-        let service = order.iter().position(|at| *at == entrypoint.service);
-        entrypoint.service = service.unwrap();
+        let position = |service: usize| order.iter().position(|at| *at == service).unwrap();
+        entrypoint.service = entrypoint.service.map(position);
+        for route in &mut entrypoint.routes {
+            route.service = position(route.service);
+        }
         random.shuffle(&mut entrypoint.listen);
     }
     random.shuffle(&mut moved.entrypoints);
