@@ -22,6 +22,7 @@ mod page;
 mod park;
 mod requests;
 mod sockets;
+mod squeeze;
 mod token;
 
 use std::io;

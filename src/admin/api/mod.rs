@@ -17,5 +17,7 @@ pub(super) use logs::{LogQuery, level, write as write_logs};
 pub(super) use query::{Invalid, List, Query, no_parameters};
 pub(super) use status::{Part, write as write_status};
 
+use super::squeeze::{self, squeezed};
+
 /// The description of the API in OpenAPI 3.1.
-pub(super) const OPENAPI: &str = include_str!("openapi.json");
+pub(super) const OPENAPI: &str = squeezed!(squeeze::json, "openapi.json");

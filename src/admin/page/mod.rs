@@ -7,35 +7,20 @@ use std::fmt::{self, Display, Formatter, Write};
 use smol::future::yield_now;
 
 use super::body::Body;
+use super::squeeze::{self, squeezed};
 use crate::state::{AdminState, Entries, EntrypointNumbers, Local, Snapshot};
 
-mod squeeze;
-
-/// The text of a file without its comments.
-macro_rules! squeezed {
-    ($file:literal) => {{
-        const TEXT: &str = include_str!($file);
-        const BYTES: &[u8] = &squeeze::squeezed::<{ squeeze::len(TEXT) }>(TEXT);
-        const {
-            match std::str::from_utf8(BYTES) {
-                Ok(text) => text,
-                Err(_) => panic!("not UTF-8"),
-            }
-        }
-    }};
-}
-
-const PAGE: &str = squeezed!("page.html");
-const STYLE: &str = squeezed!("page.css");
+const PAGE: &str = squeezed!(squeeze::lines, "page.html");
+const STYLE: &str = squeezed!(squeeze::lines, "page.css");
 /// One script in parts, in this order: `page.js` starts it.
 const SCRIPT: [&str; 7] = [
-    squeezed!("format.js"),
-    squeezed!("tables.js"),
-    squeezed!("plots.js"),
-    squeezed!("status.js"),
-    squeezed!("connections.js"),
-    squeezed!("acting.js"),
-    squeezed!("page.js"),
+    squeezed!(squeeze::lines, "format.js"),
+    squeezed!(squeeze::lines, "tables.js"),
+    squeezed!(squeeze::lines, "plots.js"),
+    squeezed!(squeeze::lines, "status.js"),
+    squeezed!(squeeze::lines, "connections.js"),
+    squeezed!(squeeze::lines, "acting.js"),
+    squeezed!(squeeze::lines, "page.js"),
 ];
 
 /// The page may load nothing, and talk to nobody but the endpoint that it came from.
