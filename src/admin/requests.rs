@@ -1,10 +1,9 @@
 //! The requests that the endpoint has answered, and those who follow its events.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use super::orders::takes_orders;
-use crate::state::{Metric, Publish};
+use crate::state::{Metric, Publish, Sorted};
 
 /// What the paths are grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,12 +47,12 @@ impl Kind {
 
 /// How many requests of each kind were answered, by status.
 #[derive(Debug)]
-pub(super) struct Requests(RefCell<BTreeMap<(Kind, u16), u64>>);
+pub(super) struct Requests(RefCell<Sorted<(Kind, u16), u64>>);
 
 impl Default for Requests {
     fn default() -> Self {
         let succeeded = Kind::ALL.map(|kind| ((kind, 200), 0));
-        Self(RefCell::new(succeeded.into()))
+        Self(RefCell::new(succeeded.into_iter().collect()))
     }
 }
 
@@ -61,7 +60,7 @@ impl Requests {
     /// Counts the answer to a request for `path`, or to what was no request.
     pub(super) fn count(&self, path: Option<&str>, status: u16) {
         let kind = path.map_or(Kind::Other, Kind::of);
-        *self.0.borrow_mut().entry((kind, status)).or_default() += 1;
+        *self.0.borrow_mut().or_default((kind, status)) += 1;
     }
 
     /// Returns a copy of the numbers.

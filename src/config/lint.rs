@@ -1,6 +1,6 @@
 //! Checks a configuration as a whole: reports forwarding loops and warns about useless settings.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::address::{Address, Listen};
@@ -8,6 +8,7 @@ use super::diagnostic::{Collector, shown};
 use super::host::Host;
 use super::model::{Config, Entrypoint};
 use super::origin::{Origin, report, warn};
+use crate::state::Sorted;
 
 /// Where the parts of a configuration were written, in the order of the parts in [`Config`].
 pub(super) struct Origins {
@@ -120,11 +121,10 @@ fn entrypoints_as_servers(config: &Config, origins: &Origins, out: &mut Collecto
         onward.entry(step.from).or_default().push(step.to);
     }
     // Each server is reported once, for the worst case it leads to.
-    let mut worst: BTreeMap<(usize, usize), (Leads, &Step)> = BTreeMap::new();
+    let mut worst: Sorted<(usize, usize), (Leads, &Step)> = Sorted::new();
     for step in &steps {
         let leads = step.leads(&onward);
-        let entry = worst.entry((step.service, step.server));
-        let known = entry.or_insert((leads, step));
+        let known = worst.or_insert((step.service, step.server), (leads, step));
         if leads > known.0 {
             *known = (leads, step);
         }

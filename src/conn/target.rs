@@ -4,7 +4,6 @@
 //! where it came from.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use std::rc::Rc;
 
 use crate::config::{Address, Host};
 use crate::net::{self, FileId, Line, Name, Names};
-use crate::state::{EntrypointId, Server, ServerId};
+use crate::state::{EntrypointId, Server, ServerId, Sorted};
 
 /// Where a server is, and which connections wait for it.
 #[derive(Debug)]
@@ -69,19 +68,16 @@ pub(super) fn server(target: &Rc<Target>) -> &Server {
 #[derive(Debug, Default)]
 pub struct Topology {
     /// For each server, the listeners of our own that it could be. Almost always empty.
-    own: BTreeMap<ServerId, Vec<OwnListener>>,
+    own: Sorted<ServerId, Vec<OwnListener>>,
     /// The servers of each entrypoint.
-    onward: BTreeMap<EntrypointId, Rc<[Rc<Target>]>>,
+    onward: Sorted<EntrypointId, Rc<[Rc<Target>]>>,
 }
 
 impl Topology {
     /// Creates a topology of these entrypoints with their servers, and these listeners.
     #[must_use]
-    pub fn new(
-        onward: BTreeMap<EntrypointId, Rc<[Rc<Target>]>>,
-        listeners: &[OwnListener],
-    ) -> Self {
-        let mut own = BTreeMap::new();
+    pub fn new(onward: Sorted<EntrypointId, Rc<[Rc<Target>]>>, listeners: &[OwnListener]) -> Self {
+        let mut own = Sorted::new();
         for target in onward.values().flat_map(|targets| targets.iter()) {
             let could_be = listeners.iter().filter(|own| own.may_be(&target.address));
             let could_be: Vec<_> = could_be.cloned().collect();

@@ -1,7 +1,7 @@
 //! The health checks: one task for each server of a service that has checks.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use super::services;
 use crate::config::{self, Address, Config, Health, HealthKind, Host, SendProxy};
 use crate::conn::{self, Target};
 use crate::net::{Check, Expect, Expression, Failure, Limit, Probed, To, probe};
-use crate::state::{Backoff, Schedule, Server, ServerId, Slots, Throttle};
+use crate::state::{Backoff, Schedule, Server, ServerId, Slots, Sorted, Throttle};
 use crate::wire::proxy_header::Client;
 
 /// Checks have at most this part of the open files. More of them wait in order.
@@ -28,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The checks of the configuration in force. Dropping them ends them.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
-    checked: BTreeMap<ServerId, Checked>,
+    checked: Sorted<ServerId, Checked>,
     common: OnceCell<Rc<Common>>,
 }
 
@@ -88,7 +88,7 @@ impl Checks {
         targets: impl Iterator<Item = &'a Rc<Target>>,
     ) {
         let mut before = std::mem::take(&mut self.checked);
-        let mut services = BTreeMap::new();
+        let mut services = Sorted::new();
         for service in &config.services {
             services.insert(service.name.as_str(), service);
         }
@@ -165,7 +165,7 @@ impl Checks {
 
 /// The checks of the services: an expression is compiled once, however many servers there are.
 #[derive(Default)]
-struct Compiled<'a>(BTreeMap<&'a str, Rc<Check>>);
+struct Compiled<'a>(Sorted<&'a str, Rc<Check>>);
 
 impl<'a> Compiled<'a> {
     fn check(

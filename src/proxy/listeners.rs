@@ -1,7 +1,7 @@
 //! The listeners of a configuration: unchanged ones stay, and new ones are opened before old ones
 //! are closed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -17,11 +17,12 @@ use super::hand_over::{HandOver, Handed, is_worth_keeping};
 use crate::config::{self, Config, Listen};
 use crate::conn::{CurrentRoute, Route};
 use crate::net::Listener;
+use crate::state::Sorted;
 
 /// All listeners, each with its accept loop. Their numbers are never reused.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
-    all: BTreeMap<u64, Listening>,
+    all: Sorted<u64, Listening>,
     last: u64,
 }
 
@@ -238,8 +239,8 @@ impl Listeners {
         &self,
         config: &Config,
         found: &[Option<u64>],
-    ) -> Result<BTreeMap<u64, Before>, BindError> {
-        let mut adapted = BTreeMap::new();
+    ) -> Result<Sorted<u64, Before>, BindError> {
+        let mut adapted = Sorted::new();
         for (wanted, number) in Wanted::of(config).zip(found) {
             let there = number.and_then(|number| Some((number, self.all.get(&number)?)));
             let Some((number, there)) = there.filter(|(_, it)| it.differs(wanted.entrypoint))
@@ -257,8 +258,8 @@ impl Listeners {
     }
 
     /// Restores the previous settings.
-    pub(super) fn adapt_back(&self, adapted: &BTreeMap<u64, Before>) {
-        for (number, before) in adapted {
+    pub(super) fn adapt_back(&self, adapted: &Sorted<u64, Before>) {
+        for (number, before) in adapted.iter() {
             if let Some(there) = self.all.get(number)
                 && let Err(error) = before.restore(there.listener())
             {

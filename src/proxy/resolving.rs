@@ -1,6 +1,6 @@
 //! The servers that a configuration and the answers for its names stand for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::services::{Found, Rank, Targets};
 use crate::config::{self, Address, Config, Host, Resolve};
 use crate::conn::Target;
 use crate::net::{Line, Name, Offer};
-use crate::state::ServerId;
+use crate::state::{ServerId, Sorted};
 
 /// The most addresses of one name that are servers, which bounds what a resolver that lies can do.
 const MAX_ADDRESSES: usize = 256;
@@ -24,7 +24,7 @@ const MAX_ADDRESSES: usize = 256;
 pub(super) fn targets(
     ground: &Ground,
     config: &Config,
-    before: &BTreeMap<ServerId, Rc<Target>>,
+    before: &Sorted<ServerId, Rc<Target>>,
 ) -> Result<Targets, BindError> {
     let registry = &ground.shared.registry;
     let mut all = Targets::new();
@@ -159,7 +159,7 @@ fn weight(own: u16, heaviest: u16) -> u16 {
 }
 
 /// Returns true if these are the same servers, with the same names.
-pub(super) fn is_same(before: &BTreeMap<ServerId, Rc<Target>>, now: &Targets) -> bool {
+pub(super) fn is_same(before: &Sorted<ServerId, Rc<Target>>, now: &Targets) -> bool {
     let ids = now.values().flatten().map(|it| it.target.server.id());
     let is_kept = |it: &Found| {
         let before = before.get(&it.target.server.id());
@@ -183,13 +183,12 @@ fn look_up(ground: &Ground, server: &Address) -> Result<Option<Rc<Name>>, BindEr
 
 /// Has each name looked up as often as the service with the shortest `resolve_interval` wants.
 pub(super) fn set_intervals(ground: &Ground, config: &Config, targets: &Targets) {
-    let mut intervals: BTreeMap<_, (&Rc<Name>, Duration)> = BTreeMap::new();
+    let mut intervals: Sorted<_, (&Rc<Name>, Duration)> = Sorted::new();
     for configured in &config.services {
         let found = targets.get(&configured.name).into_iter().flatten();
         for name in found.filter_map(|it| it.target.name.as_ref()) {
             let interval = configured.resolve_interval;
-            let entry = intervals.entry(Rc::as_ptr(name));
-            let (_, shortest) = entry.or_insert((name, interval));
+            let (_, shortest) = intervals.or_insert(Rc::as_ptr(name), (name, interval));
             *shortest = interval.min(*shortest);
         }
     }
@@ -199,8 +198,8 @@ pub(super) fn set_intervals(ground: &Ground, config: &Config, targets: &Targets)
 }
 
 /// Logs each address that is no longer among the servers, and each that now is.
-pub(super) fn log_changes(before: &BTreeMap<ServerId, Rc<Target>>, now: &Targets) {
-    let now: BTreeMap<_, _> = now
+pub(super) fn log_changes(before: &Sorted<ServerId, Rc<Target>>, now: &Targets) {
+    let now: Sorted<_, _> = now
         .values()
         .flatten()
         .map(|it| (it.target.server.id(), &it.target))

@@ -3,7 +3,7 @@
 //! A new configuration comes into force completely or not at all: everything that can fail comes
 //! first, and changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::bind::{self, BindError};
@@ -16,7 +16,8 @@ use crate::config::{self, AtLimit, Config};
 use crate::conn::{self, Destination, OwnListener, Pool, Route, Target, Topology};
 use crate::net::Keepalive;
 use crate::state::{
-    Branch, ConnectionLimit, DEFAULT_ROUTE, Entrypoint, GateRules, Protocol, ServerId, Timeouts,
+    Branch, ConnectionLimit, DEFAULT_ROUTE, Entrypoint, GateRules, Protocol, ServerId, Sorted,
+    Timeouts,
 };
 
 /// The running configuration and its objects.
@@ -25,10 +26,10 @@ pub(super) struct Running {
     pub(super) config: Config,
     pub(super) listeners: Listeners,
     /// The entrypoints by name.
-    entrypoints: BTreeMap<String, Rc<Entrypoint>>,
+    entrypoints: Sorted<String, Rc<Entrypoint>>,
     /// The servers of each service, by its name.
-    pools: BTreeMap<String, Rc<Pool>>,
-    targets: BTreeMap<ServerId, Rc<Target>>,
+    pools: Sorted<String, Rc<Pool>>,
+    targets: Sorted<ServerId, Rc<Target>>,
     /// The listeners, as possible servers.
     own: Vec<OwnListener>,
 }
@@ -50,9 +51,9 @@ impl Running {
                 ..config.clone()
             },
             listeners: Listeners::default(),
-            entrypoints: BTreeMap::new(),
-            pools: BTreeMap::new(),
-            targets: BTreeMap::new(),
+            entrypoints: Sorted::new(),
+            pools: Sorted::new(),
+            targets: Sorted::new(),
             own: Vec::new(),
         }
     }
@@ -88,7 +89,7 @@ impl Running {
         let routes = routes(ground, &config, &self.pools);
         let mut stays = BTreeSet::new();
         let mut own = Vec::new();
-        let mut locals: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        let mut locals: Sorted<&str, Vec<_>> = Sorted::new();
         for (wanted, slot) in Wanted::of(&config).zip(slots) {
             let name = wanted.entrypoint.name.as_str();
             let (Some(route), listen) = (routes.get(name), wanted.listen) else {
@@ -97,10 +98,7 @@ impl Running {
             if let Some((number, listening)) = self.listeners.put(ground, wanted, slot, route) {
                 stays.insert(number);
                 let listener = listening.listener();
-                locals
-                    .entry(name)
-                    .or_default()
-                    .push(bind::local(listen, listener));
+                locals.or_default(name).push(bind::local(listen, listener));
                 own.extend(bind::own(&route.entrypoint, listen, listener));
             }
         }
@@ -173,7 +171,7 @@ impl Running {
     fn removed(
         &self,
         ground: &Ground,
-        before: BTreeMap<String, Rc<Entrypoint>>,
+        before: Sorted<String, Rc<Entrypoint>>,
         old: Config,
     ) -> Vec<Removed> {
         let mut removed = Vec::new();
@@ -193,8 +191,8 @@ impl Running {
 }
 
 /// Gives connections that choose from now on these servers.
-fn fill(pools: &BTreeMap<String, Rc<Pool>>, targets: &Targets) {
-    for (service, found) in targets {
+fn fill(pools: &Sorted<String, Rc<Pool>>, targets: &Targets) {
+    for (service, found) in targets.iter() {
         if let Some(pool) = pools.get(service) {
             pool.replace(found.iter().map(|it| it.target.clone()).collect());
         }
@@ -221,8 +219,8 @@ fn gate(configured: &config::Entrypoint) -> GateRules {
 fn routes(
     ground: &Ground,
     config: &Config,
-    pools: &BTreeMap<String, Rc<Pool>>,
-) -> BTreeMap<String, Rc<Route>> {
+    pools: &Sorted<String, Rc<Pool>>,
+) -> Sorted<String, Rc<Route>> {
     let registry = &ground.shared.registry;
     let now = ground.reactor.now();
     let route = |configured: &config::Entrypoint| {

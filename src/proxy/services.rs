@@ -1,15 +1,14 @@
 //! Gives the services and servers of a configuration their rules and shares.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::config::{self, Config, OnDown, SendProxy, WhenDown};
 use crate::conn::Target;
-use crate::state::{Balance, HealthRules, Registry, ServiceRules, Share};
+use crate::state::{Balance, HealthRules, Registry, ServiceRules, Share, Sorted};
 use crate::wire::proxy_header::Version;
 
 /// The servers of each service, by its name, in configuration order.
-pub(super) type Targets = BTreeMap<String, Vec<Found>>;
+pub(super) type Targets = Sorted<String, Vec<Found>>;
 
 /// A server, and which one of the configuration it is, or is an address of.
 #[derive(Debug)]

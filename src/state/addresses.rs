@@ -1,17 +1,18 @@
 //! Maps a socket's local address to the entrypoint that accepted it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 use super::entrypoint::{Entrypoint, Local};
 use super::identity::EntrypointId;
+use super::sorted::Sorted;
 
 /// The addresses of all live entrypoints, current and former.
 #[derive(Debug, Default)]
 pub struct Addresses {
     owners: HashMap<Local, EntrypointId>,
-    groups: BTreeMap<EntrypointId, EntrypointId>,
+    groups: Sorted<EntrypointId, EntrypointId>,
 }
 
 impl Addresses {

@@ -1,10 +1,11 @@
 //! Schedules name look-ups in a limited number of places, so that names that hang do not block the
 //! others.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
+use super::sorted::Sorted;
 
 /// How long an answer is used before it is refreshed, unless [`Lookups::set_interval`] says
 /// otherwise. getaddrinfo(3) does not report an answer's time to live.
@@ -16,7 +17,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// returns, however late.
 #[derive(Debug)]
 pub struct Lookups {
-    names: BTreeMap<usize, Name>,
+    names: Sorted<usize, Name>,
     last: usize,
     places: usize,
     /// The names that are due, in the order in which they became due. A name that has to wait keeps
@@ -65,7 +66,7 @@ impl Lookups {
     #[must_use]
     pub fn new(places: usize) -> Self {
         Self {
-            names: BTreeMap::new(),
+            names: Sorted::new(),
             last: 0,
             places,
             due: VecDeque::new(),
@@ -113,7 +114,7 @@ impl Lookups {
     pub fn advance(&mut self, now: Instant) -> Vec<usize> {
         let mut late = Vec::new();
         let mut rested = Vec::new();
-        for (&index, name) in &mut self.names {
+        for (&index, name) in self.names.iter_mut() {
             match name.phase {
                 Phase::Running { deadline } if deadline <= now => {
                     name.phase = Phase::Late;

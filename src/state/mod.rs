@@ -52,6 +52,7 @@ mod server;
 mod service;
 mod slots;
 mod snapshot;
+mod sorted;
 mod tally;
 mod throttle;
 mod waiters;
@@ -108,6 +109,7 @@ pub use server::{
 pub use service::{Service, ServiceCounters, ServiceNumbers, ServiceRules};
 pub use slots::{Slot, Slots};
 pub use snapshot::{ConnectionTotals, Entries, Entry, Snapshot};
+pub use sorted::Sorted;
 pub use tally::{Subject, Tally};
 pub use throttle::Throttle;
 pub use waiters::{Until, Waiters, Waiting};

@@ -2,7 +2,6 @@
 //! ones that open connections still hold.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,15 +12,16 @@ use super::identity::{EntrypointId, Identities};
 use super::past::Passed;
 use super::server::{Server, ServerNumbers};
 use super::service::{Service, ServiceNumbers};
+use super::sorted::Sorted;
 
 /// Finds live objects. The registry keeps nothing alive: the routes and the connections do.
 #[derive(Debug, Default)]
 pub struct Registry {
     identities: Identities,
-    entrypoints: RefCell<BTreeMap<EntrypointId, Weak<Entrypoint>>>,
-    services: RefCell<BTreeMap<String, Weak<Service>>>,
+    entrypoints: RefCell<Sorted<EntrypointId, Weak<Entrypoint>>>,
+    services: RefCell<Sorted<String, Weak<Service>>>,
     /// By the names of the service and the server.
-    servers: RefCell<BTreeMap<(String, String), Weak<Server>>>,
+    servers: RefCell<Sorted<(String, String), Weak<Server>>>,
     /// Computed on demand, and discarded when an entrypoint changes.
     addresses: RefCell<Option<Arc<Addresses>>>,
 }
@@ -148,7 +148,7 @@ impl Registry {
 }
 
 /// Returns the live objects and removes the others.
-fn living<I: Ord, T>(all: &RefCell<BTreeMap<I, Weak<T>>>) -> Vec<Rc<T>> {
+fn living<I: Ord, T>(all: &RefCell<Sorted<I, Weak<T>>>) -> Vec<Rc<T>> {
     let mut living = Vec::with_capacity(all.borrow().len());
     all.borrow_mut().retain(|_, it| {
         let it = it.upgrade();

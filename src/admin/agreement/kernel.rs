@@ -2,7 +2,6 @@
 //! cost permits.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use crate::admin::moments::Moments;
 use crate::admin::park::Park;
 use crate::state::{
     Addresses, EntrypointId, EntrypointIdentity, EntrypointNumbers, Local, Metric, Publish,
-    Snapshot,
+    Snapshot, Sorted,
 };
 use crate::sys::process::thread_cpu_time;
 use crate::sys::sockets::{self, Name, Query, Table, TableSource};
@@ -212,15 +211,13 @@ struct Group {
 /// with the mismatch.
 fn compare(before: &Snapshot, table: &Table, after: &Snapshot) -> Vec<Count> {
     let addresses = &after.addresses;
-    let mut groups: BTreeMap<EntrypointId, Group> = BTreeMap::new();
-    let mut earlier: BTreeMap<EntrypointId, Moment> = BTreeMap::new();
+    let mut groups: Sorted<EntrypointId, Group> = Sorted::new();
+    let mut earlier: Sorted<EntrypointId, Moment> = Sorted::new();
     for it in &before.entrypoints {
         earlier.insert(it.identity.id, moment(it));
     }
     for it in &after.entrypoints {
-        let group = groups
-            .entry(addresses.group_of(it.identity.id))
-            .or_default();
+        let group = groups.or_default(addresses.group_of(it.identity.id));
         // One that appeared meanwhile started with nothing.
         let began = earlier.remove(&it.identity.id).unwrap_or_default();
         group.before = group.before.plus(began);
@@ -228,22 +225,19 @@ fn compare(before: &Snapshot, table: &Table, after: &Snapshot) -> Vec<Count> {
     }
     // One that disappeared meanwhile lost all its connections.
     for (id, moment) in earlier {
-        let group = groups.entry(addresses.group_of(id)).or_default();
+        let group = groups.or_default(addresses.group_of(id));
         group.before = group.before.plus(moment);
         group.after = group.after.plus(moment.ended());
     }
     for row in &table.accepted {
         if let Some(id) = entrypoint_of(addresses, &row.local) {
-            groups
-                .entry(addresses.group_of(id))
-                .or_default()
-                .connections += 1;
+            groups.or_default(addresses.group_of(id)).connections += 1;
         }
     }
-    let mut backlogs: BTreeMap<EntrypointId, Option<u64>> = BTreeMap::new();
+    let mut backlogs: Sorted<EntrypointId, Option<u64>> = Sorted::new();
     for row in &table.listening {
         if let Some(id) = entrypoint_of(addresses, &row.local) {
-            let backlog = backlogs.entry(id).or_insert(Some(0));
+            let backlog = backlogs.or_insert(id, Some(0));
             *backlog = backlog.zip(row.backlog).map(|(sum, n)| sum + n);
         }
     }

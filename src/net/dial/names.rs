@@ -2,7 +2,6 @@
 //! connections do not wait for look-ups.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{pending, poll_fn};
 use std::io;
@@ -18,7 +17,7 @@ use smol::future::FutureExt;
 use super::name::{Answer, Known, Looked, Name};
 use super::offers::{self, Offer, first};
 use crate::net::reactor::Reactor;
-use crate::state::{Lookups, Waiters};
+use crate::state::{Lookups, Sorted, Waiters};
 use crate::sys::thread;
 
 /// The most simultaneous look-ups. Each has its own thread, started when needed and then kept.
@@ -36,7 +35,7 @@ pub type Resolver = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 ///
 /// [`Names::keep_fresh`] fills it.
 pub struct Names {
-    table: RefCell<BTreeMap<usize, Rc<Name>>>,
+    table: RefCell<Sorted<usize, Rc<Name>>>,
     lookups: RefCell<Lookups>,
     /// Wakes [`Names::keep_fresh`] when a name is requested.
     wanted: Waiters,

@@ -1,6 +1,6 @@
 //! The servers that SRV records stand for: the addresses of each record's target.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::dns::Record;
 use super::srv;
-use crate::state::Lookups;
+use crate::state::{Lookups, Sorted};
 
 /// How long the name servers have, so that their own failure is reported before the look-up is
 /// late.
@@ -31,7 +31,7 @@ pub struct Offer {
 #[derive(Debug)]
 pub(super) struct Found {
     records: Vec<Record>,
-    addresses: BTreeMap<String, io::Result<Vec<IpAddr>>>,
+    addresses: Sorted<String, io::Result<Vec<IpAddr>>>,
 }
 
 /// Looks up a name's SRV records and, with `resolver`, their targets.
