@@ -36,6 +36,7 @@ mod failover;
 mod forwarding;
 
 mod health;
+mod hellos;
 mod help;
 mod history;
 mod kill;

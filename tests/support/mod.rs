@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod backend;
 pub mod fleet;
+pub mod hello_oracle;
 pub mod http;
 pub mod in_process;
 pub mod kernel;
