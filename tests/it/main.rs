@@ -52,6 +52,7 @@ mod monitoring;
 mod names;
 mod notify;
 mod old_kernel;
+mod one_port;
 mod openwrt;
 mod oracle;
 mod oracle_servers;
