@@ -36,8 +36,7 @@ impl Reading {
         };
         let last = labels.last()?;
         let is_number = last.parse::<u64>().is_ok() || last.starts_with("0x");
-        (text.len() < 254 && labels.iter().all(|it| is_label(it)) && !is_number)
-            .then(|| text.into())
+        (text.len() < 254 && labels.iter().all(is_label) && !is_number).then(|| text.into())
     }
 }
 
