@@ -53,6 +53,24 @@ fn own_address_or_name_behind_a_wildcard_listener_is_refused() {
 }
 
 #[test]
+fn a_rule_that_leads_back_is_refused() {
+    let name = "loops::a_rule_that_leads_back_is_refused";
+    if !namespace::enter(name, BOX_LAN) {
+        return;
+    }
+    let to = backend::start();
+    let coracle = Coracle::start(&format!(
+        "[entrypoints.e]\nlisten = \"*:80\"\nto = \"{to}\"\n\
+         routes = [{{ from = \"127.0.0.0/8\", service = \"s\" }}]\n\
+         [services.s]\nservers = [\"box.lan:80\"]\n",
+    ));
+    let client = TcpStream::connect("127.0.0.1:80").unwrap();
+    client.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    assert_reset(client);
+    assert_refused(&coracle, "of entrypoint `e`, which would forward to itself");
+}
+
+#[test]
 fn loop_of_two_entrypoints_is_refused_and_a_chain_is_served() {
     let name = "loops::loop_of_two_entrypoints_is_refused_and_a_chain_is_served";
     if !namespace::enter(name, BOX_LAN) {

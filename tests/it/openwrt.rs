@@ -507,6 +507,10 @@ fn unknown_option_is_named_and_prevents_startup() {
             "health 'h': there is no service ''",
         ),
         (
+            format!("{main}{web}config route 'r'\n\toption entrypoint 'wed'\n"),
+            "route 'r': there is no entrypoint 'wed'",
+        ),
+        (
             format!("config coracle 'main'\n\toption enabeld '1'\n{web}"),
             "unknown option 'enabeld'",
         ),

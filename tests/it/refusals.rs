@@ -116,7 +116,7 @@ fn every_view_has_the_same_refusals_by_reason() {
             let n = n.as_u64().unwrap();
             sum += n;
             let metric = match reason.as_str() {
-                "prologue" | "untrusted" => "coracle_connections_closed_total",
+                "no_route" | "prologue" | "untrusted" => "coracle_connections_closed_total",
                 _ => "coracle_connections_refused_total",
             };
             let labels = [

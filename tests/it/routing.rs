@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::Command;
 
 use coracle::wire::proxy_header::{Client, Version};
 use serde_json::Value;
 
 use crate::support::backend::reset_on_close;
 use crate::support::fleet::{Member, Session, closed, is_turned_away, reloadable};
-use crate::support::http::get;
+use crate::support::http::{get, http};
 use crate::support::metrics::{Metrics, scrape};
-use crate::support::process::Coracle;
+use crate::support::process::{Coracle, binary};
 use crate::support::rng::Rng;
 use crate::support::{DEADLINE, lasting_address, rng, until};
 
@@ -545,4 +546,61 @@ fn a_random_mix_is_counted_exactly() {
     }
     let routed = metrics.sum("coracle_routed_connections_total");
     assert_eq!(routed, all - cut as f64);
+}
+
+#[test]
+fn every_view_shows_the_rules_and_who_took_which() {
+    let house = House::new(&mut rng::from_env());
+    let coracle = Coracle::start(&house.config(RULES, "service = \"vpn\""));
+    let _sessions = [("tls nas.example.org", 2), ("tls -", 1)].map(|(sent, n)| {
+        let all = (0..n).map(|_| {
+            let mut client = connect(coracle.address("e"));
+            client.write_all(&bytes(sent)).unwrap();
+            Session::over(client)
+        });
+        all.collect::<Vec<_>>()
+    });
+    let expected = [
+        ("nas", "nas", 2),
+        ("2", "lan", 0),
+        ("3", "web", 0),
+        ("4", "web", 0),
+        ("5", "ssh", 0),
+        ("6", "bytes", 0),
+        ("default", "vpn", 1),
+    ];
+    let status: Value = serde_json::from_str(&get(coracle.admin, "/api/v1/status").2).unwrap();
+    let routes = expected.map(|(route, service, connections)| {
+        serde_json::json!({ "route": route, "service": service, "connections": connections })
+    });
+    assert_eq!(
+        status["entrypoints"][0]["routes"],
+        Value::from(routes.to_vec())
+    );
+    let run = |command: &str| {
+        let mut run = Command::new(binary());
+        run.args([command, "--admin", &coracle.admin.to_string()]);
+        String::from_utf8(run.output().unwrap().stdout).unwrap()
+    };
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let printed = run("status");
+    let begin = printed.find("ENTRYPOINT  ROUTE").unwrap();
+    for ((route, service, n), line) in expected.iter().zip(printed[begin..].lines().skip(1)) {
+        assert_eq!(words(line), format!("e {route} {service} {n}"));
+    }
+    let listed = run("list");
+    for (text, n) in [(" nas (route nas) ", 2), (" vpn (route default) ", 1)] {
+        let lines = listed.lines().map(words);
+        assert_eq!(
+            lines.filter(|line| line.contains(text)).count(),
+            n,
+            "{listed}"
+        );
+    }
+    let page =
+        "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: text/html\r\n\r\n";
+    let page = http(coracle.admin, page).2;
+    let texts = expected.map(|(route, service, n)| format!("{route} → {service}: {n}"));
+    assert!(page.contains(&texts.join(", ")), "{page}");
+    assert_eq!(page.matches("<td>e (route nas)").count(), 2, "{page}");
 }

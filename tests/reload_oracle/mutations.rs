@@ -115,6 +115,7 @@ impl Subject {
              [log]\nlevel = \"info\"\n\
              [entrypoints.web]\nlisten = [\"{a}\", \"{b}\"]\nservice = \"s\"\nidle_timeout = \"1h\"\n\
              [entrypoints.ssh]\nlisten = \"{c}\"\nto = \"{to}\"\nhalf_close_timeout = \"20s\"\n\
+             routes = [{{ from = \"10.0.0.0/8\", service = \"s\" }}, {{ name = \"n\", sni = \"*.lan\", service = \"s\" }}]\n\
              [entrypoints.local]\nlisten = \"unix:{}\"\nto = \"{to}\"\nsocket_mode = \"0660\"\n\
              [services.s]\nservers = [\"{to}\", \"{to}2\"]\nconnect_timeout = \"5s\"\n",
             path("local.sock"),
