@@ -219,6 +219,7 @@ proptest! {
     fn hidden_rules_never_decide(
         rules in rules(),
         at in any::<Index>(),
+        condition in 0..6,
         clients in prop::collection::vec((prop::sample::select(&CLIENTS[..]), sent()), 20),
     ) {
         prop_assume!(!rules.is_empty());
@@ -232,12 +233,24 @@ proptest! {
             later.starts.clone_from(&rules[0].starts);
         }
         prop_assert!(rules[first].hides(&later));
-        let second = rules.len();
-        rules.push(later);
+        // With one condition of another rule, it may decide.
+        let (mut changed, other) = (later.clone(), &rules[0]);
+        match condition {
+            0 => changed.sni.clone_from(&other.sni),
+            1 => changed.alpn.clone_from(&other.alpn),
+            2 => changed.starts.clone_from(&other.starts),
+            3 => changed.starts_with.clone_from(&other.starts_with),
+            4 => changed.host.clone_from(&other.host),
+            _ => changed.from.clone_from(&other.from),
+        }
+        let mut hidden = vec![rules.len()];
+        let is_hidden = rules.iter().any(|it| it.hides(&changed));
+        rules.extend([later, changed]);
+        hidden.extend(is_hidden.then_some(rules.len() - 1));
         for (from, sent) in clients {
             let from: IpAddr = from.parse().unwrap();
             let decided = decide(&rules, Some(from), &sent.bytes(), false);
-            prop_assert_ne!(decided, Some(Some(second)));
+            prop_assert!(hidden.iter().all(|index| decided != Some(Some(*index))));
         }
     }
 
