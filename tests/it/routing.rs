@@ -164,6 +164,7 @@ fn each_rule_leads_to_its_service_whatever_pieces_the_bytes_come_in() {
         let sent = bytes(case);
         for piece in [1, 7, sent.len()] {
             let mut client = connect(coracle.address("e"));
+            let peer = client.local_addr().unwrap();
             for piece in sent.chunks(piece) {
                 client.write_all(piece).unwrap();
             }
@@ -182,7 +183,7 @@ fn each_rule_leads_to_its_service_whatever_pieces_the_bytes_come_in() {
             done += 1;
             wait_closed(&coracle, "done", done);
             *counts.entry(route).or_insert(0.0) += 1.0;
-            let line = coracle.log().pop().unwrap();
+            let line = coracle.logged(&format!("peer={peer} "));
             assert!(line.contains(&format!("route={route} ")), "{line}");
         }
     }
@@ -260,16 +261,15 @@ fn silent_clients_get_servers_that_speak_first_after_a_while() {
     let mut session = Session::open(coracle.address("e"));
     assert_eq!(service(&session), "vpn");
     session.echo(&bytes("tls nas.example.org"));
-    // What has begun to speak is waited for: it lasts until the silent one after it has its server.
-    let mut client = connect(coracle.address("e"));
-    client.write_all(b"@HELL").unwrap();
-    until("its first bytes are read", || {
-        let all = connections(&coracle);
-        all.iter().any(|it| it["state"] == "prologue").then_some(())
+    // What has begun to speak is waited for: this lasts until the silent one after it has its server.
+    until("a client that has begun to speak is waited for", || {
+        let mut client = connect(coracle.address("e"));
+        client.write_all(b"@HELL").unwrap();
+        assert_eq!(service(&Session::open(coracle.address("e"))), "vpn");
+        client.write_all(b"O").unwrap();
+        // On a machine that stalls, it may have been silent for too long.
+        (service(&Session::over(client)) == "bytes").then_some(())
     });
-    assert_eq!(service(&Session::open(coracle.address("e"))), "vpn");
-    client.write_all(b"O").unwrap();
-    assert_eq!(service(&Session::over(client)), "bytes");
     // A network decides about silent clients too.
     let rules =
         r#"[{ sni = "nas.lan", service = "nas" }, { from = "127.0.0.1", service = "lan" }]"#;
@@ -285,8 +285,10 @@ fn clients_that_do_not_say_enough_are_closed_at_the_deadline() {
     let whole = bytes("tls nas.example.org");
     for sent in [&b""[..], b"@HELL", &whole[..5], &whole[..whole.len() - 1]] {
         let mut client = connect(coracle.address("e"));
-        client.write_all(sent).unwrap();
-        is_reset(&mut client);
+        // The reset may be faster.
+        if client.write_all(sent).is_ok() {
+            is_reset(&mut client);
+        }
     }
     coracle.logged(
         "no bytes that decide between the `routes` within 200ms (prologue_timeout); closed",
@@ -490,7 +492,7 @@ fn a_random_mix_is_counted_exactly() {
     const EACH: usize = 60;
     let mut rng = rng::from_env();
     let house = House::new(&mut rng);
-    let keys = "service = \"vpn\"\nprologue_timeout = \"1s\"\ndefault_after = \"100ms\"";
+    let keys = "service = \"vpn\"\nprologue_timeout = \"10m\"";
     let coracle = Coracle::start(&house.config(RULES, keys));
     let address = coracle.address("e");
     let run = |mut rng: Rng| {
@@ -505,7 +507,7 @@ fn a_random_mix_is_counted_exactly() {
             }
             if expected.is_empty() {
                 cut += 1;
-                is_reset(&mut client);
+                reset_on_close(&client);
                 continue;
             }
             let mut session = Session::over(client);
@@ -536,8 +538,8 @@ fn a_random_mix_is_counted_exactly() {
         }
     });
     wait_closed(&coracle, "done", THREADS * EACH - cut);
+    wait_closed(&coracle, "client_reset", cut);
     let metrics = scrape(coracle.admin);
-    assert_eq!(closed(&metrics, "prologue"), cut as f64);
     let all = (THREADS * EACH) as f64;
     assert_eq!(metrics.sum("coracle_connections_opened_total"), all);
     assert_eq!(metrics.sum("coracle_open_connections"), 0.0);
