@@ -166,7 +166,7 @@ pub(crate) struct List {
     #[argh(option, arg_name = "address")]
     pub server: Option<String>,
 
-    /// those in this state: dialling, queued, relaying or half-closed
+    /// those in this state: dialling, queued, relaying, limited or half-closed
     #[argh(option, arg_name = "state", from_str_fn(phase))]
     pub state: Option<Phase>,
 
@@ -195,7 +195,9 @@ pub(crate) struct List {
 fn phase(text: &str) -> Result<Phase, String> {
     let found = Phase::ALL.iter().find(|phase| phase.label() == text);
     let found = found.copied();
-    found.ok_or_else(|| "not a state; write dialling, queued, relaying or half-closed".to_owned())
+    found.ok_or_else(|| {
+        "not a state; write dialling, queued, relaying, limited or half-closed".to_owned()
+    })
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -19,7 +19,7 @@ _coracle() {
             return
             ;;
         --state)
-            mapfile -t COMPREPLY < <(compgen -W 'dialling queued relaying half-closed' -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W 'dialling queued relaying limited half-closed' -- "$cur")
             return
             ;;
         --sort)

@@ -32,7 +32,7 @@ complete -c coracle -n '__fish_seen_subcommand_from list' -l peer -x -d 'Those o
 complete -c coracle -n '__fish_seen_subcommand_from list' -l entrypoint -x -d 'Those of this entrypoint'
 complete -c coracle -n '__fish_seen_subcommand_from list' -l service -x -d 'Those of this service'
 complete -c coracle -n '__fish_seen_subcommand_from list' -l server -x -d 'Those connected to this server'
-complete -c coracle -n '__fish_seen_subcommand_from list' -l state -x -a 'dialling queued relaying half-closed' -d 'Those in this state'
+complete -c coracle -n '__fish_seen_subcommand_from list' -l state -x -a 'dialling queued relaying limited half-closed' -d 'Those in this state'
 complete -c coracle -n '__fish_seen_subcommand_from list' -l min-age -x -d 'Those that have been open at least this long'
 complete -c coracle -n '__fish_seen_subcommand_from list' -l sort -x -a 'age bytes' -d 'What to sort by'
 complete -c coracle -n '__fish_seen_subcommand_from list' -l limit -x -d 'List at most this many'

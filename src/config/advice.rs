@@ -56,6 +56,12 @@ pub(super) fn advice(key: &str, value: &DeValue<'_>) -> String {
         "at_quota" => alternatives::<AtQuota>(),
         "quota" => "a size and a period such as \"50GiB/month\"".to_owned(),
         "quota_rate" => "a rate such as \"64KiB/s\"".to_owned(),
+        "bandwidth"
+        | "bandwidth_per_client"
+        | "bandwidth_per_connection"
+        | "to_server"
+        | "to_client" => "a rate such as \"2MiB/s\"".to_owned(),
+        "burst" => "a size such as \"256KiB\"".to_owned(),
         "file" => "a path such as \"/var/lib/coracle/accounting\"".to_owned(),
         "at_refuse" => alternatives::<AtRefuse>(),
         "allow" | "deny" => "a network such as \"192.168.1.0/24\"".to_owned(),

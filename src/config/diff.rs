@@ -236,6 +236,7 @@ impl Changes {
             at_limit,
             access,
             per_client,
+            bandwidth_per_connection,
             rate,
             at_refuse,
             accept_proxy,
@@ -277,6 +278,7 @@ impl Changes {
         let ClientLimits {
             max_connections,
             rate: client_rate,
+            bandwidth,
             ipv6_prefix,
         } = per_client;
         let now = &is.per_client;
@@ -290,6 +292,16 @@ impl Changes {
             ("connection_rate", rate, &is.rate),
         ] {
             self.value(key(name), was, is, words::rate_or_none);
+        }
+        for (name, was, is) in [
+            (
+                "bandwidth_per_connection",
+                bandwidth_per_connection,
+                &is.bandwidth_per_connection,
+            ),
+            ("bandwidth_per_client", bandwidth, &now.bandwidth),
+        ] {
+            self.value(key(name), was, is, size::bandwidth_words);
         }
         self.value(key("at_refuse"), at_refuse, &is.at_refuse, word);
     }

@@ -11,7 +11,7 @@ use super::model::{
     Service, SocketAccess, defaults,
 };
 use super::origin::Origin;
-use crate::state::{AtRefuse, Network, Rate, Rule};
+use crate::state::{AtRefuse, Bandwidth, Network, Rate, Rule};
 
 /// The configuration as written, before names are resolved and addresses compared.
 pub(super) struct Draft {
@@ -47,6 +47,7 @@ pub(super) struct DraftEntrypoint {
     pub(super) at_limit: AtLimit,
     pub(super) access: DraftAccess,
     pub(super) per_client: ClientLimits,
+    pub(super) bandwidth_per_connection: Bandwidth,
     pub(super) rate: Option<Rate>,
     pub(super) at_refuse: AtRefuse,
     pub(super) prologue: Prologue,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::address::{Address, Listen};
 use super::diagnostic::Diagnostics;
-use crate::state::{AccessList, AtRefuse, Network, Rate, Rule};
+use crate::state::{AccessList, AtRefuse, Bandwidth, Network, Rate, Rule};
 
 /// A valid configuration: names are unique and not empty, every reference resolves, and no two
 /// listeners share an address.
@@ -220,6 +220,8 @@ pub struct Entrypoint {
     pub access: Option<Arc<Access>>,
     /// What each client may have.
     pub per_client: ClientLimits,
+    /// How fast each connection may be.
+    pub bandwidth_per_connection: Bandwidth,
     /// How often clients may connect, all together; `None` for no limit.
     pub rate: Option<Rate>,
     /// How it refuses connections.
@@ -267,6 +269,8 @@ pub struct ClientLimits {
     pub max_connections: Option<NonZeroU32>,
     /// How often it may connect; `None` for no limit.
     pub rate: Option<Rate>,
+    /// How fast all its connections together may be.
+    pub bandwidth: Bandwidth,
     /// How many leading bits of an IPv6 address make a client; at least 1 and at most 128.
     pub ipv6_prefix: u8,
 }
@@ -276,6 +280,7 @@ impl Default for ClientLimits {
         Self {
             max_connections: None,
             rate: None,
+            bandwidth: Bandwidth::default(),
             ipv6_prefix: defaults::CLIENT_IPV6_PREFIX,
         }
     }
@@ -373,6 +378,8 @@ pub struct Service {
     pub resolve_interval: Duration,
     /// The header that each connection to a server begins with; `None` for none.
     pub send_proxy: Option<SendProxy>,
+    /// How fast all connections to it together may be.
+    pub bandwidth: Bandwidth,
 }
 
 /// One server of a service.
@@ -549,6 +556,7 @@ impl Service {
             resolve: Resolve::default(),
             resolve_interval: defaults::RESOLVE_INTERVAL,
             send_proxy: None,
+            bandwidth: Bandwidth::default(),
         }
     }
 }

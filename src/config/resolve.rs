@@ -16,7 +16,7 @@ use super::model::{
     defaults,
 };
 use super::origin::{Origin, report, told_place};
-use crate::state::AtRefuse;
+use crate::state::{AtRefuse, Bandwidth};
 
 /// Adds the entrypoints of the command line, each with a unique name.
 pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
@@ -58,6 +58,7 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
             at_limit: AtLimit::default(),
             access: DraftAccess::default(),
             per_client: ClientLimits::default(),
+            bandwidth_per_connection: Bandwidth::default(),
             rate: None,
             at_refuse: AtRefuse::default(),
             prologue: Prologue::default(),
@@ -155,6 +156,7 @@ pub(super) fn resolve(mut draft: Draft, read: ReadFile<'_>, out: &mut Collector<
             at_limit: entry.at_limit,
             access: entry.access.build(read, out),
             per_client: entry.per_client,
+            bandwidth_per_connection: entry.bandwidth_per_connection,
             rate: entry.rate,
             at_refuse: entry.at_refuse,
             accept_proxy: entry.prologue.accept_proxy,

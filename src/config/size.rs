@@ -3,6 +3,7 @@
 use super::diagnostic::{Mistake, shown, wrong};
 use super::keyword::{alternatives, keyword, word};
 use super::model::{Quota, QuotaPeriod};
+use crate::state::{Bandwidth, ByteRate};
 
 /// What the program itself takes, with its threads, tables and the buffers of a few connections. A
 /// lower ceiling would stop it at its start.
@@ -70,6 +71,64 @@ pub(super) fn rate(text: &str) -> Result<u64, Mistake> {
 /// Formats a rate as it is written.
 pub(super) fn rate_words(rate: &Option<u64>) -> String {
     rate.map_or("none".to_owned(), |rate| format!("{}/s", size_words(rate)))
+}
+
+/// Parses the rate of a limit of the bandwidth.
+pub(super) fn byte_rate(text: &str) -> Result<u64, Mistake> {
+    let says = shown(text);
+    if text == "off" {
+        return wrong("`off` is not allowed here; leave it out for no limit");
+    }
+    let Some(bytes) = text.strip_suffix("/s") else {
+        return wrong(format!(
+            "`{says}` is not a rate; write a size per second, such as \"2MiB/s\""
+        ));
+    };
+    match size(bytes)? {
+        bytes if bytes < ByteRate::LEAST => wrong(format!(
+            "`{says}` is too slow; write at least \"{}/s\"",
+            size_words(ByteRate::LEAST)
+        )),
+        bytes if bytes > ByteRate::MOST => wrong(format!(
+            "`{says}` is too fast; the limit is {}/s",
+            size_words(ByteRate::MOST)
+        )),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Parses how many bytes may pass at once.
+pub(super) fn burst(text: &str) -> Result<u64, Mistake> {
+    let says = shown(text);
+    match size(text)? {
+        bytes if bytes < ByteRate::LEAST => wrong(format!(
+            "`{says}` is too small; write at least \"{}\"",
+            size_words(ByteRate::LEAST)
+        )),
+        bytes if bytes > ByteRate::MOST_BURST => wrong(format!(
+            "`{says}` is too large; the limit is {}",
+            size_words(ByteRate::MOST_BURST)
+        )),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Formats a limit of the bandwidth.
+pub(super) fn bandwidth_words(bandwidth: &Bandwidth) -> String {
+    let way = |rate: &ByteRate| {
+        let words = format!("{}/s", size_words(rate.bytes));
+        match rate.burst == ByteRate::new(rate.bytes).burst {
+            true => words,
+            false => format!("{words} with a burst of {}", size_words(rate.burst)),
+        }
+    };
+    match (&bandwidth.to_server, &bandwidth.to_client) {
+        (None, None) => "none".to_owned(),
+        (Some(up), Some(down)) if up == down => format!("{} each way", way(up)),
+        (Some(up), None) => format!("{} to_server", way(up)),
+        (None, Some(down)) => format!("{} to_client", way(down)),
+        (Some(up), Some(down)) => format!("{} to_server, {} to_client", way(up), way(down)),
+    }
 }
 
 fn size(text: &str) -> Result<u64, Mistake> {

@@ -104,6 +104,7 @@ async fn connect(served: &Served) -> Result<(Stream, net::Read), CloseReason> {
     if let Some(change) = conn.relaying(place, now) {
         report(&route.conns, &server, change, now);
     }
+    route.conns.limit(conn, now);
     Ok((stream, opening.into_read()))
 }
 
@@ -134,28 +135,26 @@ async fn gone_while_dialling(client: &EarlyData<'_>) -> CloseReason {
 /// Counts transferred bytes in the connection's entry.
 impl Meter for Served {
     fn moved(&self, from: Side, bytes: usize) {
-        let direction = match from {
-            Side::Client => Direction::ToServer,
-            Side::Server => Direction::ToClient,
-        };
         let now = self.route.reactor.now();
         let conn = self.guard.conn();
-        conn.moved(direction, bytes, now);
-        if conn.is_slowed() {
-            self.route.conns.spend(conn, bytes);
+        conn.moved(direction(from), bytes, now);
+        if conn.is_limited() {
+            self.route.conns.spend(conn, direction(from), bytes, now);
         }
     }
 
-    fn allowance(&self) -> usize {
+    fn allowance(&self, from: Side) -> usize {
         let conn = self.guard.conn();
-        match conn.is_slowed() {
-            true => self.route.conns.credit(conn),
-            false => usize::MAX,
+        if !conn.is_limited() {
+            return usize::MAX;
         }
+        let now = self.route.reactor.now();
+        self.route.conns.allowance(conn, direction(from), now)
     }
 
-    fn paused(&self, waker: &Waker) {
-        self.route.conns.pause(self.guard.conn(), waker);
+    fn paused(&self, from: Side, waker: &Waker) {
+        let (conn, now) = (self.guard.conn(), self.route.reactor.now());
+        self.route.conns.pause(conn, direction(from), waker, now);
     }
 
     fn finished(&self, _from: Side) {
@@ -163,6 +162,14 @@ impl Meter for Served {
         if conn.phase() == Phase::Relaying {
             conn.half_closed(self.route.reactor.now());
         }
+    }
+}
+
+/// Returns the direction of bytes from a side.
+fn direction(from: Side) -> Direction {
+    match from {
+        Side::Client => Direction::ToServer,
+        Side::Server => Direction::ToClient,
     }
 }
 

@@ -174,7 +174,7 @@ async fn place(reactor: &Rc<Reactor>, conns: &Conns, capacity: &Cell<Capacity>) 
     /// A wake-up this late means that the program did not run, and that time does not count as
     /// silence.
     const PAUSE_MIN: Duration = Duration::from_secs(1);
-    let is_half_closed = |conn: &Conn| conn.phase() == Phase::HalfClosed;
+    let is_half_closed = |conn: &Conn| conn.phase() == Phase::HalfClosed && !conn.is_paused();
     let mut free = pin!(conns.place(|| capacity.get().connections));
     let mut awake_since = None;
     loop {

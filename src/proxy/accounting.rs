@@ -18,8 +18,6 @@ use crate::state::{
 
 /// The time between two checks of the quotas: that of the slowest sweep.
 const CHECK: Duration = Duration::from_secs(5);
-/// The time between two parts of the bandwidth of clients that are slowed.
-const PACE: Duration = Duration::from_millis(250);
 /// How long the program may wait at its end until the file is written.
 const LAST_SAVE: Duration = Duration::from_secs(5);
 
@@ -127,22 +125,12 @@ fn rules(configured: &config::Accounting) -> AccountRules {
 /// Checks the quotas until dropped.
 async fn check(ground: Ground) {
     loop {
-        let checked = ground.shared.check_quotas(wall());
+        let checked = ground.shared.check_quotas(wall(), ground.reactor.now());
         for (client, bytes) in &checked.over {
             log::warn!(client:% = client, bytes; "a client has used up its quota of this period");
         }
         kill::end_each(&ground, &checked.ends, CloseReason::Quota).await;
-        smol::future::or(ground.reactor.sleep(CHECK), pace(&ground)).await;
-    }
-}
-
-/// Lets clients that are slowed pass on their parts, as long as any waits for that. Runs until
-/// cancelled.
-async fn pace(ground: &Ground) {
-    loop {
-        ground.shared.conns.any_paused().await;
-        ground.reactor.sleep(PACE).await;
-        ground.shared.resume(ground.reactor.now());
+        ground.reactor.sleep(CHECK).await;
     }
 }
 

@@ -26,6 +26,7 @@ mod kill;
 mod listeners;
 mod log_level;
 mod notify;
+mod pacing;
 mod refuse;
 mod resolving;
 mod running;
@@ -56,6 +57,7 @@ use capacity::Capacity;
 use ground::Ground;
 use hand_over::HandOver;
 use notify::Manager;
+use pacing::Pacing;
 use running::Running;
 use supervisor::{Supervisor, Tasks};
 
@@ -128,6 +130,7 @@ impl Proxy {
             commands,
             tasks: Tasks::default(),
             accounting: Accounting::default(),
+            pacing: Pacing::default(),
         };
         Ok(Self {
             supervisor,

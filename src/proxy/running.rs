@@ -16,8 +16,8 @@ use crate::config::{self, AtLimit, Config};
 use crate::conn::{self, Destination, OwnListener, Pool, Route, Target, Topology};
 use crate::net::Keepalive;
 use crate::state::{
-    Branch, ConnectionLimit, DEFAULT_ROUTE, Entrypoint, GateRules, Protocol, ServerId, Sorted,
-    Timeouts,
+    BandwidthRules, Branch, ConnectionLimit, DEFAULT_ROUTE, Entrypoint, GateRules, Protocol,
+    ServerId, Sorted, Timeouts,
 };
 
 /// The running configuration and its objects.
@@ -205,6 +205,7 @@ fn gate(configured: &config::Entrypoint) -> GateRules {
         max_connections,
         rate,
         ipv6_prefix,
+        ..
     } = configured.per_client;
     GateRules {
         access: configured.access.as_ref().map(|it| it.list.clone()),
@@ -212,6 +213,15 @@ fn gate(configured: &config::Entrypoint) -> GateRules {
         client_rate: rate,
         ipv6_prefix,
         rate: configured.rate,
+    }
+}
+
+/// Returns how fast an entrypoint's connections may be.
+pub(super) fn bandwidth(configured: &config::Entrypoint) -> BandwidthRules {
+    BandwidthRules {
+        per_connection: configured.bandwidth_per_connection,
+        per_client: configured.per_client.bandwidth,
+        ipv6_prefix: configured.per_client.ipv6_prefix,
     }
 }
 
@@ -243,6 +253,7 @@ fn routes(
             });
         }
         entrypoint.set_gate(rules, &open);
+        entrypoint.set_bandwidth(bandwidth(configured));
         entrypoint.at_refuse.set(configured.at_refuse);
         let service = |index: usize| registry.service(&config.services[index].name);
         entrypoint.set_service(

@@ -71,6 +71,7 @@ fn rules(configured: &config::Service) -> ServiceRules {
         queue: configured.queue as usize,
         queue_timeout: configured.queue_timeout,
         slow_start: configured.slow_start,
+        bandwidth: configured.bandwidth,
     }
 }
 

@@ -17,6 +17,7 @@ use super::checks::Checks;
 use super::commands::{Command, Commander, ConfigSource, End, Reloaded};
 use super::ground::Ground;
 use super::hand_over::HandOver;
+use super::pacing::Pacing;
 use super::running::{Removed, Running};
 use super::{by_hand, ceiling, checks, history, kill, log_level, sweep, watch};
 use crate::config::{Changes, Config, Diagnostic, Location, OnRemoved};
@@ -34,6 +35,7 @@ pub(super) struct Supervisor {
     pub(super) commands: Receiver<Command>,
     pub(super) tasks: Tasks,
     pub(super) accounting: Accounting,
+    pub(super) pacing: Pacing,
 }
 
 /// The tasks besides the accept loops. Dropping one ends it.
@@ -103,6 +105,7 @@ impl Supervisor {
         let configured = self.running.config.accounting.as_ref();
         let next = self.accounting.prepare(configured)?;
         self.accounting.adopt(&ground, configured, next);
+        self.pacing.adopt(&ground, &self.running.config);
         let more = self.admin.control_clients() + self.checks_at_once(capacity.open_files);
         let capacity = capacity.with_more_open(more as isize);
         ground.capacity.set(capacity);
@@ -286,6 +289,7 @@ impl Supervisor {
         let config = &self.running.config;
         let configured = config.accounting.as_ref();
         self.accounting.adopt(&self.ground, configured, accounting);
+        self.pacing.adopt(&self.ground, config);
         logging::set(config.log.level, config.log.access);
         adopt(&self.ground.shared, config);
         self.tasks.follow(&self.ground, &self.running);

@@ -158,10 +158,10 @@ impl Shared {
     /// Finds the clients that have used up their quota. `wall` is the time in seconds since 1970.
     /// The first check of a period sets what has been used of the quotas to zero.
     #[must_use]
-    pub fn check_quotas(&self, wall: u64) -> Checked {
+    pub fn check_quotas(&self, wall: u64, now: Instant) -> Checked {
         let mut checked = Checked::default();
-        let mut accounts = self.conns.accounts.borrow_mut();
-        let Some(accounts) = accounts.as_mut() else {
+        let mut borrowed = self.conns.accounts.borrow_mut();
+        let Some(accounts) = borrowed.as_mut() else {
             return checked;
         };
         let Some(quota) = accounts.rules.quota else {
@@ -173,7 +173,9 @@ impl Shared {
             .period
             .replace(period)
             .is_some_and(|it| it != period);
+        let mut has_changed = false;
         for (row, used) in accounts.rows.iter_mut().zip(used) {
+            let was_over = row.is_over;
             if is_new {
                 (row.before, row.is_over) = (bytes(used), false);
             }
@@ -186,10 +188,7 @@ impl Shared {
                     .push((row.client, bytes(used).wrapping_sub(row.before)));
             }
             row.is_over = is_over;
-        }
-        if matches!(quota.then, OverQuota::Slow(_)) {
-            self.conns
-                .for_each(|conn| conn.slow(accounts.is_slowed(conn.account())));
+            has_changed |= was_over != is_over;
         }
         if quota.then == OverQuota::Refuse {
             self.conns.for_each(|conn| {
@@ -201,16 +200,11 @@ impl Shared {
                 }
             });
         }
-        checked
-    }
-
-    /// Lets connections of clients that are slowed pass on their part of the time since the last
-    /// call.
-    pub fn resume(&self, now: Instant) {
-        if let Some(accounts) = self.conns.accounts.borrow_mut().as_mut() {
-            accounts.refill(now);
+        drop(borrowed);
+        if has_changed && matches!(quota.then, OverQuota::Slow(_)) {
+            self.limit_all(now);
         }
-        self.conns.resume();
+        checked
     }
 
     /// Counts by these rules from now on; `None` stops it. What is known is kept as far as the rules
@@ -218,8 +212,7 @@ impl Shared {
     pub fn account_by(&self, rules: Option<AccountRules>, now: Instant) {
         self.set_rules(rules, now);
         // The next check finds those that are over again.
-        self.conns.for_each(|conn| conn.slow(false));
-        self.conns.resume();
+        self.limit_all(now);
     }
 
     fn set_rules(&self, rules: Option<AccountRules>, now: Instant) {

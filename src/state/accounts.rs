@@ -56,8 +56,6 @@ pub(super) struct Row {
     /// The bytes that it had used before the quota's period.
     pub(super) before: u64,
     pub(super) is_over: bool,
-    /// How many bytes may pass until the next refill, if it is slowed. Below 0 it has to wait.
-    credit: i64,
 }
 
 /// Seconds since the table began; negative for those before.
@@ -82,7 +80,6 @@ pub struct Accounts {
     pub(super) period: Option<u64>,
     /// The clock was not before this, in seconds since 1970.
     pub(super) not_before: u64,
-    refilled: Instant,
 }
 
 impl Accounts {
@@ -100,7 +97,6 @@ impl Accounts {
             forgotten: 0,
             period: None,
             not_before: 0,
-            refilled: now,
         }
     }
 
@@ -137,7 +133,6 @@ impl Accounts {
             ended: now,
             before: 0,
             is_over: false,
-            credit: 0,
         };
         if self.rows.len() < self.rules.clients {
             let slot = Slot::of(self.rows.len())?;
@@ -313,36 +308,8 @@ impl Accounts {
         }
     }
 
-    pub(super) fn is_slowed(&self, slot: Option<Slot>) -> bool {
-        self.rate().is_some() && slot.is_some_and(|slot| self.rows[slot.index()].is_over)
-    }
-
-    /// Returns how many bytes a client that is slowed may pass on now.
-    pub(super) fn credit(&self, slot: Slot) -> usize {
-        usize::try_from(self.rows[slot.index()].credit).unwrap_or(0)
-    }
-
-    pub(super) fn spend(&mut self, slot: Slot, bytes: usize) {
-        let credit = &mut self.rows[slot.index()].credit;
-        *credit = credit.saturating_sub_unsigned(bytes as u64);
-    }
-
-    /// Gives clients that are slowed their part of the time that has passed. What they do not use
-    /// within a second is lost.
-    pub(super) fn refill(&mut self, now: Instant) {
-        let Some(rate) = self.rate() else {
-            return;
-        };
-        let passed = now.saturating_duration_since(self.refilled);
-        let more = u128::from(rate) * passed.as_millis() / 1000;
-        if more == 0 {
-            return;
-        }
-        self.refilled = now;
-        let (more, rate) = (i64::try_from(more), i64::try_from(rate));
-        let (more, most) = (more.unwrap_or(i64::MAX), rate.unwrap_or(i64::MAX));
-        for row in self.rows.iter_mut().filter(|row| row.is_over) {
-            row.credit = row.credit.saturating_add(more).min(most);
-        }
+    /// Returns the bytes per second that a row's client gets, if it is slowed.
+    pub(super) fn slow_rate(&self, slot: Slot) -> Option<u64> {
+        self.rate().filter(|_| self.rows[slot.index()].is_over)
     }
 }

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use smol::Task;
@@ -16,7 +15,8 @@ use smol::Task;
 use super::accounts::{Accounts, Slot};
 use super::branch::Branch;
 use super::counters::label;
-use super::entrypoint::{Direction, Entrypoint};
+use super::direction::Direction;
+use super::entrypoint::Entrypoint;
 use super::health::Change;
 use super::identity::{ConnId, Identities};
 use super::past::Passed;
@@ -24,6 +24,7 @@ use super::peer::{PackedPeer, Peer, Proxied};
 use super::reason::{CloseReason, RefuseReason};
 use super::server::{Place, Server};
 use super::service::Service;
+use super::shaping::Shaping;
 use super::waiters::{Until, Waiters};
 
 label! {
@@ -37,6 +38,8 @@ label! {
         Queued = "queued",
         /// Bytes pass in both directions.
         Relaying = "relaying",
+        /// Bytes wait because the bandwidth is limited. Only [`Conn::shown_phase`] says so.
+        Limited = "limited",
         /// One side has finished sending and the other has not.
         HalfClosed = "half-closed",
     }
@@ -61,9 +64,9 @@ pub struct Conn {
     phase: Cell<Phase>,
     /// Its client's row, if there is one.
     account: Cell<Option<Slot>>,
-    /// Whether its client gets only a part of the bandwidth, and whether it waits for that.
-    is_slowed: Cell<bool>,
-    is_paused: Cell<bool>,
+    /// Whether its bandwidth is limited, and whether it waits because of that.
+    pub(super) is_limited: Cell<bool>,
+    pub(super) is_paused: Cell<bool>,
     bytes: [Cell<u64>; 2],
     /// When a byte last passed, the phase last changed, or the connection ended, in nanoseconds
     /// after `opened`.
@@ -148,6 +151,16 @@ impl Conn {
         self.phase.get()
     }
 
+    /// Returns how far the connection has progressed, or that it waits because its bandwidth is
+    /// limited.
+    #[must_use]
+    pub fn shown_phase(&self) -> Phase {
+        match self.is_paused() {
+            true => Phase::Limited,
+            false => self.phase(),
+        }
+    }
+
     /// Returns the number of payload bytes relayed so far.
     #[must_use]
     pub fn bytes(&self, direction: Direction) -> u64 {
@@ -163,17 +176,13 @@ impl Conn {
         self.account.set(slot);
     }
 
-    /// Returns whether its client gets only a part of the bandwidth.
+    /// Returns whether its bandwidth is limited.
     #[must_use]
-    pub fn is_slowed(&self) -> bool {
-        self.is_slowed.get()
+    pub fn is_limited(&self) -> bool {
+        self.is_limited.get()
     }
 
-    pub(super) fn slow(&self, is_slowed: bool) {
-        self.is_slowed.set(is_slowed);
-    }
-
-    /// Returns whether it waits for its client's part of the bandwidth.
+    /// Returns whether it waits because its bandwidth is limited.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.is_paused.get()
@@ -199,7 +208,7 @@ impl Conn {
         Duration::from_nanos(self.active.get())
     }
 
-    fn active_at(&self, now: Instant) {
+    pub(super) fn active_at(&self, now: Instant) {
         let since = now.saturating_duration_since(self.opened());
         self.active.set(since.as_nanos() as u64);
     }
@@ -263,11 +272,11 @@ pub struct Conns {
     left: Cell<Option<Left>>,
     /// What each client has used, if that is counted.
     pub(super) accounts: RefCell<Option<Box<Accounts>>>,
-    /// The connections that wait for their client's part of the bandwidth.
-    paused: RefCell<Vec<(ConnId, Waker)>>,
-    /// Tasks that wait for such connections.
-    pausing: Waiters,
-    turns: Cell<usize>,
+    /// The connections whose bandwidth is limited, with times since a moment.
+    pub(super) shaping: RefCell<Shaping>,
+    pub(super) shaped_since: OnceCell<Instant>,
+    /// Tasks that wait for such connections to wait.
+    pub(super) pausing: Waiters,
     hook: OnceCell<Hook>,
 }
 
@@ -306,6 +315,11 @@ impl Conns {
     /// Calls `visit` with every entry. `visit` must not change the set.
     pub fn for_each(&self, mut visit: impl FnMut(&Conn)) {
         self.map.borrow().values().for_each(|conn| visit(conn));
+    }
+
+    /// Calls `visit` with every entry, to keep. `visit` must not change the set.
+    pub(super) fn for_each_entry(&self, visit: impl FnMut(&Rc<Conn>)) {
+        self.map.borrow().values().for_each(visit);
     }
 
     /// Returns the entry of a connection, if it is open.
@@ -377,59 +391,8 @@ impl Conns {
             accounts.take_back(conn.account(), now);
             let slot = accounts.enter(proxied.peer, now);
             conn.set_account(slot);
-            conn.is_slowed.set(accounts.is_slowed(slot));
         }
         admitted
-    }
-
-    /// Returns how many bytes the client of a connection that is slowed may pass on now.
-    #[must_use]
-    pub fn credit(&self, conn: &Conn) -> usize {
-        let (accounts, slot) = (self.accounts.borrow(), conn.account());
-        let credit = accounts
-            .as_ref()
-            .zip(slot)
-            .map(|(it, slot)| it.credit(slot));
-        credit.unwrap_or(usize::MAX)
-    }
-
-    /// Takes `n` bytes off what the client may pass on.
-    pub fn spend(&self, conn: &Conn, n: usize) {
-        if let (Some(accounts), Some(slot)) = (&mut *self.accounts.borrow_mut(), conn.account()) {
-            accounts.spend(slot, n);
-        }
-    }
-
-    /// Has the task of a connection that is slowed wait for the next [`Shared::resume`].
-    ///
-    /// [`Shared::resume`]: super::Shared::resume
-    pub fn pause(&self, conn: &Conn, waker: &Waker) {
-        if !conn.is_paused.replace(true) {
-            self.paused.borrow_mut().push((conn.id, waker.clone()));
-            self.pausing.wake_all();
-        }
-    }
-
-    /// Waits until a connection is paused.
-    pub fn any_paused(&self) -> Until<'_, impl Fn() -> bool + Unpin> {
-        Until::new(&self.pausing, move || !self.paused.borrow().is_empty())
-    }
-
-    /// Wakes the connections that are paused, each time beginning with another one.
-    pub(super) fn resume(&self) {
-        let mut paused = self.paused.take();
-        if paused.is_empty() {
-            return;
-        }
-        let turn = self.turns.replace(self.turns.get().wrapping_add(1));
-        let first = turn % paused.len();
-        paused.rotate_left(first);
-        for (id, waker) in paused {
-            if let Some(conn) = self.get(id) {
-                conn.is_paused.set(false);
-                waker.wake();
-            }
-        }
     }
 
     /// Calls `left` once with each connection that leaves from now on, whatever ends it; `None`
@@ -560,13 +523,9 @@ impl Guard {
         now: Instant,
     ) -> Self {
         let id = conns.identities.next();
-        let (account, is_slowed) = match conns.accounts.borrow_mut().as_mut() {
-            Some(accounts) => {
-                let slot = accounts.enter(peer, now);
-                (slot, accounts.is_slowed(slot))
-            }
-            None => (None, false),
-        };
+        let mut accounts = conns.accounts.borrow_mut();
+        let account = accounts.as_mut().and_then(|it| it.enter(peer, now));
+        drop(accounts);
         let since = now.saturating_duration_since(entrypoint.began());
         let conn = Rc::new(Conn {
             id,
@@ -578,7 +537,7 @@ impl Guard {
             opened: since.as_nanos() as u64,
             phase: Cell::new(Phase::Dialling),
             account: Cell::new(account),
-            is_slowed: Cell::new(is_slowed),
+            is_limited: Cell::new(false),
             is_paused: Cell::new(false),
             bytes: [Cell::new(0), Cell::new(0)],
             active: Cell::new(0),
@@ -623,6 +582,7 @@ impl Drop for Guard {
         if let Some(task) = self.conn.task.take() {
             task.detach();
         }
+        conns.unlimit(&self.conn);
         let entrypoint = &self.conn.entrypoint;
         if let Some(server) = self.conn.server() {
             server.leaves(self.conn.id);

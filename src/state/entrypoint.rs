@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::branch::{Branch, RouteNumbers, Taken};
+use super::byte_rate::{BandwidthRules, Limit};
 use super::counters::{Counter, CounterBy, Histogram, Label as _, label};
+use super::direction::Direction;
 use super::gate::{Gate, GateRules};
 use super::identity::{ConnId, EntrypointId};
 use super::members::Members;
@@ -23,24 +25,6 @@ label! {
     Protocol {
         /// Connections over TCP, or streams over a Unix socket.
         Tcp = "TCP",
-    }
-}
-
-label! {
-    /// The direction in which bytes pass.
-    Direction {
-        /// From the client to the server.
-        ToServer = "to_server",
-        /// From the server to the client.
-        ToClient = "to_client",
-    }
-}
-
-impl CounterBy<Direction> {
-    /// Returns both counts, to the server and to the client.
-    #[must_use]
-    pub fn both(&self) -> [u64; 2] {
-        [Direction::ToServer, Direction::ToClient].map(|it| self.of(it).value())
     }
 }
 
@@ -123,6 +107,8 @@ pub struct Entrypoint {
     limit: Cell<ConnectionLimit>,
     /// `None` if everybody is admitted.
     gate: RefCell<Option<Box<Gate>>>,
+    /// `None` if nothing is limited.
+    bandwidth: RefCell<Option<Box<BandwidthRules>>>,
     began: Instant,
     /// The name of the service whose servers its connections get, unless a rule decides otherwise.
     service: RefCell<Option<Arc<str>>>,
@@ -158,6 +144,8 @@ pub struct EntrypointCounters {
     pub accept_errors: CounterBy<AcceptError>,
     /// Connections that were accepted and refused at once.
     pub refused: CounterBy<RefuseReason>,
+    /// Nanoseconds that connections have waited because their bandwidth is limited.
+    pub limited: CounterBy<Limit>,
 }
 
 /// What an entrypoint actually listens on.
@@ -192,11 +180,13 @@ impl Entrypoint {
                 duration: Histogram::new(DURATION_BOUNDS),
                 accept_errors: CounterBy::default(),
                 refused: CounterBy::default(),
+                limited: CounterBy::default(),
             },
             timeouts: Cell::default(),
             at_refuse: Cell::default(),
             limit: Cell::default(),
             gate: RefCell::default(),
+            bandwidth: RefCell::default(),
             began: now,
             service: RefCell::default(),
             routes: RefCell::default(),
@@ -233,6 +223,19 @@ impl Entrypoint {
     pub fn set_limit(&self, limit: ConnectionLimit) {
         self.limit.set(limit);
         self.open.offer_all();
+    }
+
+    /// Returns how fast its connections may be, if that is limited.
+    pub(super) fn bandwidth(&self) -> Option<BandwidthRules> {
+        self.bandwidth.borrow().as_deref().copied()
+    }
+
+    /// Sets how fast its connections may be. [`Shared::limit_all`] applies that to open ones.
+    ///
+    /// [`Shared::limit_all`]: super::Shared::limit_all
+    pub fn set_bandwidth(&self, rules: BandwidthRules) {
+        let rules = (!rules.is_unlimited()).then(|| Box::new(rules));
+        self.bandwidth.replace(rules);
     }
 
     /// Sets the service whose servers its next connections get, unless a rule decides otherwise.
@@ -499,6 +502,15 @@ impl Publish for EntrypointNumbers {
             "coracle_connections_refused_total",
             "Connections that were refused. They never enter the set, except those of clients that a proxy's header names.",
             |it, out| out.by("reason", &it.counters.refused),
+        ),
+        Metric::counter(
+            "coracle_bandwidth_limited_seconds_total",
+            "How long connections have waited because of a limit of the bandwidth, by that limit.",
+            |it, out| {
+                for (limit, nanos) in it.counters.limited.iter() {
+                    out.number(Some(("limit", limit.label())), nanos as f64 / 1e9);
+                }
+            },
         ),
     ];
 

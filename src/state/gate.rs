@@ -169,15 +169,19 @@ impl Gate {
         self.clients.len() < most
     }
 
-    /// Returns what stands for the client at `ip`: an IPv4 address, or a part of an IPv6 address.
     fn key(&self, ip: IpAddr) -> u128 {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(ip) => {
-                let others = 128 - u32::from(self.rules.ipv6_prefix.min(128));
-                let kept = u128::MAX.checked_shl(others).unwrap_or(0);
-                Ipv6Addr::to_bits(ip) & kept
-            }
+        client_key(ip, self.rules.ipv6_prefix)
+    }
+}
+
+/// Returns what stands for the client at `ip`: an IPv4 address, or a part of an IPv6 address.
+pub(super) fn client_key(ip: IpAddr, ipv6_prefix: u8) -> u128 {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(ip) => {
+            let others = 128 - u32::from(ipv6_prefix.min(128));
+            let kept = u128::MAX.checked_shl(others).unwrap_or(0);
+            Ipv6Addr::to_bits(ip) & kept
         }
     }
 }

@@ -15,14 +15,17 @@ mod accounts;
 mod addresses;
 mod backoff;
 mod balance;
+mod bandwidth;
 mod branch;
 mod bucket;
+mod byte_rate;
 mod ceiling;
 mod choice;
 mod client;
 mod config_loads;
 mod conns;
 mod counters;
+mod direction;
 mod entrypoint;
 mod filter;
 mod gate;
@@ -50,6 +53,7 @@ mod saved;
 mod schedule;
 mod server;
 mod service;
+mod shaping;
 mod slots;
 mod snapshot;
 mod sorted;
@@ -69,15 +73,17 @@ pub use backoff::Backoff;
 pub use balance::Balance;
 pub use branch::{Branch, DEFAULT_ROUTE, RouteNumbers};
 pub use bucket::Bucket;
+pub use byte_rate::{Bandwidth, BandwidthRules, ByteRate, Limit};
 pub use ceiling::{Ceiling, CeilingNumbers, Pressure};
 pub use choice::Choice;
 pub use client::{Client, Prefixes};
 pub use config_loads::ConfigLoads;
 pub use conns::{Conn, Conns, Guard, Hook, Left, Phase, Starving};
 pub use counters::{Counter, CounterBy, Histogram, Label};
+pub use direction::Direction;
 pub use entrypoint::{
-    AcceptError, AtRefuse, ConnectionLimit, Direction, Entrypoint, EntrypointCounters,
-    EntrypointIdentity, EntrypointNumbers, Local, Protocol, Timeouts,
+    AcceptError, AtRefuse, ConnectionLimit, Entrypoint, EntrypointCounters, EntrypointIdentity,
+    EntrypointNumbers, Local, Protocol, Timeouts,
 };
 pub use filter::{Filter, Which};
 pub use gate::GateRules;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::balance::{self, Candidate};
 use super::counters::{Counter, CounterBy, Histogram, Label as _, label};
-use super::entrypoint::Direction;
+use super::direction::Direction;
 use super::health::{Change, Health};
 use super::identity::{ConnId, ServerId};
 use super::members::Members;

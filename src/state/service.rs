@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::balance::Balance;
+use super::byte_rate::Bandwidth;
 use super::counters::{Counter, Histogram};
 use super::health::HealthRules;
 use super::metric::{Metric, Publish};
@@ -44,6 +45,8 @@ pub struct ServiceRules {
     pub queue_timeout: Duration,
     /// The time over which a returning server's share grows.
     pub slow_start: Duration,
+    /// How fast all its connections together may be.
+    pub bandwidth: Bandwidth,
 }
 
 impl Default for ServiceRules {
@@ -63,6 +66,7 @@ impl Default for ServiceRules {
             queue: 0,
             queue_timeout: Duration::ZERO,
             slow_start: Duration::ZERO,
+            bandwidth: Bandwidth::default(),
         }
     }
 }

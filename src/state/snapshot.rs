@@ -10,7 +10,8 @@ use super::addresses::Addresses;
 use super::ceiling::CeilingNumbers;
 use super::config_loads::ConfigLoads;
 use super::conns::Phase;
-use super::entrypoint::{Direction, EntrypointIdentity, EntrypointNumbers};
+use super::direction::Direction;
+use super::entrypoint::{EntrypointIdentity, EntrypointNumbers};
 use super::held::HeldBytes;
 use super::identity::{ConnId, EntrypointId, ServerId};
 use super::loop_times::LoopNumbers;
@@ -149,7 +150,7 @@ impl Shared {
                 service: conn.service().map(|it| it.name.clone()),
                 route: conn.route().cloned(),
                 server: conn.server().map(|server| server.id()),
-                phase: conn.phase(),
+                phase: conn.shown_phase(),
                 opened: conn.opened(),
                 to_server_bytes: conn.bytes(Direction::ToServer),
                 to_client_bytes: conn.bytes(Direction::ToClient),

@@ -416,7 +416,7 @@ fn wrong_requests_are_told_what_is_wrong() {
     assert_eq!((status, parameter), (400, "state".into()));
     assert_eq!(
         detail,
-        "state: write one of prologue, dialling, queued, relaying, half-closed"
+        "state: write one of prologue, dialling, queued, relaying, limited, half-closed"
     );
     let (status, parameter, _) = wrong("/api/v1/connections?%22%0a=1");
     assert_eq!((status, parameter), (400, "\"\n".into()));

@@ -22,11 +22,13 @@ use crate::support::sources::root;
 const LABEL_OF_SOME_BUILDS: &str = "revision";
 
 /// Keys whose default is no value that could be written.
-const NO_DEFAULT: [(&str, &str); 41] = [
+const NO_DEFAULT: [(&str, &str); 44] = [
     ("accounting", "file"),
     ("accounting", "quota"),
     ("accounting", "quota_rate"),
     ("admin", "token_file"),
+    ("entrypoints", "bandwidth_per_client"),
+    ("entrypoints", "bandwidth_per_connection"),
     ("entrypoints", "connection_burst"),
     ("entrypoints", "default_after"),
     ("entrypoints", "connection_burst_per_client"),
@@ -61,6 +63,7 @@ const NO_DEFAULT: [(&str, &str); 41] = [
     ("servers", "address"),
     ("servers", "max_connections"),
     ("servers", "name"),
+    ("services", "bandwidth"),
     ("services", "retries"),
     ("services", "send_proxy"),
     ("services", "servers"),
@@ -268,7 +271,7 @@ fn the_metrics_page_lists_what_a_scrape_shows() {
             tables += 1;
         }
     }
-    assert_eq!(tables, 8);
+    assert_eq!(tables, 9);
 }
 
 /// The values of each label of each metric.

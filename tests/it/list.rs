@@ -139,7 +139,7 @@ fn wrong_values_are_named() {
         ),
         (
             ["--state", "up"],
-            "--state up: not a state; write dialling, queued, relaying or half-closed",
+            "--state up: not a state; write dialling, queued, relaying, limited or half-closed",
         ),
         (
             ["--min-age", "5"],

@@ -16,6 +16,7 @@ mod agreement;
 mod alert;
 mod api;
 mod audit_address;
+mod bandwidth;
 mod benchmarks;
 mod cli;
 mod clients;

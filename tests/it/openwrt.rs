@@ -115,6 +115,18 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ("entrypoint", "connection_burst_per_client", &["20"], "20"),
     ("entrypoint", "connection_rate", &["100/m"], "\"100/m\""),
     ("entrypoint", "connection_burst", &["200"], "200"),
+    (
+        "entrypoint",
+        "bandwidth_per_connection",
+        &["2MiB/s"],
+        "\"2MiB/s\"",
+    ),
+    (
+        "entrypoint",
+        "bandwidth_per_client",
+        &["4MiB/s"],
+        "\"4MiB/s\"",
+    ),
     ("entrypoint", "at_refuse", &["drop"], "\"drop\""),
     ("entrypoint", "accept_proxy", &["1"], "true"),
     (
@@ -165,6 +177,7 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
     ("service", "resolve", &["all"], "\"all\""),
     ("service", "resolve_interval", &["1m"], "\"1m\""),
     ("service", "send_proxy", &["v1"], "\"v1\""),
+    ("service", "bandwidth", &["10MiB/s"], "\"10MiB/s\""),
     ("service", "retries", &["2"], "2"),
     ("service", "max_fails", &["007"], "7"),
     ("service", "queue", &["9"], "9"),

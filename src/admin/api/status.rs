@@ -114,6 +114,12 @@ pub(super) fn write_entrypoint(body: &mut impl Write, it: &EntrypointNumbers) ->
         write!(body, "{comma}\"{reason}\":{n}")?;
         comma.next();
     }
+    body.write_str("},\"bandwidth_limited_seconds\":{")?;
+    let mut comma = Separator::default();
+    for (limit, nanos) in it.counters.limited.iter() {
+        write!(body, "{comma}\"{limit}\":{}", nanos as f64 / 1e9)?;
+        comma.next();
+    }
     body.write_str("},\"routes\":[")?;
     let mut comma = Separator::default();
     for route in &it.routes {

@@ -25,7 +25,7 @@ pub(super) fn parse(text: &str, look: &Look) -> Result<String, String> {
         }
         if key == "state" && !is_state(value) {
             return Err(format!(
-                "`{value}` is not a state; write dialling, queued, relaying or half-closed"
+                "`{value}` is not a state; write dialling, queued, relaying, limited or half-closed"
             ));
         }
         let pair = format!("&{key}=");

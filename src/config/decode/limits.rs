@@ -24,7 +24,11 @@ impl Reader<'_, '_> {
 
     /// Reads what each client of an entrypoint may have.
     pub(super) fn client_limits(&mut self, table: &DeTable<'_>) -> ClientLimits {
-        const KEYS: [&str; 2] = ["max_connections_per_client", "connection_rate_per_client"];
+        const KEYS: [&str; 3] = [
+            "max_connections_per_client",
+            "connection_rate_per_client",
+            "bandwidth_per_client",
+        ];
         let hint = "leave it out for no limit";
         let most = self.integer(table, KEYS[0], 1..=u32::MAX, hint);
         let rate = self.rate(table, KEYS[1], "connection_burst_per_client");
@@ -33,12 +37,13 @@ impl Reader<'_, '_> {
         if let Some((at, _)) = table.get_key_value("client_ipv6_prefix")
             && !KEYS.iter().any(|key| table.contains_key(*key))
         {
-            let why = "`client_ipv6_prefix` has no effect without `max_connections_per_client` or `connection_rate_per_client`; add one, or remove it";
+            let why = "`client_ipv6_prefix` has no effect without `max_connections_per_client`, `connection_rate_per_client` or `bandwidth_per_client`; add one, or remove it";
             self.out.warn(Some(at.span()), why);
         }
         ClientLimits {
             max_connections: most.and_then(NonZeroU32::new),
             rate,
+            bandwidth: self.bandwidth(table, KEYS[2]),
             ipv6_prefix: prefix.map_or(defaults::CLIENT_IPV6_PREFIX, |it| it as u8),
         }
     }

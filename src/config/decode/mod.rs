@@ -1,6 +1,7 @@
 //! Reads every known value from the parsed TOML and reports anything else as an error.
 
 mod accounting;
+mod bandwidth;
 mod entrypoint;
 mod health;
 mod limits;

@@ -28,6 +28,7 @@ pub(super) const KEYS: &[&str] = &[
     "resolve",
     "resolve_interval",
     "send_proxy",
+    "bandwidth",
     "health",
 ];
 
@@ -105,6 +106,7 @@ impl Reader<'_, '_> {
                 .parsed(table, "resolve_interval", value::resolve_interval)
                 .unwrap_or(defaults::RESOLVE_INTERVAL),
             send_proxy: self.parsed(table, "send_proxy", keyword),
+            bandwidth: self.bandwidth(table, "bandwidth"),
             ..Service::new(key.get_ref().to_string(), servers)
         };
         DraftService {

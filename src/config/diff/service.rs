@@ -7,7 +7,7 @@ use super::Changes;
 use crate::config::diagnostic::printable;
 use crate::config::keyword::{CheckKind, word};
 use crate::config::model::{Health, HealthKind, Server, Service};
-use crate::config::words;
+use crate::config::{size, words};
 
 impl Changes {
     /// Compares two services. `who` is the service, or the entrypoint that owns it.
@@ -30,6 +30,7 @@ impl Changes {
             resolve,
             resolve_interval,
             send_proxy,
+            bandwidth,
         } = old;
         match (is_own, servers.as_slice(), new.servers.as_slice()) {
             (true, [old], [new]) if old.label() != new.label() => {
@@ -57,6 +58,8 @@ impl Changes {
         self.value(key("resolve"), resolve, &new.resolve, word);
         let now = &new.send_proxy;
         self.value(key("send_proxy"), send_proxy, now, words::send_proxy);
+        let now = &new.bandwidth;
+        self.value(key("bandwidth"), bandwidth, now, size::bandwidth_words);
         self.value(key("queue"), queue, &new.queue, u32::to_string);
         let who = key("health check");
         match (health, &new.health) {

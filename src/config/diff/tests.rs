@@ -56,6 +56,28 @@ pub(in crate::config) type Case = (
 
 const CASES: &[Case] = &[
     (
+        "idle_timeout = \"off\"",
+        "idle_timeout = \"off\"\nbandwidth_per_client = \"2MiB/s\"",
+        &["entrypoint web: bandwidth_per_client 2MiB/s each way instead of none"],
+        &["entrypoint web: bandwidth_per_client none instead of 2MiB/s each way"],
+    ),
+    (
+        "idle_timeout = \"off\"",
+        "idle_timeout = \"off\"\nbandwidth_per_connection = { to_server = \"1MiB/s\", burst = \"64KiB\" }",
+        &[
+            "entrypoint web: bandwidth_per_connection 1MiB/s with a burst of 64KiB to_server instead of none",
+        ],
+        &[
+            "entrypoint web: bandwidth_per_connection none instead of 1MiB/s with a burst of 64KiB to_server",
+        ],
+    ),
+    (
+        "dial_timeout = \"5s\"",
+        "dial_timeout = \"5s\"\nbandwidth = { to_client = \"1MiB/s\" }",
+        &["service web: bandwidth 1MiB/s to_client instead of none"],
+        &["service web: bandwidth none instead of 1MiB/s to_client"],
+    ),
+    (
         r#""9s""#,
         r#""20s""#,
         &["drain_timeout: 20s instead of 9s"],

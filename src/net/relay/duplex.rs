@@ -100,10 +100,10 @@ impl<M: Meter> Relay<'_, M> {
             server.finish();
             return Ok(Poll::Ready(()));
         }
-        if up == Pumped::Full {
+        if matches!(up, Pumped::Full | Pumped::Paused) {
             upload.rest(server, has_aged)?;
         }
-        if down == Pumped::Full {
+        if matches!(down, Pumped::Full | Pumped::Paused) {
             download.rest(client, has_aged)?;
         }
         let sides = [
@@ -119,8 +119,10 @@ impl<M: Meter> Relay<'_, M> {
             let waiting = stream.wait(cx, waits_for_room);
             waiting.map_err(|error| Broken { side, error })?;
         }
-        if up == Pumped::Paused || down == Pumped::Paused {
-            self.meter.paused(cx.waker());
+        for (from, pumped) in [(Side::Client, up), (Side::Server, down)] {
+            if pumped == Pumped::Paused {
+                self.meter.paused(from, cx.waker());
+            }
         }
         if up == Pumped::Budget || down == Pumped::Budget {
             client.reactor().wake_next_iteration(cx.waker());

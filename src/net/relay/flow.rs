@@ -57,13 +57,13 @@ pub trait Meter {
     /// Called after the other side has accepted `bytes` from side `from`.
     fn moved(&self, from: Side, bytes: usize);
 
-    /// Returns how many bytes may pass now. Called before each read, which may take some more.
-    fn allowance(&self) -> usize {
+    /// Returns how many bytes from side `from` may pass now. Called before each read and each send.
+    fn allowance(&self, _from: Side) -> usize {
         usize::MAX
     }
 
-    /// Called if nothing may pass now. `waker` is to be woken once something may.
-    fn paused(&self, _waker: &Waker) {}
+    /// Called if nothing from side `from` may pass now. `waker` is to be woken once something may.
+    fn paused(&self, _from: Side, _waker: &Waker) {}
 
     /// Called after side `from` has finished sending and the other side was told.
     fn finished(&self, from: Side);
@@ -181,7 +181,11 @@ impl Flow {
         let mut budget = reactor.grant(BUDGET_BYTES);
         while !self.done {
             if self.held.is_some() {
-                if !self.release(sink, meter)? {
+                let allowed = meter.allowance(self.from);
+                if allowed == 0 {
+                    return Ok(Pumped::Paused);
+                }
+                if !self.release(sink, meter, allowed)? {
                     return Ok(Pumped::Full);
                 }
             } else if self.ended {
@@ -196,13 +200,15 @@ impl Flow {
             } else if !sink.is_writable() {
                 // Read nothing from the sender while the receiver has no room.
                 return Ok(Pumped::Full);
-            } else if meter.allowance() == 0 {
-                return Ok(Pumped::Paused);
             } else if budget < SMALL_BYTES {
                 // A smaller piece would look like a message.
                 return Ok(Pumped::Budget);
             } else {
-                let Some(n) = self.take_in(source, sink, budget, meter)? else {
+                let allowed = meter.allowance(self.from);
+                if allowed == 0 {
+                    return Ok(Pumped::Paused);
+                }
+                let Some(n) = self.take_in(source, sink, budget.min(allowed), meter)? else {
                     return Ok(Pumped::Dry);
                 };
                 budget = budget.saturating_sub(n);
@@ -212,16 +218,24 @@ impl Flow {
         Ok(Pumped::Dry)
     }
 
-    /// Offers the held bytes to the receiver.
+    /// Offers the held bytes to the receiver, at most `allowed` of them.
     ///
     /// Returns false if it accepts none.
-    fn release(&mut self, sink: &Stream, meter: &impl Meter) -> Result<bool, Broken> {
+    fn release(
+        &mut self,
+        sink: &Stream,
+        meter: &impl Meter,
+        allowed: usize,
+    ) -> Result<bool, Broken> {
         let Some(held) = &mut self.held else {
             return Ok(true);
         };
         let sent = match &**held {
-            Held::Unsent(unsent) => sink.try_send(unsent.bytes()),
-            Held::Pipe(pipe) => sink.try_splice_in(pipe.read_end(), pipe.held()),
+            Held::Unsent(unsent) => {
+                let bytes = unsent.bytes();
+                sink.try_send(&bytes[..allowed.min(bytes.len())])
+            }
+            Held::Pipe(pipe) => sink.try_splice_in(pipe.read_end(), pipe.held().min(allowed)),
         };
         let n = match sent {
             Ok(None) => return Ok(false),
@@ -269,20 +283,18 @@ impl Flow {
         Ok(())
     }
 
-    /// Reads once and passes on what the receiver accepts immediately.
+    /// Reads once, at most `allowed` bytes, and passes on what the receiver accepts immediately.
     ///
     /// Returns the number of bytes read, or `None` if there are none.
     fn take_in(
         &mut self,
         source: &Stream,
         sink: &Stream,
-        budget: usize,
+        allowed: usize,
         meter: &impl Meter,
     ) -> Result<Option<usize>, Broken> {
         let is_long = self.streak >= SPLICE_AFTER_KIB;
-        let most = budget
-            .min(source.reactor().may_splice())
-            .min(meter.allowance());
+        let most = allowed.min(source.reactor().may_splice());
         if is_long
             && !self.copies_only
             && most >= SMALL_BYTES
@@ -291,17 +303,20 @@ impl Flow {
         {
             return self.splice(source, sink, most, pipe);
         }
-        self.copy(source, sink, meter)
+        self.copy(source, sink, allowed, meter)
     }
 
     fn copy(
         &mut self,
         source: &Stream,
         sink: &Stream,
+        allowed: usize,
         meter: &impl Meter,
     ) -> Result<Option<usize>, Broken> {
         let reactor = source.reactor();
         reactor.with_scratch(|scratch| {
+            let most = allowed.min(scratch.len());
+            let scratch = &mut scratch[..most];
             // If no more may be held, bytes that the receiver does not accept stay in the sender's
             // kernel buffer.
             let may_hold = reactor.may_hold();
@@ -312,7 +327,7 @@ impl Flow {
             let Some(n) = received.map_err(|error| self.source_broken(error))? else {
                 return Ok(None);
             };
-            self.took_in(n);
+            self.took_in(n, most);
             let sent = self.pass(sink, &scratch[..n], meter)?;
             if !may_hold {
                 let consumed = source.consume(&mut scratch[..sent]);
@@ -357,7 +372,7 @@ impl Flow {
         match source.try_splice_out(pipe.write_end(), most) {
             Ok(None) => Ok(None),
             Ok(Some(n)) => {
-                self.took_in(n);
+                self.took_in(n, most);
                 self.is_ahead = n == most;
                 if n > 0 {
                     pipe.filled(n);
@@ -386,11 +401,11 @@ impl Flow {
         room.max(HELD_BYTES)
     }
 
-    /// Records the size of a piece.
+    /// Records the size of a piece that may have had `most` bytes.
     ///
-    /// Small pieces end a long stream.
-    fn took_in(&mut self, n: usize) {
-        self.streak = if n < SMALL_BYTES {
+    /// Small pieces end a long stream, unless no more was allowed.
+    fn took_in(&mut self, n: usize, most: usize) {
+        self.streak = if n < SMALL_BYTES.min(most) {
             0
         } else {
             let kib = u16::try_from(n / 1024).unwrap_or(u16::MAX);

@@ -161,7 +161,7 @@ impl Linger {
                 Step::More
             }
             Ok(Pumped::Paused) => {
-                meter.paused(cx.waker());
+                meter.paused(self.side(), cx.waker());
                 Step::More
             }
             Ok(Pumped::Dry) if self.waits_for_end && !flow.is_done() => {

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use super::super::branch::Branch;
 use super::super::client::Prefixes;
 use super::super::conns::Guard;
-use super::super::entrypoint::{Direction, Entrypoint, Protocol};
+use super::super::direction::Direction;
+use super::super::entrypoint::{Entrypoint, Protocol};
 use super::super::peer::Peer;
 use super::super::quota::{Period, Quota};
 use super::super::reason::CloseReason;
@@ -210,7 +211,13 @@ fn saved_clients_are_added_to_those_who_have_come_meanwhile() {
             .moved(Direction::ToServer, 1000, world.at(host.into()));
         guard.close(CloseReason::Done, world.at(host.into()));
     }
-    assert!(world.shared.check_quotas(wall).over.is_empty());
+    assert!(
+        world
+            .shared
+            .check_quotas(wall, Instant::now())
+            .over
+            .is_empty()
+    );
     let text = world.numbers(10).text(wall);
     let saved = Saved::parse(&text).unwrap();
 
@@ -230,18 +237,31 @@ fn saved_clients_are_added_to_those_who_have_come_meanwhile() {
     let row = |host: &str, opened, of_quota| (format!("10.0.0.{host}"), opened, of_quota);
     assert_eq!(rows, [row("2", 2, 4999), row("3", 1, 1000), row("4", 1, 0)]);
     assert_eq!(numbers.others.opened, 1);
-    assert!(next.shared.check_quotas(wall + 60).over.is_empty());
+    assert!(
+        next.shared
+            .check_quotas(wall + 60, Instant::now())
+            .over
+            .is_empty()
+    );
     // The clock of a machine that begins in the past does not begin another period.
     _open[0].conn().moved(Direction::ToClient, 1, next.at(3));
-    let checked = next.shared.check_quotas(5);
+    let checked = next.shared.check_quotas(5, Instant::now());
     assert_eq!(checked.over.len(), 1, "{checked:?}");
     assert!(checked.ends.is_empty(), "it is only logged");
     assert!(
-        next.shared.check_quotas(wall + 61).over.is_empty(),
+        next.shared
+            .check_quotas(wall + 61, Instant::now())
+            .over
+            .is_empty(),
         "told once"
     );
     // The next month.
-    assert!(next.shared.check_quotas(wall + 40 * 86_400).over.is_empty());
+    assert!(
+        next.shared
+            .check_quotas(wall + 40 * 86_400, Instant::now())
+            .over
+            .is_empty()
+    );
     assert!(
         next.numbers(4)
             .clients
@@ -264,9 +284,15 @@ fn over_quota_ends_and_refuses_connections_of_that_client_alone() {
     let open = [world.open(1, 1), world.open(1, 1), world.open(2, 1)];
     open[0].conn().moved(Direction::ToServer, 60, world.at(1));
     open[2].conn().moved(Direction::ToServer, 99, world.at(1));
-    assert!(world.shared.check_quotas(1000).ends.is_empty());
+    assert!(
+        world
+            .shared
+            .check_quotas(1000, Instant::now())
+            .ends
+            .is_empty()
+    );
     open[1].conn().moved(Direction::ToClient, 40, world.at(2));
-    let mut ends = world.shared.check_quotas(1000).ends;
+    let mut ends = world.shared.check_quotas(1000, Instant::now()).ends;
     ends.sort_unstable();
     assert_eq!(ends, [open[0].conn().id, open[1].conn().id]);
     let conns = &world.shared.conns;
@@ -275,7 +301,13 @@ fn over_quota_ends_and_refuses_connections_of_that_client_alone() {
         [true, false, false]
     );
     // The next day.
-    assert!(world.shared.check_quotas(90_000).ends.is_empty());
+    assert!(
+        world
+            .shared
+            .check_quotas(90_000, Instant::now())
+            .ends
+            .is_empty()
+    );
     assert!(!conns.refuses(peer(1)));
     // Without accounting there is nothing, and connections that are open then leave as usual.
     world.shared.account_by(None, world.at(3));

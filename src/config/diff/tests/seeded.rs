@@ -11,7 +11,9 @@ use crate::config::model::{
     QuotaPeriod, Resolve, Route, SendProxy, Server, Service, SocketAccess, WhenDown,
 };
 use crate::config::{Address, AtRefuse, Changes, Host, Listen};
-use crate::state::{AccessList, AccessRule, NamePattern, Network, Rate, Rule, Verdict};
+use crate::state::{
+    AccessList, AccessRule, Bandwidth, ByteRate, NamePattern, Network, Rate, Rule, Verdict,
+};
 use crate::wire::first_bytes::Protocol;
 
 const QUOTA: Quota = Quota {
@@ -107,6 +109,21 @@ fn rates() -> [Option<Rate>; 5] {
     ]
 }
 
+fn bandwidths() -> [Bandwidth; 5] {
+    let way = |bytes, burst| Some(ByteRate { bytes, burst });
+    let ways = |to_server, to_client| Bandwidth {
+        to_server,
+        to_client,
+    };
+    [
+        Bandwidth::default(),
+        ways(way(1 << 20, 1 << 14), None),
+        ways(way(1 << 20, 1 << 15), None),
+        ways(None, way(1 << 20, 1 << 14)),
+        ways(way(1 << 20, 1 << 14), way(1 << 20, 1 << 14)),
+    ]
+}
+
 /// Lists that differ in one of their parts each.
 fn accesses() -> [Option<Arc<Access>>; 9] {
     let all = |verdict, text: &str| {
@@ -167,8 +184,10 @@ fn config(random: &mut Random) -> Config {
         per_client: ClientLimits {
             max_connections: random.pick(&MOST),
             rate: random.pick(&rates()),
+            bandwidth: random.pick(&bandwidths()),
             ipv6_prefix: random.pick(&[64, 56]),
         },
+        bandwidth_per_connection: random.pick(&bandwidths()),
         rate: random.pick(&rates()),
         at_refuse: AtRefuse::default(),
         accept_proxy: random.pick(&SWITCHES),
@@ -378,7 +397,7 @@ fn mutate_accounting(accounting: &mut Accounting, random: &mut Random) {
 
 fn mutate_entrypoint(entrypoint: &mut Entrypoint, random: &mut Random) {
     let time_or_none = random.pick(&[None, Some(TIMES[0]), Some(TIMES[1])]);
-    match random.below(20) {
+    match random.below(22) {
         0 => random.mutate(&mut entrypoint.listen, &listens()),
         1 => entrypoint.reuse_port = random.pick(&SWITCHES),
         2 => entrypoint.socket.mode = random.pick(&[None, Some(0o600)]),
@@ -404,6 +423,8 @@ fn mutate_entrypoint(entrypoint: &mut Entrypoint, random: &mut Random) {
         16 => entrypoint.accept_proxy = random.pick(&SWITCHES),
         17 => random.mutate(&mut entrypoint.trusted, &networks()),
         18 => entrypoint.prologue_timeout = random.pick(&TIMES),
+        19 => entrypoint.bandwidth_per_connection = random.pick(&bandwidths()),
+        20 => entrypoint.per_client.bandwidth = random.pick(&bandwidths()),
         _ => entrypoint.at_limit = random.pick(&[AtLimit::Wait, AtLimit::Refuse]),
     }
 }
@@ -411,7 +432,7 @@ fn mutate_entrypoint(entrypoint: &mut Entrypoint, random: &mut Random) {
 fn mutate_service(service: &mut Service, random: &mut Random) {
     let time = random.pick(&TIMES);
     let number = random.pick(&NUMBERS);
-    match random.below(22) {
+    match random.below(23) {
         0 => random.mutate(&mut service.servers, &servers()),
         1 => service.servers.reverse(),
         2 => service.connect_timeout = time,
@@ -440,6 +461,7 @@ fn mutate_service(service: &mut Service, random: &mut Random) {
             let all = [None, Some(SendProxy::V1), Some(SendProxy::V2)];
             service.send_proxy = random.pick(&all);
         }
+        19 => service.bandwidth = random.pick(&bandwidths()),
         17 | 18 => {
             let at = random.below(service.servers.len());
             mutate_server(&mut service.servers[at], random);
