@@ -60,7 +60,7 @@ impl Meter for Passed {
 
 fn pair(reactor: &Rc<Reactor>) -> (Stream, TcpStream) {
     let any = "127.0.0.1:0".parse().unwrap();
-    let listener = Listener::bind_tcp(reactor, any, TcpOptions::default()).unwrap();
+    let listener = Listener::bind_tcp(reactor, any, &TcpOptions::default()).unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     peer.set_nodelay(true).unwrap();
     let (stream, _) = reactor.block_on(listener.accept()).unwrap();

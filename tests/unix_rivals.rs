@@ -36,7 +36,7 @@ fn one_of_many_rivals_replaces_an_abandoned_socket() {
                         let reactor = Reactor::new().unwrap();
                         together.wait();
                         let bound = UnixSocket::bind(&path);
-                        let listener = bound.and_then(|it| Listener::listen_unix(&reactor, it));
+                        let listener = bound.and_then(|it| Listener::listen_unix(&reactor, it, 16));
                         together.wait();
                         let Err(error) = listener else {
                             let connected = UnixStream::connect(&path);

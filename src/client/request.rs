@@ -52,7 +52,7 @@ fn fetch(admin: &AdminEndpoint, request: &[u8], limit: Duration) -> io::Result<S
     match &admin.0 {
         Address::Unix(path) => converse(UnixStream::connect(path)?, request),
         Address::Srv(_) => Err(io::ErrorKind::Unsupported.into()),
-        Address::Tcp { host, port } => {
+        Address::Tcp { host, port, .. } => {
             let addresses = match host {
                 Host::Ip(ip) => vec![SocketAddr::new(*ip, *port)],
                 Host::Name(name) => resolve(name, *port)?,

@@ -141,7 +141,11 @@ fn routes(it: &Value) -> Vec<[String; 4]> {
 }
 
 fn service(it: &Value) -> [String; 4] {
-    ["name", "balance", "queued", "retries"].map(|key| cell(&it[key]))
+    let mut row = ["name", "balance", "queued", "retries"].map(|key| cell(&it[key]));
+    if it["outgoing"].is_string() {
+        row[1] += &format!(", {}", cell(&it["outgoing"]));
+    }
+    row
 }
 
 fn server(it: &Value) -> [String; 10] {

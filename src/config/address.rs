@@ -2,22 +2,25 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::diagnostic::{Mistake, is_unprintable, shown, wrong};
 use super::host::{
-    Host, HostText, host_and_port, is_srv, listen_host, port, srv_name, target_host,
+    Host, HostText, host_and_port, is_srv, listen_host, port, ports, srv_name, target_host,
 };
 
 /// What an entrypoint listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Listen {
-    /// A TCP address. Port 0 lets the kernel choose.
+    /// A TCP address, or the addresses of a range of ports. Port 0 lets the kernel choose.
     Tcp {
-        /// The address.
+        /// The address, with the first port.
         address: SocketAddr,
-        /// For `[::]`: whether another listener on the same port takes the IPv4 clients.
+        /// The last port: that of `address`, unless this is a range.
+        last: u16,
+        /// For `[::]`: whether IPv4 clients are left to another listener on the same port.
         v6only: bool,
     },
     /// A Unix socket at this path.
@@ -31,8 +34,11 @@ pub enum Address {
     Tcp {
         /// The host.
         host: Host,
-        /// The port, never 0.
+        /// The port, never 0, or the first port of a range.
         port: u16,
+        /// The last port: `port`, unless this is a range, whose ports belong to those of the
+        /// entrypoint in order.
+        last: u16,
     },
     /// A Unix socket at this path.
     Unix(PathBuf),
@@ -43,7 +49,9 @@ pub enum Address {
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { address, .. } => address.fmt(f),
+            Self::Tcp { address, last, .. } => {
+                write!(f, "{address}{}", Until(address.port(), *last))
+            }
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -55,10 +63,23 @@ impl fmt::Display for Address {
             Self::Tcp {
                 host: Host::Ip(IpAddr::V6(ip)),
                 port,
-            } => write!(f, "[{ip}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+                last,
+            } => write!(f, "[{ip}]:{port}{}", Until(*port, *last)),
+            Self::Tcp { host, port, last } => write!(f, "{host}:{port}{}", Until(*port, *last)),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Srv(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Prints the end of a range of ports, such as `-5010`, or nothing if it is one port.
+struct Until(u16, u16);
+
+impl fmt::Display for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 == self.1 {
+            true => Ok(()),
+            false => write!(f, "-{}", self.1),
         }
     }
 }
@@ -66,13 +87,21 @@ impl fmt::Display for Address {
 impl FromStr for Listen {
     type Err = Mistake;
 
-    /// Parses `IP:port`, `[IPv6]:port`, `unix:/path`, or `*:port` or `:port` for all interfaces.
+    /// Parses `IP:port`, `IP:first-last`, `[IPv6]:port`, `unix:/path`, or `*:port` or `:port` for all interfaces.
     fn from_str(text: &str) -> Result<Self, Mistake> {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix_path(path).map(Self::Unix);
         }
         let (host, port_text) = host_and_port(text, "127.0.0.1")?;
-        Ok(Self::tcp(listen_host(host, port_text)?, port(port_text)?))
+        let ip = listen_host(host, port_text)?;
+        Ok(match ports(port_text)? {
+            Some((first, last)) => Self::Tcp {
+                address: SocketAddr::new(ip, first),
+                last,
+                v6only: false,
+            },
+            None => Self::tcp(ip, port(port_text)?),
+        })
     }
 }
 
@@ -80,8 +109,42 @@ impl Listen {
     pub(super) fn tcp(ip: IpAddr, port: u16) -> Self {
         Self::Tcp {
             address: SocketAddr::new(ip, port),
+            last: port,
             v6only: false,
         }
+    }
+
+    /// Returns the ports, of which a Unix socket has none.
+    #[must_use]
+    pub fn ports(&self) -> Option<RangeInclusive<u16>> {
+        match self {
+            Self::Tcp { address, last, .. } => Some(address.port()..=*last),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Returns whether this is a range of ports.
+    #[must_use]
+    pub fn is_range(&self) -> bool {
+        self.ports()
+            .is_some_and(|ports| ports.start() != ports.end())
+    }
+
+    /// Returns the sockets that this takes: one for each port.
+    #[must_use]
+    pub fn each(&self) -> Vec<Self> {
+        let Self::Tcp {
+            address, v6only, ..
+        } = self
+        else {
+            return vec![self.clone()];
+        };
+        let at = |port| Self::Tcp {
+            address: SocketAddr::new(address.ip(), port),
+            last: port,
+            v6only: *v6only,
+        };
+        self.ports().into_iter().flatten().map(at).collect()
     }
 }
 
@@ -97,12 +160,18 @@ impl FromStr for Address {
             return srv_name(text).map(Self::Srv);
         }
         let (host, port_text) = host_and_port(text, "192.168.1.10")?;
-        Self::tcp(host, port_text)
+        match ports(port_text)? {
+            Some((port, last)) => {
+                let host = target_host(host, port_text)?;
+                Ok(Self::Tcp { host, port, last })
+            }
+            None => Self::tcp(host, port_text),
+        }
     }
 }
 
 impl Address {
-    /// Returns the port, if one is configured.
+    /// Returns the port, or the first of a range, if one is configured.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         match self {
@@ -115,8 +184,28 @@ impl Address {
         let host = target_host(host, port_text)?;
         match port(port_text)? {
             0 => wrong("cannot connect to port 0; a port is a number from 1 to 65535"),
-            port => Ok(Self::Tcp { host, port }),
+            port => Ok(Self::Tcp {
+                host,
+                port,
+                last: port,
+            }),
         }
+    }
+
+    /// Returns the ports, if they are configured.
+    #[must_use]
+    pub fn ports(&self) -> Option<RangeInclusive<u16>> {
+        match self {
+            Self::Tcp { port, last, .. } => Some(*port..=*last),
+            Self::Unix(_) | Self::Srv(_) => None,
+        }
+    }
+
+    /// Returns whether this is a range of ports.
+    #[must_use]
+    pub fn is_range(&self) -> bool {
+        self.ports()
+            .is_some_and(|ports| ports.start() != ports.end())
     }
 }
 

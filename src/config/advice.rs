@@ -37,6 +37,8 @@ pub(super) fn advice(key: &str, value: &DeValue<'_>) -> String {
         "socket_mode" | "socket_group" if number.is_some() => "it in quotes".to_owned(),
         "socket_mode" => "a mode such as \"0660\"".to_owned(),
         "socket_group" => "a name such as \"www-data\", or its number in quotes".to_owned(),
+        "bind" => "an address such as \"192.168.1.2\", or an interface such as \"wg0\"".to_owned(),
+        "interface" => "the name of a network interface, such as \"br-lan\"".to_owned(),
         "listen" => format!("an address such as \"127.0.0.1:{}\"", port.unwrap_or(8080)),
         "to" if matches!(value, DeValue::Array(_)) => {
             return "; for several servers write `service = \"NAME\"` and a table [services.NAME]"

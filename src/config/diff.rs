@@ -9,8 +9,8 @@ use super::by_name::ByName;
 use super::diagnostic::{count, printable};
 use super::keyword::word;
 use super::model::{
-    Access, Accounting, Admin, ClientLimits, Config, Entrypoint, Limits, Log, Metrics, Service,
-    SocketAccess,
+    Access, Accounting, Admin, ClientLimits, Config, Entrypoint, Limits, Listening, Log, Metrics,
+    Service, SocketAccess,
 };
 use super::size;
 use super::words;
@@ -224,6 +224,12 @@ impl Changes {
             name,
             listen,
             reuse_port,
+            listening:
+                Listening {
+                    interface,
+                    backlog,
+                    fast_open,
+                },
             socket: SocketAccess { mode, group },
             service: _,
             routes: _,
@@ -247,6 +253,11 @@ impl Changes {
         self.listeners(&who, listen, &is.listen, words::listen);
         self.switch(format!("{who}: reuse_port"), *reuse_port, is.reuse_port);
         let key = |key: &str| format!("{who}: {key}");
+        let now = &is.listening;
+        let any = words::interface;
+        self.value(key("interface"), interface, &now.interface, any);
+        self.value(key("backlog"), backlog, &now.backlog, u32::to_string);
+        self.switch(key("fast_open"), *fast_open, now.fast_open);
         let now = &is.socket;
         self.value(key("socket_mode"), mode, &now.mode, words::mode);
         self.value(key("socket_group"), group, &now.group, words::group);

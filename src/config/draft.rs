@@ -7,8 +7,8 @@ use super::access::DraftAccess;
 use super::address::Listen;
 use super::diagnostic::Span;
 use super::model::{
-    Accounting, Admin, AtLimit, ClientLimits, ControlSocket, Limits, Log, Metrics, OnRemoved,
-    Service, SocketAccess, defaults,
+    Accounting, Admin, AtLimit, ClientLimits, ControlSocket, Limits, Listening, Log, Metrics,
+    OnRemoved, Service, SocketAccess, defaults,
 };
 use super::origin::Origin;
 use crate::state::{AtRefuse, Bandwidth, Network, Rate, Rule};
@@ -35,6 +35,7 @@ pub(super) struct DraftEntrypoint {
     pub(super) name: String,
     pub(super) listen: Vec<DraftListen>,
     pub(super) reuse_port: bool,
+    pub(super) listening: Listening,
     pub(super) socket: SocketAccess,
     pub(super) target: Target,
     pub(super) routes: Vec<DraftRoute>,
@@ -82,6 +83,8 @@ pub(super) struct DraftListen {
     pub(super) listen: Listen,
     /// Whether it was written as `*` or without a host, for both IPv4 and IPv6.
     pub(super) dual: bool,
+    /// Whether it must take both because of only_v6 = false.
+    pub(super) takes_both: bool,
     pub(super) origin: Origin,
 }
 

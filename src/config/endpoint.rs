@@ -17,6 +17,7 @@ impl Default for AdminEndpoint {
         Self(Address::Tcp {
             host: Host::Ip(defaults::ADMIN.ip()),
             port: defaults::ADMIN.port(),
+            last: defaults::ADMIN.port(),
         })
     }
 }

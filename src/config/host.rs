@@ -92,6 +92,39 @@ pub(super) fn port(text: &str) -> Result<u16, Mistake> {
     })
 }
 
+/// Parses a range of ports, such as `5000-5010`. Returns `None` if this is not meant as one.
+pub(super) fn ports(text: &str) -> Result<Option<(u16, u16)>, Mistake> {
+    /// Each port takes a descriptor, and a listener.
+    const MOST: u16 = 1024;
+    let Some((first, last)) = text.split_once('-') else {
+        return Ok(None);
+    };
+    let says = shown(text);
+    let is_number = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    if !is_number(first) || !is_number(last) {
+        return Ok(None);
+    }
+    let (first, last) = (port(first)?, port(last)?);
+    if first == 0 {
+        return wrong(format!(
+            "`{says}` begins at port 0; a range begins at 1 or later"
+        ));
+    }
+    if first >= last {
+        return wrong(format!(
+            "`{says}` is not a range of ports; write the lower one first, such as `5000-5010`"
+        ));
+    }
+    let n = last - first;
+    if n >= MOST {
+        let n = u32::from(n) + 1;
+        return wrong(format!(
+            "`{says}` has {n} ports; the limit of a range is {MOST}"
+        ));
+    }
+    Ok(Some((first, last)))
+}
+
 /// Parses the host of a listener: an IP address, or `*` or nothing for all interfaces.
 pub(super) fn listen_host(host: HostText<'_>, port: &str) -> Result<IpAddr, Mistake> {
     match host {
@@ -154,7 +187,7 @@ pub(super) fn srv_name(text: &str) -> Result<String, Mistake> {
 }
 
 /// Returns whether the last label is a number, which no host name on the Internet has.
-fn looks_numeric(text: &str) -> bool {
+pub(super) fn looks_numeric(text: &str) -> bool {
     let last = text.rsplit('.').next().unwrap_or_default();
     !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -83,6 +83,7 @@ fn admin_as_server(config: &Config, origins: &Origins, out: &mut Collector<'_>) 
     };
     let admin = Listen::Tcp {
         address,
+        last: address.port(),
         v6only: false,
     };
     let ours = Ours::of(config);
@@ -206,10 +207,9 @@ fn steps(config: &Config) -> Vec<Step> {
     let mut by_port: HashMap<u16, Vec<(usize, &Listen)>> = HashMap::new();
     for (index, entrypoint) in config.entrypoints.iter().enumerate() {
         for listen in &entrypoint.listen {
-            by_port
-                .entry(port(listen))
-                .or_default()
-                .push((index, listen));
+            for port in listen.ports().unwrap_or(UNIX..=UNIX) {
+                by_port.entry(port).or_default().push((index, listen));
+            }
         }
     }
     let mut steps = Vec::new();
@@ -219,19 +219,22 @@ fn steps(config: &Config) -> Vec<Step> {
             servers.map(move |(server, it)| (service, server, &it.address))
         });
         for (service, server, address) in servers {
-            let port = match address {
-                Address::Tcp { port, .. } => *port,
-                Address::Unix(_) => UNIX,
+            let ports = match address {
+                Address::Unix(_) => UNIX..=UNIX,
                 // Its ports are only known at run time.
                 Address::Srv(_) => continue,
+                Address::Tcp { port, last, .. } => *port..=*last,
             };
-            let candidates = by_port.get(&port).into_iter().flatten();
+            let candidates = ports.filter_map(|port| by_port.get(&port)).flatten();
             let leads_to = candidates.filter(|(_, listen)| ours.is_at(address, listen));
-            steps.extend(leads_to.map(|(to, _)| Step {
+            let mut to: Vec<usize> = leads_to.map(|(to, _)| *to).collect();
+            // Ranges meet at many ports.
+            to.dedup();
+            steps.extend(to.into_iter().map(|to| Step {
                 from,
                 service,
                 server,
-                to: *to,
+                to,
             }));
         }
     }
@@ -240,13 +243,6 @@ fn steps(config: &Config) -> Vec<Step> {
 
 /// Stands for Unix sockets, since no server has port 0.
 const UNIX: u16 = 0;
-
-fn port(listen: &Listen) -> u16 {
-    match listen {
-        Listen::Tcp { address, .. } => address.port(),
-        Listen::Unix(_) => UNIX,
-    }
-}
 
 /// The addresses of this machine that the configuration reveals.
 struct Ours(HashSet<IpAddr>);
@@ -266,10 +262,18 @@ impl Ours {
     fn is_at(&self, server: &Address, listen: &Listen) -> bool {
         match (server, listen) {
             (Address::Unix(path), Listen::Unix(own)) => path == own,
-            (Address::Tcp { host, port }, Listen::Tcp { address, v6only }) => {
+            (
+                Address::Tcp { host, port, last },
+                Listen::Tcp {
+                    address,
+                    last: own_last,
+                    v6only,
+                },
+            ) => {
                 let ips = ips(host);
                 let mut ips = ips.into_iter();
-                *port == address.port() && ips.any(|ip| self.accepts(address.ip(), *v6only, ip))
+                let meet = *port <= *own_last && address.port() <= *last;
+                meet && ips.any(|ip| self.accepts(address.ip(), *v6only, ip))
             }
             _ => false,
         }

@@ -39,8 +39,9 @@ pub use forward::Forward;
 pub use host::Host;
 pub use model::{
     Access, Accounting, Admin, AtLimit, AtQuota, Balance, ClientLimits, Config, ControlSocket,
-    Entrypoint, Expect, Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota,
-    QuotaPeriod, Resolve, Route, SendProxy, Server, Service, SocketAccess, WhenDown, defaults,
+    Entrypoint, Expect, Health, HealthKind, Limits, Listening, Log, Metrics, OnDown, OnRemoved,
+    Quota, QuotaPeriod, Resolve, Route, SendProxy, Server, Service, SocketAccess, WhenDown,
+    defaults,
 };
 pub use value::{AdminListen, duration};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::address::{Address, Listen};
 use super::diagnostic::Diagnostics;
-use crate::state::{AccessList, AtRefuse, Bandwidth, Network, Rate, Rule};
+use crate::state::{AccessList, AtRefuse, Bandwidth, Network, Outgoing, Rate, Rule};
 
 /// A valid configuration: names are unique and not empty, every reference resolves, and no two
 /// listeners share an address.
@@ -193,6 +193,8 @@ pub struct Entrypoint {
     /// Whether other processes of the same user may listen on its addresses too (SO_REUSEPORT).
     /// Never set for an entrypoint with a Unix socket.
     pub reuse_port: bool,
+    /// How its sockets listen.
+    pub listening: Listening,
     /// Who may connect to its Unix sockets.
     pub socket: SocketAccess,
     /// The position in [`Config::services`] of the service for connections that no rule fits;
@@ -259,6 +261,35 @@ impl Route {
     #[must_use]
     pub fn label(&self, index: usize) -> String {
         self.name.clone().unwrap_or_else(|| (index + 1).to_string())
+    }
+}
+
+/// How the sockets of an entrypoint listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// The network interface that clients must come in by (SO_BINDTODEVICE); `None` for any. Only
+    /// for TCP.
+    pub interface: Option<String>,
+    /// How many clients may wait to be accepted; at least 1 and at most
+    /// [`Listening::MAX_BACKLOG`].
+    pub backlog: u32,
+    /// Whether a client may send its first bytes with its first packet (TCP Fast Open). Only for
+    /// TCP.
+    pub fast_open: bool,
+}
+
+impl Listening {
+    /// The longest backlog: older kernels store it in 16 bits.
+    pub const MAX_BACKLOG: u32 = 65_535;
+}
+
+impl Default for Listening {
+    fn default() -> Self {
+        Self {
+            interface: None,
+            backlog: defaults::BACKLOG,
+            fast_open: false,
+        }
     }
 }
 
@@ -380,6 +411,8 @@ pub struct Service {
     pub send_proxy: Option<SendProxy>,
     /// How fast all connections to it together may be.
     pub bandwidth: Bandwidth,
+    /// How connections to its servers leave this machine.
+    pub outgoing: Outgoing,
 }
 
 /// One server of a service.
@@ -557,6 +590,7 @@ impl Service {
             resolve_interval: defaults::RESOLVE_INTERVAL,
             send_proxy: None,
             bandwidth: Bandwidth::default(),
+            outgoing: Outgoing::default(),
         }
     }
 }
@@ -610,6 +644,9 @@ pub mod defaults {
     pub const STATUS: (u16, u16) = (200, 399);
     /// `client_ipv6_prefix`: what providers give one household at least.
     pub const CLIENT_IPV6_PREFIX: u8 = 64;
+    /// `backlog`: a burst of clients that a browser or a script opens. Kernels before Linux 5.4 cap
+    /// it at 128.
+    pub const BACKLOG: u32 = 1024;
     /// `keepalive`: four probes follow, 15 s apart, so a peer that has vanished is detected within
     /// two minutes.
     pub const KEEPALIVE: Duration = Duration::from_secs(60);

@@ -1,9 +1,11 @@
 //! Turns a [`Draft`] into a [`Config`]: looks up services, reports listeners that conflict, and
 //! names the entrypoints of the command line.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::access::{DraftAccess, ReadFile};
 use super::address::Listen;
@@ -12,8 +14,8 @@ use super::draft::{Draft, DraftEntrypoint, DraftListen, DraftService, Prologue, 
 use super::forward::Forward;
 use super::lint::{self, OfService, Origins};
 use super::model::{
-    AtLimit, ClientLimits, Config, Entrypoint, OnRemoved, Route, Server, Service, SocketAccess,
-    defaults,
+    AtLimit, ClientLimits, Config, Entrypoint, Listening, OnRemoved, Route, Server, Service,
+    SocketAccess, defaults,
 };
 use super::origin::{Origin, report, told_place};
 use crate::state::{AtRefuse, Bandwidth};
@@ -39,9 +41,11 @@ pub(super) fn add_forwards(draft: &mut Draft, forwards: &[Forward]) {
             listen: vec![DraftListen {
                 listen: forward.listen.clone(),
                 dual: forward.is_dual(),
+                takes_both: false,
                 origin: origin.clone(),
             }],
             reuse_port: false,
+            listening: Listening::default(),
             socket: SocketAccess::default(),
             target: Target::Own(Box::new(DraftService {
                 service,
@@ -136,7 +140,14 @@ pub(super) fn resolve(mut draft: Draft, read: ReadFile<'_>, out: &mut Collector<
                 .service
                 .map_or(0, |(name, span)| find(&named, &services, &name, span, out)),
         });
-        let routes = routes.collect();
+        let routes: Vec<_> = routes.collect();
+        let to = service
+            .into_iter()
+            .chain(routes.iter().map(|it| it.service));
+        let to: BTreeSet<_> = to.collect();
+        for service in to.into_iter().filter_map(|to| services.get(to)) {
+            fit_ranges(&entry.name, &entry.listen, &service.service, out);
+        }
         let listen = entry.listen.into_iter().map(|it| (it.listen, it.origin));
         let (listen, origins) = listen.unzip();
         listens.push(origins);
@@ -144,6 +155,7 @@ pub(super) fn resolve(mut draft: Draft, read: ReadFile<'_>, out: &mut Collector<
             name: entry.name,
             listen,
             reuse_port: entry.reuse_port,
+            listening: entry.listening,
             socket: entry.socket,
             service,
             routes,
@@ -192,6 +204,65 @@ pub(super) fn resolve(mut draft: Draft, read: ReadFile<'_>, out: &mut Collector<
     config
 }
 
+/// Reports ports of servers that cannot belong to those of the entrypoint in order.
+fn fit_ranges(name: &str, listen: &[DraftListen], service: &Service, out: &mut Collector<'_>) {
+    let mut servers = service.servers.iter();
+    let Some(server) = servers.find(|it| it.address.is_range()) else {
+        return;
+    };
+    let count = |ports: RangeInclusive<u16>| usize::from(ports.end() - ports.start()) + 1;
+    let of_server = server.address.ports().map_or(0, count);
+    let (name, to) = (shown(name), shown(&server.address.to_string()));
+    let others = servers.filter(|it| it.address.is_range());
+    if let Some(other) = others
+        .filter_map(|it| it.address.ports())
+        .map(count)
+        .find(|n| *n != of_server)
+    {
+        let why = format!(
+            "entrypoint `{name}`: `{to}` has {of_server} ports, and another server has {other}; give each as many"
+        );
+        return report(
+            out,
+            &listen
+                .first()
+                .map_or(Origin::Default, |it| it.origin.clone()),
+            &why,
+        );
+    }
+    let mut seen: Vec<RangeInclusive<u16>> = Vec::new();
+    for it in listen {
+        let ports = it.listen.ports();
+        let n = ports.clone().map_or(0, count);
+        let text = shown(&it.listen.to_string());
+        let why = match ports {
+            Some(ports) if n == of_server => {
+                let overlaps = |other: &&RangeInclusive<u16>| {
+                    **other != ports && other.start() <= ports.end() && ports.start() <= other.end()
+                };
+                let found = seen.iter().find(overlaps).cloned();
+                seen.push(ports);
+                match found {
+                    None => continue,
+                    Some(other) => format!(
+                        "`{text}` shares only some ports with {}-{}, so a port would stand for two of `{to}`; give one an entrypoint of its own",
+                        other.start(),
+                        other.end()
+                    ),
+                }
+            }
+            _ => format!(
+                "`{to}` has {of_server} ports, and `{text}` of entrypoint `{name}` {}; give both as many, or the server one port",
+                match n {
+                    0 => "has none".to_owned(),
+                    n => format!("has {n}"),
+                }
+            ),
+        };
+        report(out, &it.origin, &why);
+    }
+}
+
 /// Reports an admin endpoint that other machines can reach without a token and without the
 /// operator's consent.
 fn protect_admin(draft: &Draft, out: &mut Collector<'_>) {
@@ -211,9 +282,14 @@ fn protect_admin(draft: &Draft, out: &mut Collector<'_>) {
 fn separate_listeners(draft: &mut Draft, out: &mut Collector<'_>) {
     let mut claims = Claims::default();
     if let Some(address) = draft.admin.listen {
+        let claim = Claim {
+            who: "the admin endpoint".to_owned(),
+            address,
+            text: address.to_string(),
+            origin: draft.admin_at.clone(),
+        };
         let dual = address.ip() == IpAddr::from([0; 16]);
-        let who = "the admin endpoint".to_owned();
-        claims.add(address, who, dual, &draft.admin_at, out);
+        claims.add(claim, address.port(), dual.then_some(Dual::Written), out);
     }
     let mut paths: HashMap<PathBuf, (String, Origin)> = HashMap::new();
     if let Some(path) = draft.admin.socket.path() {
@@ -226,12 +302,24 @@ fn separate_listeners(draft: &mut Draft, out: &mut Collector<'_>) {
         for DraftListen {
             listen,
             dual,
+            takes_both,
             origin,
         } in &entry.listen
         {
             match listen {
-                Listen::Tcp { address, .. } => {
-                    claims.add(*address, who.clone(), *dual, origin, out);
+                Listen::Tcp { address, last, .. } => {
+                    let claim = Claim {
+                        who: who.clone(),
+                        address: *address,
+                        text: listen.to_string(),
+                        origin: origin.clone(),
+                    };
+                    let dual = match (dual, takes_both) {
+                        (true, _) => Some(Dual::Written),
+                        (_, true) => Some(Dual::Set),
+                        _ => None,
+                    };
+                    claims.add(claim, *last, dual, out);
                 }
                 Listen::Unix(path) => {
                     if let Some((who, at)) = paths.get(path) {
@@ -246,86 +334,136 @@ fn separate_listeners(draft: &mut Draft, out: &mut Collector<'_>) {
             }
         }
     }
-    for entry in &claims.dual {
-        if let Some(other) = claims.any.get(&(entry.address.port(), false)) {
-            let port = entry.address.port();
+    for (claim, last, dual) in &claims.dual {
+        let mut ports = claim.address.port()..=*last;
+        let other = ports.find_map(|port| claims.any.get(&(port, false)));
+        if let Some(other) = other {
+            let ports = claim.text.trim_start_matches("[::]");
+            let (both, remedy) = match dual {
+                Dual::Written => (
+                    format!("*{ports}"),
+                    format!("write `[::]{ports}` for IPv6 alone"),
+                ),
+                Dual::Set => (claim.text.clone(), "remove only_v6 = false".to_owned()),
+            };
             let why = format!(
-                "`*:{port}` takes IPv4 too, but {} listens on `{}`{}; write `[::]:{port}` for IPv6 alone",
+                "`{both}` takes IPv4 too, but {} listens on `{}`{}; {remedy}",
                 other.who,
-                other.address,
+                other.text,
                 told_place(&other.origin, out)
             );
-            report(out, &entry.origin, &why);
+            report(out, &claim.origin, &why);
         }
     }
-    let all = draft.entrypoints.iter_mut().flat_map(|it| &mut it.listen);
-    for DraftListen { listen, .. } in all {
-        if let Listen::Tcp { address, v6only } = listen {
-            let v6_wildcard = address.is_ipv6() && address.ip().is_unspecified();
-            *v6only = v6_wildcard && claims.any.contains_key(&(address.port(), false));
+    for entry in &mut draft.entrypoints {
+        for it in &mut entry.listen {
+            leave_ipv4(it, &claims, out);
         }
+    }
+}
+
+/// Has `[::]` leave IPv4 clients to other listeners on the same port.
+fn leave_ipv4(it: &mut DraftListen, claims: &Claims, out: &mut Collector<'_>) {
+    let text = it.listen.to_string();
+    let Listen::Tcp {
+        address,
+        last,
+        v6only,
+    } = &mut it.listen
+    else {
+        return;
+    };
+    if *v6only || !address.is_ipv6() || !address.ip().is_unspecified() {
+        return;
+    }
+    let taken = |port: &u16| claims.any.contains_key(&(*port, false));
+    let first = address.port();
+    *v6only = (first..=*last).any(|port| taken(&port));
+    let other = (first..=*last).find_map(|port| claims.any.get(&(port, false)));
+    // Reported already if it must take IPv4.
+    if let Some(other) = other
+        && !it.dual
+        && !it.takes_both
+        && !(first..=*last).all(|port| taken(&port))
+    {
+        let why = format!(
+            "`{text}` takes IPv4 too, but not on the port of `{}` of {}{}; set only_v6 = true, or change one",
+            other.text,
+            other.who,
+            told_place(&other.origin, out)
+        );
+        report(out, &it.origin, &why);
     }
 }
 
 /// The addresses that TCP listeners have claimed so far. Addresses with port 0 never conflict.
 #[derive(Default)]
 struct Claims {
-    exact: HashMap<SocketAddr, Claim>,
+    exact: HashMap<SocketAddr, Rc<Claim>>,
     /// The first wildcard listener of each port and family (`true` for IPv6).
-    wildcard: HashMap<(u16, bool), Claim>,
+    wildcard: HashMap<(u16, bool), Rc<Claim>>,
     /// The first listener of each port and family.
-    any: HashMap<(u16, bool), Claim>,
-    /// The listeners written to take both IPv4 and IPv6.
-    dual: Vec<Claim>,
+    any: HashMap<(u16, bool), Rc<Claim>>,
+    /// The listeners that must take both IPv4 and IPv6, each with its last port.
+    dual: Vec<(Rc<Claim>, u16, Dual)>,
 }
 
-#[derive(Clone)]
+/// Why a listener must take both IPv4 and IPv6.
+#[derive(Clone, Copy)]
+enum Dual {
+    /// It was written as `*` or without a host.
+    Written,
+    /// By only_v6 = false.
+    Set,
+}
+
 struct Claim {
     who: String,
+    /// With the first port.
     address: SocketAddr,
+    /// The address and the ports, as shown.
+    text: String,
     origin: Origin,
 }
 
 impl Claims {
-    fn add(
-        &mut self,
-        address: SocketAddr,
-        who: String,
-        dual: bool,
-        origin: &Origin,
-        out: &mut Collector<'_>,
-    ) {
-        if address.port() == 0 {
+    /// Claims the ports of `claim` up to `last`, and reports the first that another one has.
+    fn add(&mut self, claim: Claim, last: u16, dual: Option<Dual>, out: &mut Collector<'_>) {
+        let ip = claim.address.ip();
+        let claim = Rc::new(claim);
+        if claim.address.port() == 0 {
             return;
         }
-        let family = (address.port(), address.is_ipv6());
-        let is_wildcard = address.ip().is_unspecified();
-        let same = self.exact.get(&address);
-        let wider = self.wildcard.get(&family);
-        let narrower = self.any.get(&family).filter(|_| is_wildcard);
-        if let Some(other) = same.or(wider).or(narrower) {
-            let place = told_place(&other.origin, out);
-            let (who, at) = (&other.who, other.address);
-            let why = match at == address {
-                true => format!("{who} already listens on `{at}`{place}; change one"),
-                false => format!("`{address}` and `{at}` of {who}{place} overlap; change one"),
-            };
-            report(out, origin, &why);
-        }
-        let claim = Claim {
-            who,
-            address,
-            origin: origin.clone(),
-        };
-        if is_wildcard {
-            let entry = self.wildcard.entry(family);
+        let is_wildcard = ip.is_unspecified();
+        let mut reported = false;
+        for port in claim.address.port()..=last {
+            let address = SocketAddr::new(ip, port);
+            let family = (port, ip.is_ipv6());
+            let same = self.exact.get(&address);
+            let wider = self.wildcard.get(&family);
+            let narrower = self.any.get(&family).filter(|_| is_wildcard);
+            if let Some(other) = same.or(wider).or(narrower)
+                && !reported
+            {
+                reported = true;
+                let place = told_place(&other.origin, out);
+                let (who, at, text) = (&other.who, &other.text, &claim.text);
+                let why = match at == text {
+                    true => format!("{who} already listens on `{at}`{place}; change one"),
+                    false => format!("`{text}` and `{at}` of {who}{place} overlap; change one"),
+                };
+                report(out, &claim.origin, &why);
+            }
+            if is_wildcard {
+                let entry = self.wildcard.entry(family);
+                entry.or_insert_with(|| claim.clone());
+            }
+            let entry = self.any.entry(family);
             entry.or_insert_with(|| claim.clone());
+            self.exact.entry(address).or_insert(claim.clone());
         }
-        if is_wildcard && dual {
-            self.dual.push(claim.clone());
+        if let Some(dual) = dual.filter(|_| is_wildcard) {
+            self.dual.push((claim, last, dual));
         }
-        let entry = self.any.entry(family);
-        entry.or_insert_with(|| claim.clone());
-        self.exact.entry(address).or_insert(claim);
     }
 }

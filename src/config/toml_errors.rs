@@ -8,7 +8,14 @@ use super::diagnostic::{Collector, Span, shown};
 use super::value::boolean_for;
 
 /// The keys whose value is true or false.
-const BOOLEANS: [&str; 3] = ["watch", "access", "reuse_port"];
+const BOOLEANS: [&str; 6] = [
+    "watch",
+    "access",
+    "reuse_port",
+    "fast_open",
+    "only_v6",
+    "transparent",
+];
 
 /// The lines of a text that syntax errors make unreliable.
 #[derive(Default)]

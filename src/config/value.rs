@@ -241,6 +241,11 @@ impl FromStr for AdminListen {
             ));
         }
         let listen: Option<SocketAddr> = match text.parse()? {
+            listen @ Listen::Tcp { .. } if listen.is_range() => {
+                return wrong(
+                    "the admin endpoint listens on one port; write an address such as \"127.0.0.1:2672\"",
+                );
+            }
             Listen::Tcp { address, .. } => Some(address),
             Listen::Unix(_) => {
                 return wrong(

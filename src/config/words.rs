@@ -12,7 +12,7 @@ use super::diagnostic::{printable, shown};
 use super::keyword::{CheckKind, word};
 use super::model::{Access, ControlSocket, Expect, Health, OnRemoved, SendProxy, Server};
 use super::size::size_words;
-use crate::state::{Network, Rate};
+use crate::state::{Bind, Network, Rate};
 
 /// Describes what happens to the open connections of a removed entrypoint.
 pub(super) fn fate(on_removed: OnRemoved, drain_timeout: Duration) -> String {
@@ -86,9 +86,15 @@ pub(super) fn listen(listen: &Listen) -> String {
         Listen::Tcp {
             address: SocketAddr::V6(address),
             v6only: false,
-        } if address.ip().is_unspecified() => format!("*:{}", address.port()),
+            ..
+        } if address.ip().is_unspecified() => listen.to_string().replacen("[::]", "*", 1),
         _ => printable(&listen.to_string()),
     }
+}
+
+pub(super) fn interface(interface: &Option<String>) -> String {
+    let interface = interface.as_deref();
+    interface.map_or("any".to_owned(), printable)
 }
 
 pub(super) fn server(server: &Server) -> String {
@@ -126,6 +132,15 @@ pub(super) fn size_or_none(bytes: &Option<u64>) -> String {
 
 pub(super) fn send_proxy(version: &Option<SendProxy>) -> String {
     version.as_ref().map_or("none".to_owned(), word)
+}
+
+pub(super) fn bind(bind: &Option<Bind>) -> String {
+    let bind = bind.as_ref();
+    bind.map_or("none".to_owned(), |bind| printable(&bind.to_string()))
+}
+
+pub(super) fn dscp(dscp: &Option<u8>) -> String {
+    dscp.map_or("none".to_owned(), |dscp| dscp.to_string())
 }
 
 pub(super) fn trusted(networks: &[Network]) -> String {

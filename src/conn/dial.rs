@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
@@ -367,6 +368,11 @@ impl Dialling<'_> {
         let dial = Dial {
             deadline: limit.min(self.deadline.get()),
             keepalive: route.keepalive,
+            outgoing: self.to.outgoing.as_deref(),
+            client: match self.conn.peer() {
+                Peer::Tcp(address) => Some(address.ip().to_canonical()),
+                Peer::Unix => None,
+            },
         };
         let connected = match &target.address {
             Address::Unix(path) => {
@@ -381,11 +387,16 @@ impl Dialling<'_> {
                     Address::Tcp {
                         host: Host::Ip(ip),
                         port,
+                        ..
                     } => (std::slice::from_ref(ip), *port),
                     _ => {
                         resolved = resolve(route, target, dial).await?;
                         (&resolved.0, resolved.1)
                     }
+                };
+                let port = match (&self.to.ranges, address.is_range()) {
+                    (Some(ranges), true) => port + self.offset(ranges)?,
+                    _ => port,
                 };
                 let others;
                 let ips = match own.is_empty() {
@@ -419,6 +430,18 @@ impl Dialling<'_> {
         let took = route.reactor.now().saturating_duration_since(begun);
         target.server.counters.connect_duration.observe(took);
         Ok(stream)
+    }
+
+    /// Returns how far the port that the client connected to is from the first of its range.
+    fn offset(&self, ranges: &[RangeInclusive<u16>]) -> Result<u16, Failure> {
+        let offset = self.opening.local_port().and_then(|port| {
+            let range = ranges.iter().find(|range| range.contains(&port))?;
+            Some(port - range.start())
+        });
+        offset.ok_or_else(|| {
+            let text = "cannot tell which port of the range the client connected to".to_owned();
+            Failure::new(ConnectError::Other, text).ours()
+        })
     }
 
     /// Returns the addresses of a server that do not lead back here.
@@ -469,7 +492,7 @@ impl Dialling<'_> {
 async fn resolve(
     route: &Route,
     target: &Target,
-    dial: Dial,
+    dial: Dial<'_>,
 ) -> Result<(Rc<[IpAddr]>, u16), Failure> {
     let late = async {
         route.reactor.sleep_until(dial.deadline).await;

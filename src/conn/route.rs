@@ -1,12 +1,13 @@
 //! Everything needed to serve a connection.
 
 use std::cell::RefCell;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::target::{CurrentTopology, Pool};
 use crate::net::{Keepalive, Names, Reactor};
-use crate::state::{Branch, Conns, Entrypoint, Network, Rule};
+use crate::state::{Branch, Conns, Entrypoint, Network, Outgoing, Rule};
 use crate::wire::proxy_header::Version;
 
 /// Where an entrypoint's connections go, and how.
@@ -50,6 +51,11 @@ pub struct Destination {
     pub dial_timeout: Duration,
     /// The header that each connection to a server begins with, if any.
     pub send_proxy: Option<Version>,
+    /// The ports of the entrypoint that stand for those of its servers, in order; `None` if each
+    /// server has one port.
+    pub ranges: Option<Rc<[RangeInclusive<u16>]>>,
+    /// How connections to servers leave this machine, if that is not left to the kernel.
+    pub outgoing: Option<Box<Outgoing>>,
 }
 
 /// The rules that decide where connections go.

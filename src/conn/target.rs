@@ -181,7 +181,9 @@ impl OwnListener {
     #[must_use]
     pub fn may_be(&self, server: &Address) -> bool {
         match (&self.at, server) {
-            (At::Tcp { address, .. }, Address::Tcp { port, .. }) => address.port() == *port,
+            (At::Tcp { address, .. }, Address::Tcp { port, last, .. }) => {
+                (*port..=*last).contains(&address.port())
+            }
             // Its ports are not known yet.
             (At::Tcp { .. }, Address::Srv(_)) => true,
             (At::Unix { path, .. }, Address::Unix(server)) => {
@@ -218,8 +220,12 @@ fn is_now(server: &Target, own: &OwnListener, names: &Names) -> bool {
             let known = server.name.as_ref().and_then(|it| names.known_offers(it));
             known.is_some_and(|all| all.iter().any(|it| own.is_at(it.address)))
         }
-        Address::Tcp { host, port } => {
-            let is_at = |ip| own.is_at(SocketAddr::new(ip, *port));
+        Address::Tcp { host, port, last } => {
+            let At::Tcp { address, .. } = &own.at else {
+                return false;
+            };
+            let port = address.port().clamp(*port, *last);
+            let is_at = |ip| own.is_at(SocketAddr::new(ip, port));
             match (host, &server.name) {
                 (Host::Ip(ip), _) => is_at(*ip),
                 (Host::Name(_), Some(name)) => {

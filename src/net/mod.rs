@@ -19,6 +19,6 @@ pub use probe::{Check, Expect, Expression, Failure, Leaving, Limit, Probed, To, 
 pub use reactor::{Directories, Reactor, Sleep};
 pub use relay::{Broken, Meter, Relay, Side, relay};
 pub use socket::{
-    EarlyData, FileId, Inherited, Keepalive, Listener, Read, Stream, TcpOptions, UnixPath,
-    UnixSocket,
+    EarlyData, FileId, Inherited, Keepalive, Listener, Read, Refused, Stream, TcpOptions, UnixPath,
+    UnixSocket, try_outgoing,
 };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -10,8 +10,9 @@ use rustix::io::Errno;
 
 use super::hand_over::Handed;
 use super::ipv6::{is_no_ipv6, with_or_without_ipv6};
+use super::tcp_options::options;
 use crate::config::{self, Listen, printable};
-use crate::conn::{At, OwnListener, Route};
+use crate::conn::{At, OwnListener};
 use crate::net::{Keepalive, Listener, Reactor, TcpOptions, UnixPath, UnixSocket};
 use crate::state::{Entrypoint, Local};
 use crate::sys;
@@ -33,7 +34,7 @@ impl fmt::Display for BindError {
 impl std::error::Error for BindError {}
 
 impl BindError {
-    fn new(text: String) -> Self {
+    pub(super) fn new(text: String) -> Self {
         let is_in_use = false;
         Self { text, is_in_use }
     }
@@ -142,17 +143,22 @@ pub(super) fn entrypoint(
     handed: Option<Handed>,
 ) -> Result<Listener, BindError> {
     let who = format!("entrypoint {}", configured.name);
-    let failed = |error: &_| BindError::listen(&who, listen, configured.reuse_port, error);
+    let interface = configured.listening.interface.as_deref();
+    let failed = |error: &_| match interface.and_then(|it| no_interface(it, error)) {
+        Some(why) => BindError::new(format!("{who}: listen on {listen}: {why}")),
+        None => BindError::listen(&who, listen, configured.reuse_port, error),
+    };
     let listener = match (listen, handed.map(|handed| handed.fd)) {
-        (Listen::Tcp { address, v6only }, handed) => {
-            let options = TcpOptions {
-                v6only: *v6only,
-                reuse_port: configured.reuse_port,
-                keepalive: configured.keepalive.map(Keepalive::after),
-            };
+        (
+            Listen::Tcp {
+                address, v6only, ..
+            },
+            handed,
+        ) => {
+            let options = options(configured, *v6only);
             let listener = match handed {
-                Some(fd) => Listener::adopt_tcp(reactor, fd, options.keepalive),
-                None => bind_tcp(reactor, *address, options),
+                Some(fd) => Listener::adopt_tcp(reactor, fd, &options),
+                None => bind_tcp(reactor, *address, &options),
             };
             listener.map_err(|error| failed(&error))?
         }
@@ -165,47 +171,38 @@ pub(super) fn entrypoint(
             };
             open_to(socket.path(), &configured.socket)
                 .map_err(|why| BindError::new(format!("{who}: listen on {listen}: {why}")))?;
-            Listener::listen_unix(reactor, socket).map_err(|error| failed(&error))?
+            let backlog = configured.listening.backlog;
+            Listener::listen_unix(reactor, socket, backlog).map_err(|error| failed(&error))?
         }
     };
     Ok(listener)
 }
 
-/// Logs where a listener listens and where its connections go, without repeating a name: a
-/// forward's entrypoint is named after its address, and the service of a `to` after its entrypoint.
-pub(super) fn log_listening(listen: &Listen, route: &Route, listener: &Listener, inherited: bool) {
-    const SERVERS: usize = 8;
-    let address = listener.local_addr();
-    let at = address.map_or_else(|| listen.to_string(), |address| address.to_string());
-    let name = route.entrypoint.name();
-    let entrypoint = (name != at).then_some(name);
-    let service = route.to.as_ref().map(|to| &*to.branch.service.name);
-    let service_name = service.filter(|service| name != *service);
-    let targets = route.to.as_ref().map(|to| to.pool.get());
-    let targets = targets.as_deref().unwrap_or_default();
-    let routes = route.rules.as_ref().map(|rules| rules.rules.len());
-    let servers = targets.iter().take(SERVERS);
-    let servers: Vec<_> = servers.map(|it| it.address.to_string()).collect();
-    let mut to = servers.join(",");
-    if let more @ 1.. = targets.len().saturating_sub(SERVERS) {
-        to.push_str(&format!(" and {more} more"));
-    }
-    log::info!(target: "setup", entrypoint, address = at.as_str(), service = service_name, to, routes,
-        inherited = inherited.then_some(true); "listening");
-    if let Some(ip) = address.map(|address| address.ip()).filter(is_absent) {
-        log::warn!(target: "setup", entrypoint = name;
-            "this machine does not have the address {ip} yet; connections arrive once it does");
+/// Returns why an entrypoint cannot listen at this interface, if that is what failed.
+fn no_interface(interface: &str, error: &io::Error) -> Option<String> {
+    let interface = printable(interface);
+    match Errno::from_io_error(error)? {
+        Errno::NODEV => Some(format!(
+            "there is no interface {interface} (interface); `ip link` lists them; in a unit, order coracle after it (After=sys-subsystem-net-devices-{interface}.device)"
+        )),
+        Errno::PERM => Some(format!(
+            "may not listen at the interface {interface} (interface): before Linux 5.7 this needs CAP_NET_RAW; {}",
+            give("CAP_NET_RAW")
+        )),
+        _ => None,
     }
 }
 
-/// Returns whether no interface has this address, so that it cannot be bound without IP_FREEBIND.
-/// The wildcard address can always be bound.
-fn is_absent(ip: &IpAddr) -> bool {
-    let bound = UdpSocket::bind((*ip, 0));
-    bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+/// Says how to give the process a capability.
+pub(super) fn give(capability: &str) -> String {
+    let lower = capability.to_lowercase();
+    format!(
+        "run as root, add it with `setcap {lower}+ep` on the program, or add it to AmbientCapabilities= and CapabilityBoundingSet= in the unit"
+    )
 }
 
-/// Applies another configuration's keep-alive, mode and group to an existing listener.
+/// Applies another configuration's keep-alive, backlog, fast open, mode and group to an existing
+/// listener.
 pub(super) fn adapt(
     listener: &Listener,
     configured: &config::Entrypoint,
@@ -213,9 +210,22 @@ pub(super) fn adapt(
 ) -> Result<(), BindError> {
     let who = format!("entrypoint {}", configured.name);
     let keepalive = configured.keepalive.map(Keepalive::after);
-    listener.set_keepalive(keepalive).map_err(|error| {
-        BindError::new(format!("{who}: listen on {listen}: keepalive: {error}"))
-    })?;
+    let failed = |key: &'static str| {
+        let who = &who;
+        move |error| BindError::new(format!("{who}: listen on {listen}: {key}: {error}"))
+    };
+    listener
+        .set_keepalive(keepalive)
+        .map_err(failed("keepalive"))?;
+    let config::Listening {
+        interface: _,
+        backlog,
+        fast_open,
+    } = configured.listening;
+    listener.set_backlog(backlog).map_err(failed("backlog"))?;
+    listener
+        .set_fast_open(fast_open)
+        .map_err(failed("fast_open"))?;
     match listener.path() {
         Some(path) => open_to(path, &configured.socket)
             .map_err(|why| BindError::new(format!("{who}: listen on {listen}: {why}"))),
@@ -227,6 +237,8 @@ pub(super) fn adapt(
 #[derive(Debug)]
 pub(super) struct Before {
     keepalive: Option<Keepalive>,
+    backlog: u32,
+    fast_open: bool,
     /// The mode and group of a Unix socket's file.
     access: Option<(u32, u32)>,
 }
@@ -236,6 +248,8 @@ impl Before {
     pub(super) fn of(listener: &Listener, configured: &config::Entrypoint) -> Self {
         Self {
             keepalive: configured.keepalive.map(Keepalive::after),
+            backlog: configured.listening.backlog,
+            fast_open: configured.listening.fast_open,
             access: listener.path().and_then(|path| path.access().ok()),
         }
     }
@@ -243,6 +257,8 @@ impl Before {
     /// Restores the settings.
     pub(super) fn restore(&self, listener: &Listener) -> io::Result<()> {
         listener.set_keepalive(self.keepalive)?;
+        listener.set_backlog(self.backlog)?;
+        listener.set_fast_open(self.fast_open)?;
         if let Some((path, (mode, group))) = listener.path().zip(self.access) {
             path.set_group(group)?;
             path.set_mode(mode)?;
@@ -308,7 +324,7 @@ pub(super) fn own(
 fn bind_tcp(
     reactor: &Rc<Reactor>,
     address: SocketAddr,
-    options: TcpOptions,
+    options: &TcpOptions,
 ) -> io::Result<Listener> {
     let bind = |address| Listener::bind_tcp(reactor, address, options);
     match options.v6only {

@@ -12,10 +12,10 @@ use smol::future::FutureExt;
 
 use super::ground::Ground;
 use super::services;
-use crate::config::{self, Address, Config, Health, HealthKind, Host, SendProxy};
+use crate::config::{self, Address, Config, Health, HealthKind, Host, SendProxy, Service};
 use crate::conn::{self, Target};
 use crate::net::{Check, Expect, Expression, Failure, Limit, Probed, To, probe};
-use crate::state::{Backoff, Schedule, Server, ServerId, Slots, Sorted, Throttle};
+use crate::state::{Backoff, Outgoing, Schedule, Server, ServerId, Slots, Sorted, Throttle};
 use crate::wire::proxy_header::Client;
 
 /// Checks have at most this part of the open files. More of them wait in order.
@@ -39,6 +39,7 @@ struct Checked {
     address: Address,
     health: Health,
     send_proxy: Option<SendProxy>,
+    outgoing: Option<Outgoing>,
     /// Checks it until dropped.
     _task: Task<()>,
 }
@@ -107,12 +108,13 @@ impl Checks {
             let is_same = |it: &Checked| {
                 it.health == *health
                     && it.send_proxy == service.send_proxy
+                    && it.outgoing == outgoing(service)
                     && it.address == *target.by_name()
             };
             let checked = match known.filter(is_same) {
                 Some(known) => known,
                 None => match compiled.check(service, health, target.by_name()) {
-                    Ok(check) => self.start(ground, target, service.send_proxy, health, check),
+                    Ok(check) => self.start(ground, target, service, health, check),
                     Err(why) => {
                         // The configuration would have been refused.
                         log::error!(service = name; "cannot check its servers: {why}; please report this");
@@ -138,10 +140,11 @@ impl Checks {
         &self,
         ground: &Ground,
         target: &Rc<Target>,
-        send_proxy: Option<SendProxy>,
+        service: &Service,
         health: &Health,
         check: Rc<Check>,
     ) -> Checked {
+        let outgoing = outgoing(service);
         let open_files = || ground.capacity.get().open_files;
         let common = self.common.get_or_init(|| Common::new(open_files()));
         let checking = Checking {
@@ -151,13 +154,15 @@ impl Checks {
             check,
             timeout: health.timeout,
             port: health.port.map(NonZeroU16::get),
+            outgoing: outgoing.clone(),
         };
         let schedule = Schedule::new(health.interval, health.jitter);
         Checked {
             server: target.server.clone(),
             address: target.by_name().clone(),
             health: health.clone(),
-            send_proxy,
+            send_proxy: service.send_proxy,
+            outgoing,
             _task: ground.spawn(checking.run(schedule)),
         }
     }
@@ -209,13 +214,21 @@ fn introduced(check: Check, send_proxy: Option<SendProxy>) -> Check {
     }
 }
 
+/// Returns how the checks of a service leave, if that is not left to the kernel.
+fn outgoing(service: &Service) -> Option<Outgoing> {
+    let outgoing = service.outgoing.without_client();
+    (!outgoing.is_default()).then_some(outgoing)
+}
+
 /// Returns the value of the field `Host` for a server: without its port if that is HTTP's own.
 fn host_field(address: &Address, port: Option<u16>) -> String {
     match address {
         Address::Unix(_) => "localhost".to_owned(),
         // Only until its servers are known, whose names have the port.
         Address::Srv(name) => name.clone(),
-        Address::Tcp { host, port: own } => {
+        Address::Tcp {
+            host, port: own, ..
+        } => {
             let host = match host {
                 Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
                 host => host.to_string(),
@@ -237,6 +250,8 @@ struct Checking {
     timeout: Duration,
     /// The port to check instead of the server's own.
     port: Option<u16>,
+    /// How the connection leaves, if that is not left to the kernel.
+    outgoing: Option<Outgoing>,
 }
 
 impl Checking {
@@ -285,6 +300,7 @@ impl Checking {
             Address::Tcp {
                 host: Host::Ip(ip),
                 port,
+                ..
             } => To::Tcp(std::slice::from_ref(ip), self.port.unwrap_or(*port)),
             Address::Tcp { .. } | Address::Srv(_) => match self.resolve(limit).await {
                 Ok(found) => {
@@ -300,7 +316,7 @@ impl Checking {
                 }
             },
         };
-        probe(reactor, to, &self.check, limit).await
+        probe(reactor, to, self.outgoing.as_ref(), &self.check, limit).await
     }
 
     /// Returns the addresses and the port of the server's name.

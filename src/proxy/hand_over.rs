@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 
 use super::ipv6::effective;
 use super::notify::{KEPT, Manager};
+use super::tcp_options::options;
 use crate::config::{Config, Entrypoint, Listen};
-use crate::net::{Inherited, TcpOptions};
+use crate::net::Inherited;
 
 /// A socket that was handed over to this process.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ impl HandOver {
         let mut sorted = Vec::new();
         if !inherited.is_empty() {
             for entrypoint in &config.entrypoints {
-                let listens = entrypoint.listen.iter();
-                sorted.extend(listens.map(|listen| take(&mut inherited, entrypoint, listen)));
+                let listens = entrypoint.listen.iter().flat_map(Listen::each);
+                sorted.extend(listens.map(|listen| take(&mut inherited, entrypoint, &listen)));
             }
             close(inherited, manager);
         }
@@ -62,17 +63,15 @@ pub(super) fn is_worth_keeping(
 
 fn take(inherited: &mut Inherited, entrypoint: &Entrypoint, listen: &Listen) -> Option<Handed> {
     let found = match listen {
-        Listen::Tcp { address, v6only } => {
-            let options = TcpOptions {
-                v6only: *v6only,
-                reuse_port: entrypoint.reuse_port,
-                keepalive: None,
-            };
+        Listen::Tcp {
+            address, v6only, ..
+        } => {
+            let options = options(entrypoint, *v6only);
             let address = match v6only {
                 true => *address,
                 false => effective(*address),
             };
-            inherited.tcp(address, options)
+            inherited.tcp(address, &options)
         }
         Listen::Unix(path) => inherited.unix(path),
     };

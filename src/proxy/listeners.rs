@@ -14,6 +14,7 @@ use super::bind::{self, Before, BindError};
 use super::capacity::Capacity;
 use super::ground::Ground;
 use super::hand_over::{HandOver, Handed, is_worth_keeping};
+use super::now_listening::NowListening;
 use crate::config::{self, Config, Listen};
 use crate::conn::{CurrentRoute, Route};
 use crate::net::Listener;
@@ -56,24 +57,32 @@ pub(super) struct Opened {
     is_kept: bool,
 }
 
-/// One address of an entrypoint.
-#[derive(Clone, Copy)]
+/// One address of an entrypoint, with one port.
+#[derive(Clone)]
 pub(super) struct Wanted<'a> {
     pub(super) entrypoint: &'a config::Entrypoint,
-    pub(super) listen: &'a Listen,
+    pub(super) listen: Listen,
+    /// Whether it is one port of a range.
+    pub(super) is_of_range: bool,
 }
 
 impl<'a> Wanted<'a> {
     /// Iterates over all addresses of a configuration, in order.
     pub(super) fn of(config: &'a Config) -> impl Iterator<Item = Self> {
         config.entrypoints.iter().flat_map(|entrypoint| {
-            let listens = entrypoint.listen.iter();
-            listens.map(move |listen| Self { entrypoint, listen })
+            entrypoint.listen.iter().flat_map(move |range| {
+                let is_of_range = range.is_range();
+                range.each().into_iter().map(move |listen| Self {
+                    entrypoint,
+                    listen,
+                    is_of_range,
+                })
+            })
         })
     }
 
-    fn open(self, ground: &Ground, handed: Option<Handed>) -> Result<Listener, BindError> {
-        bind::entrypoint(&ground.reactor, self.entrypoint, self.listen, handed)
+    fn open(&self, ground: &Ground, handed: Option<Handed>) -> Result<Listener, BindError> {
+        bind::entrypoint(&ground.reactor, self.entrypoint, &self.listen, handed)
     }
 }
 
@@ -86,13 +95,18 @@ impl Listening {
         let (old, new) = (&self.configured, wanted.entrypoint);
         let is_default_again = (old.socket.mode.is_some() && new.socket.mode.is_none())
             || (old.socket.group.is_some() && new.socket.group.is_none());
-        self.listen == *wanted.listen && old.reuse_port == new.reuse_port && !is_default_again
+        self.listen == wanted.listen
+            && old.reuse_port == new.reuse_port
+            && old.listening.interface == new.listening.interface
+            && !is_default_again
     }
 
     /// Returns whether the listener must be adapted to `configured`.
     fn differs(&self, configured: &config::Entrypoint) -> bool {
-        let of = |it: &config::Entrypoint| (it.keepalive, it.socket.clone());
-        of(&self.configured) != of(configured)
+        let old = &self.configured;
+        old.keepalive != configured.keepalive
+            || old.socket != configured.socket
+            || old.listening != configured.listening
     }
 
     /// Returns whether this listener prevents others from listening on `listen`.
@@ -125,7 +139,7 @@ impl Listening {
             ground.capacity.clone(),
         ));
         Self {
-            listen: wanted.listen.clone(),
+            listen: wanted.listen,
             configured: wanted.entrypoint.clone(),
             is_kept,
             door,
@@ -178,12 +192,14 @@ impl Listeners {
     }
 
     /// Puts the listener of a slot into service for its address. Returns `None` if it is gone.
+    /// Adds what is newly opened to `log`.
     pub(super) fn put(
         &mut self,
         ground: &Ground,
         wanted: Wanted<'_>,
         slot: Slot,
         route: &Rc<Route>,
+        log: &mut NowListening,
     ) -> Option<(u64, &Listening)> {
         let number = match slot {
             Slot::There(number) => {
@@ -194,7 +210,8 @@ impl Listeners {
             }
             Slot::New(opened) => {
                 let (listener, is_inherited) = (opened.listener, opened.is_inherited);
-                bind::log_listening(wanted.listen, route, &listener, is_inherited);
+                let of_range = wanted.is_of_range;
+                log.add(&wanted.listen, of_range, route, &listener, is_inherited);
                 let (is_kept, route) = (opened.is_kept, route.clone());
                 let listening = Listening::start(ground, listener, wanted, is_kept, route);
                 self.last += 1;
@@ -249,7 +266,7 @@ impl Listeners {
             };
             let before = Before::of(there.listener(), &there.configured);
             adapted.insert(number, before);
-            if let Err(why) = bind::adapt(there.listener(), wanted.entrypoint, wanted.listen) {
+            if let Err(why) = bind::adapt(there.listener(), wanted.entrypoint, &wanted.listen) {
                 self.adapt_back(&adapted);
                 return Err(why);
             }
@@ -295,16 +312,16 @@ impl Listeners {
                 continue;
             }
             let is_inherited = handed.is_some();
-            let is_kept = is_worth_keeping(wanted.entrypoint, wanted.listen, handed.as_ref());
+            let is_kept = is_worth_keeping(wanted.entrypoint, &wanted.listen, handed.as_ref());
             let mut opened = wanted.open(ground, handed);
             if opened.as_ref().is_err_and(|error| error.is_in_use) {
                 let (in_the_way, others) = going.into_iter().partition(|number| {
                     let there = self.all.get(number);
-                    there.is_some_and(|it| it.is_in_the_way(wanted.listen))
+                    there.is_some_and(|it| it.is_in_the_way(&wanted.listen))
                 });
                 going = others;
                 if self.close(ground, in_the_way, &mut closed).await {
-                    opened = reopened(ground, *wanted).await;
+                    opened = reopened(ground, wanted).await;
                 }
             }
             match opened {
@@ -359,9 +376,10 @@ impl Listeners {
         for it in closed {
             let wanted = Wanted {
                 entrypoint: &it.configured,
-                listen: &it.listen,
+                listen: it.listen.clone(),
+                is_of_range: false,
             };
-            match reopened(ground, wanted).await {
+            match reopened(ground, &wanted).await {
                 Ok(listener) => {
                     let listening =
                         Listening::start(ground, listener, wanted, it.is_kept, it.route);
@@ -386,7 +404,7 @@ struct Closed {
 
 /// Opens an address that we have just closed, with retries: a service manager that keeps its socket
 /// takes a moment to release it.
-async fn reopened(ground: &Ground, wanted: Wanted<'_>) -> Result<Listener, BindError> {
+async fn reopened(ground: &Ground, wanted: &Wanted<'_>) -> Result<Listener, BindError> {
     const TRIES: u32 = 100;
     const PAUSE: Duration = Duration::from_millis(10);
     for _ in 1..TRIES {

@@ -88,9 +88,9 @@ fn stand_ins(
     let names = &ground.names;
     let found = match (&server.address, name) {
         (Address::Srv(_), Some(name)) => names.known_offers(name).map(|it| of_offers(server, &it)),
-        (Address::Tcp { port, .. }, Some(name)) if configured.resolve == Resolve::All => {
+        (Address::Tcp { port, last, .. }, Some(name)) if configured.resolve == Resolve::All => {
             let known = names.known(name);
-            known.map(|it| of_addresses(server, *port, &it))
+            known.map(|it| of_addresses(server, (*port, *last), &it))
         }
         _ => None,
     };
@@ -106,13 +106,14 @@ fn stand_ins(
     }
 }
 
-fn of_addresses(server: &config::Server, port: u16, ips: &[IpAddr]) -> Vec<StandIn> {
+fn of_addresses(server: &config::Server, (port, last): (u16, u16), ips: &[IpAddr]) -> Vec<StandIn> {
     // Sorted, because resolvers shuffle.
     let ips: BTreeSet<_> = ips.iter().collect();
     let all = ips.into_iter().take(MAX_ADDRESSES).map(|ip| {
         let address = Address::Tcp {
             host: Host::Ip(*ip),
             port,
+            last,
         };
         StandIn {
             label: format!("{address} ({})", server.label()),
@@ -132,7 +133,11 @@ fn of_offers(server: &config::Server, offers: &[Offer]) -> Vec<StandIn> {
     let heaviest = all.iter().map(|it| it.weight).max().unwrap_or_default();
     let all = all.into_iter().map(|offer| {
         let (ip, port) = (offer.address.ip(), offer.address.port());
-        let at = |host| Address::Tcp { host, port };
+        let at = |host| Address::Tcp {
+            host,
+            port,
+            last: port,
+        };
         let address = at(Host::Ip(ip));
         StandIn {
             label: format!("{address} ({})", server.label()),
@@ -234,7 +239,7 @@ mod tests {
         let ips = ips.map(|it| it.parse().expect("an address"));
         let mut nas = server("nas.lan:80");
         for name in ["nas.lan:80", "nas"] {
-            let all = of_addresses(&nas, 80, &ips);
+            let all = of_addresses(&nas, (80, 80), &ips);
             let expected = ["10.0.0.1:80", "10.0.0.2:80", "[fd00::1]:80"];
             let is_of = |it: &StandIn| it.of.as_ref() == Some(&nas.address);
             assert!(all.iter().all(is_of));
@@ -242,7 +247,7 @@ mod tests {
             nas.name = Some("nas".to_owned());
         }
         let many: Vec<_> = (0..1000).map(|n: u32| IpAddr::V4(n.into())).collect();
-        assert_eq!(of_addresses(&nas, 80, &many).len(), MAX_ADDRESSES);
+        assert_eq!(of_addresses(&nas, (80, 80), &many).len(), MAX_ADDRESSES);
     }
 
     fn offer(priority: u16, weight: u16, address: &str) -> Offer {

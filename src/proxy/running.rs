@@ -4,20 +4,24 @@
 //! first, and changes nothing.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use super::bind::{self, BindError};
 use super::ground::Ground;
 use super::hand_over::HandOver;
+use super::kernel_limits;
 use super::listeners::{Listeners, Wanted};
+use super::now_listening::NowListening;
+use super::outgoing;
 use super::resolving;
 use super::services::{self, Targets};
 use crate::config::{self, AtLimit, Config};
 use crate::conn::{self, Destination, OwnListener, Pool, Route, Target, Topology};
 use crate::net::Keepalive;
 use crate::state::{
-    BandwidthRules, Branch, ConnectionLimit, DEFAULT_ROUTE, Entrypoint, GateRules, Protocol,
-    ServerId, Sorted, Timeouts,
+    BandwidthRules, Branch, ConnectionLimit, DEFAULT_ROUTE, Entrypoint, GateRules, Outgoing,
+    Protocol, ServerId, Sorted, Timeouts,
 };
 
 /// The running configuration and its objects.
@@ -69,6 +73,7 @@ impl Running {
         config: Config,
         handed: HandOver,
     ) -> Result<Vec<Removed>, BindError> {
+        outgoing::check(&config, &self.config)?;
         let targets = resolving::targets(ground, &config, &self.targets)?;
         let found = self.listeners.find(&config);
         let adapted = self.listeners.adapt(&config, &found)?;
@@ -89,19 +94,23 @@ impl Running {
         let routes = routes(ground, &config, &self.pools);
         let mut stays = BTreeSet::new();
         let mut own = Vec::new();
+        let mut log = NowListening::default();
         let mut locals: Sorted<&str, Vec<_>> = Sorted::new();
         for (wanted, slot) in Wanted::of(&config).zip(slots) {
             let name = wanted.entrypoint.name.as_str();
-            let (Some(route), listen) = (routes.get(name), wanted.listen) else {
+            let (Some(route), listen) = (routes.get(name), wanted.listen.clone()) else {
                 continue;
             };
-            if let Some((number, listening)) = self.listeners.put(ground, wanted, slot, route) {
+            if let Some((number, listening)) =
+                self.listeners.put(ground, wanted, slot, route, &mut log)
+            {
                 stays.insert(number);
                 let listener = listening.listener();
-                locals.or_default(name).push(bind::local(listen, listener));
-                own.extend(bind::own(&route.entrypoint, listen, listener));
+                locals.or_default(name).push(bind::local(&listen, listener));
+                own.extend(bind::own(&route.entrypoint, &listen, listener));
             }
         }
+        drop(log);
         self.listeners.retain(&stays).await;
         let registry = &ground.shared.registry;
         for (name, locals) in locals {
@@ -116,6 +125,11 @@ impl Running {
         // A listener may have changed its entrypoint while it waited at the former one's limit.
         before.values().for_each(|it| it.open.offer_all());
         let old = std::mem::replace(&mut self.config, config);
+        for it in &self.config.entrypoints {
+            let before = old.entrypoints.iter().find(|old| old.name == it.name);
+            let before = before.map(|old| old.listening.clone()).unwrap_or_default();
+            kernel_limits::warn(it, &before);
+        }
         self.put_servers(ground, targets);
         Ok(self.removed(ground, before, old))
     }
@@ -225,6 +239,24 @@ pub(super) fn bandwidth(configured: &config::Entrypoint) -> BandwidthRules {
     }
 }
 
+/// Returns how connections to the servers of a service leave, if that is not left to the kernel.
+fn outgoing(service: &config::Service) -> Option<Box<Outgoing>> {
+    let outgoing = &service.outgoing;
+    (!outgoing.is_default()).then(|| Box::new(outgoing.clone()))
+}
+
+/// Returns the ranges of ports that an entrypoint listens on, if its servers have ranges too.
+fn ranges(
+    configured: &config::Entrypoint,
+    service: &config::Service,
+) -> Option<Rc<[RangeInclusive<u16>]>> {
+    let mut servers = service.servers.iter();
+    let ranges = configured.listen.iter().filter_map(config::Listen::ports);
+    servers
+        .any(|it| it.address.is_range())
+        .then(|| ranges.collect())
+}
+
 /// Returns the route of each entrypoint, by its name.
 fn routes(
     ground: &Ground,
@@ -278,6 +310,8 @@ fn routes(
                 connect_timeout: service.connect_timeout,
                 dial_timeout: service.dial_timeout.max(service.connect_timeout),
                 send_proxy: service.send_proxy.map(services::version),
+                ranges: ranges(configured, service),
+                outgoing: outgoing(service),
             }
         };
         let rules = has_rules.then(|| {

@@ -31,9 +31,9 @@ pub(super) struct Rank {
 /// Brings the rules of `config` into force.
 pub(super) fn adopt(registry: &Registry, config: &Config, targets: &Targets) {
     for configured in &config.services {
-        registry
-            .service(&configured.name)
-            .set_rules(rules(configured));
+        let service = registry.service(&configured.name);
+        service.set_rules(rules(configured));
+        service.set_outgoing(&configured.outgoing);
         let found = targets.get(&configured.name).into_iter().flatten();
         for it in found {
             let share = share(&configured.servers[it.position], it.rank);

@@ -455,6 +455,29 @@ impl EntrypointNumbers {
         all.sort_unstable();
         all
     }
+
+    /// Returns what it listens on as text: three consecutive ports or more of an address as a
+    /// range.
+    #[must_use]
+    pub fn listens_on(&self) -> Vec<String> {
+        const RANGE: usize = 3;
+        let follows = |a: &Local, b: &Local| match (a, b) {
+            (Local::Tcp(a), Local::Tcp(b)) => {
+                a.ip() == b.ip() && a.port().checked_add(1) == Some(b.port())
+            }
+            _ => false,
+        };
+        let mut all = Vec::new();
+        for run in self.listening.chunk_by(follows) {
+            match (run, run.last()) {
+                ([Local::Tcp(first), ..], Some(Local::Tcp(last))) if run.len() >= RANGE => {
+                    all.push(format!("{first}-{}", last.port()));
+                }
+                _ => all.extend(run.iter().map(Local::to_string)),
+            }
+        }
+        all
+    }
 }
 
 impl Publish for EntrypointNumbers {

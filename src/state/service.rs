@@ -1,6 +1,6 @@
 //! Services: their rules, their counters, and the queue of connections that wait for a server.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use super::byte_rate::Bandwidth;
 use super::counters::{Counter, Histogram};
 use super::health::HealthRules;
 use super::metric::{Metric, Publish};
+use super::outgoing::Outgoing;
 use super::past::Passed;
 use super::waiters::{Waiters, Waiting};
 
@@ -79,6 +80,8 @@ pub struct Service {
     /// The counters.
     pub counters: ServiceCounters,
     rules: Cell<ServiceRules>,
+    /// How connections to its servers leave, in words; `None` if that is left to the kernel.
+    outgoing: RefCell<Option<Arc<str>>>,
     /// The connections that wait for a server with room.
     queue: Waiters,
     /// What has passed at servers that it no longer has.
@@ -103,6 +106,7 @@ impl Service {
                 queue_duration: Histogram::new(QUEUE_BOUNDS),
             },
             rules: Cell::default(),
+            outgoing: RefCell::default(),
             queue: Waiters::default(),
             past: Cell::default(),
         }
@@ -119,6 +123,12 @@ impl Service {
         if self.rules.replace(rules) != rules {
             self.offer();
         }
+    }
+
+    /// Sets how connections to its servers leave, to be shown.
+    pub fn set_outgoing(&self, outgoing: &Outgoing) {
+        let words = (!outgoing.is_default()).then(|| outgoing.to_string().into());
+        self.outgoing.replace(words);
     }
 
     /// Returns how many connections wait for a server with room.
@@ -154,6 +164,7 @@ impl Service {
             passed,
             queued: self.queue.len() as u64,
             balance: self.rules.get().balance,
+            outgoing: self.outgoing.borrow().clone(),
             counters: self.counters.clone(),
         }
     }
@@ -172,6 +183,8 @@ pub struct ServiceNumbers {
     pub queued: u64,
     /// How a server is chosen for a connection.
     pub balance: Balance,
+    /// How connections to its servers leave, in words; `None` if that is left to the kernel.
+    pub outgoing: Option<Arc<str>>,
     /// The counters.
     pub counters: ServiceCounters,
 }

@@ -14,6 +14,7 @@ pub mod process;
 pub mod send_buffer;
 pub mod send_queue;
 pub mod signals;
+pub mod socket_option;
 pub mod sockets;
 pub mod thread;
 pub mod vanish;

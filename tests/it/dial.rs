@@ -15,10 +15,12 @@ use crate::support::backend::{Silent, bound_but_not_listening};
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-fn within(reactor: &Rc<Reactor>, timeout: Duration) -> Dial {
+fn within(reactor: &Rc<Reactor>, timeout: Duration) -> Dial<'static> {
     Dial {
         deadline: reactor.now() + timeout,
         keepalive: None,
+        outgoing: None,
+        client: None,
     }
 }
 
@@ -55,7 +57,7 @@ fn early_data_for_a_refusing_server_goes_to_the_next() {
     let port = answering.local_addr().unwrap().port();
     let reactor = Reactor::new().unwrap();
     let any = (V4, 0).into();
-    let listener = Listener::bind_tcp(&reactor, any, coracle::net::TcpOptions::default()).unwrap();
+    let listener = Listener::bind_tcp(&reactor, any, &coracle::net::TcpOptions::default()).unwrap();
     let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     peer.write_all(b"first words").unwrap();
     peer.shutdown(std::net::Shutdown::Write).unwrap();

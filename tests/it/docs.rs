@@ -22,7 +22,7 @@ use crate::support::sources::root;
 const LABEL_OF_SOME_BUILDS: &str = "revision";
 
 /// Keys whose default is no value that could be written.
-const NO_DEFAULT: [(&str, &str); 44] = [
+const NO_DEFAULT: [(&str, &str); 49] = [
     ("accounting", "file"),
     ("accounting", "quota"),
     ("accounting", "quota_rate"),
@@ -40,7 +40,9 @@ const NO_DEFAULT: [(&str, &str); 44] = [
     ("entrypoints", "deny"),
     ("entrypoints", "deny_file"),
     ("entrypoints", "max_connections"),
+    ("entrypoints", "interface"),
     ("entrypoints", "listen"),
+    ("entrypoints", "only_v6"),
     ("entrypoints", "service"),
     ("entrypoints", "socket_group"),
     ("entrypoints", "socket_mode"),
@@ -64,6 +66,9 @@ const NO_DEFAULT: [(&str, &str); 44] = [
     ("servers", "max_connections"),
     ("servers", "name"),
     ("services", "bandwidth"),
+    ("services", "bind"),
+    ("services", "dscp"),
+    ("services", "mark"),
     ("services", "retries"),
     ("services", "send_proxy"),
     ("services", "servers"),
@@ -150,6 +155,12 @@ fn every_whole_configuration_is_valid() {
 
 /// The table and key of each row of docs/configuration.md, with its default.
 fn documented_keys() -> BTreeMap<(String, String), String> {
+    let rows = documented_rows().into_iter();
+    rows.map(|(key, row)| (key, row[2].clone())).collect()
+}
+
+/// The table and key of each row of docs/configuration.md, with the row.
+fn documented_rows() -> BTreeMap<(String, String), Vec<String>> {
     let page = read(Path::new("docs/configuration.md"));
     let mut keys = BTreeMap::new();
     for (heading, table) in [
@@ -167,8 +178,9 @@ fn documented_keys() -> BTreeMap<(String, String), String> {
     ] {
         for row in rows_headed(&section(&page, heading), "key") {
             let key = (table.to_owned(), row[0].trim_matches('`').to_owned());
-            let is_new = keys.insert(key, row[2].clone()).is_none();
-            assert!(is_new, "{table}: {} is there twice", row[0]);
+            let name = row[0].clone();
+            let is_new = keys.insert(key, row).is_none();
+            assert!(is_new, "{table}: {name} is there twice");
         }
     }
     keys
@@ -232,6 +244,48 @@ fn the_documented_defaults_are_the_real_ones() {
     }
     let expected = NO_DEFAULT.map(|(table, key)| (table.to_owned(), key.to_owned()));
     assert_eq!(without, BTreeSet::from(expected));
+}
+
+#[test]
+fn the_timeouts_page_lists_every_time_and_its_default() {
+    let page = read(Path::new("docs/timeouts.md"));
+    let default = |cell: &str| {
+        let value = codes(cell).into_iter().next();
+        value.unwrap_or_else(|| cell.to_owned())
+    };
+    let mut listed = BTreeMap::new();
+    for row in rows_headed(&page, "key") {
+        let tables = codes(&row[1]);
+        let table = match tables.first().map(String::as_str) {
+            None => "-",
+            Some("[services.NAME.health]") => "health",
+            Some(table) => table.trim_matches(['[', ']']).split('.').next().unwrap(),
+        };
+        let key = (table.to_owned(), codes(&row[0]).remove(0));
+        let is_new = listed.insert(key, default(&row[2])).is_none();
+        assert!(is_new, "{} of {table} is there twice", row[0]);
+    }
+    // Whose defaults are the real ones.
+    let times = documented_rows()
+        .into_iter()
+        .filter(|(_, row)| row[1].contains("duration") || row[1].contains("whole seconds"));
+    let times: BTreeMap<_, _> = times.map(|(key, row)| (key, default(&row[2]))).collect();
+    assert!(times.len() > 15, "{times:?}");
+    assert_eq!(
+        listed, times,
+        "docs/timeouts.md (left) does not have the times of docs/configuration.md (right)"
+    );
+
+    let fixed = rows_headed(&page, "time");
+    assert!(fixed.len() > 5, "{fixed:?}");
+    for row in fixed {
+        let [name, file] = codes(&row[1]).try_into().unwrap();
+        let (number, unit) = row[0].split_once(' ').unwrap();
+        let make = if unit == "ms" { "millis" } else { "secs" };
+        let constant = format!("const {name}: Duration = Duration::from_{make}({number});");
+        let code = read(Path::new(&file));
+        assert!(code.contains(&constant), "{file} does not have: {constant}");
+    }
 }
 
 /// A metric as it is documented or published: its type and its labels.

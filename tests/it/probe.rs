@@ -46,7 +46,7 @@ fn http() -> Check {
 fn checked(to: To<'_>, check: &Check, timeout: Duration) -> Result<(), Failure> {
     let reactor = Reactor::new().unwrap();
     reactor.block_on(async {
-        let probed = probe(&reactor, to, check, limit(&reactor, timeout)).await;
+        let probed = probe(&reactor, to, None, check, limit(&reactor, timeout)).await;
         if let Some(leaving) = probed.leaving {
             leaving.leave().await;
         }
@@ -283,7 +283,13 @@ fn cut_check_ends_ordinarily_too() {
     // It is dropped without waiting for the server, as by a reload.
     let reactor = Reactor::new().unwrap();
     let limit = limit(&reactor, SHORT);
-    let probed = reactor.block_on(probe(&reactor, To::Tcp(&[V4], to.port()), &pong(), limit));
+    let probed = reactor.block_on(probe(
+        &reactor,
+        To::Tcp(&[V4], to.port()),
+        None,
+        &pong(),
+        limit,
+    ));
     drop(probed);
     let ended = server.join().unwrap();
     assert_ne!(

@@ -25,7 +25,7 @@ use crate::support::until;
 /// A stream of the loop, and its blocking peer.
 pub(super) fn pair(reactor: &Rc<Reactor>) -> (Stream, TcpStream) {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let listener = Listener::bind_tcp(reactor, any, coracle::net::TcpOptions::default()).unwrap();
+    let listener = Listener::bind_tcp(reactor, any, &coracle::net::TcpOptions::default()).unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     peer.set_read_timeout(Some(support::DEADLINE)).unwrap();
     peer.set_nodelay(true).unwrap();

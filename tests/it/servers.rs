@@ -74,6 +74,8 @@ fn unreachable_ipv6_is_skipped_immediately() {
     let dial = Dial {
         deadline: reactor.now() + Duration::from_secs(3600),
         keepalive: None,
+        outgoing: None,
+        client: None,
     };
     let early_data = EarlyData::none();
     let dialling = dial_tcp(&reactor, &[V6, V4], to.port(), dial, &early_data);

@@ -33,6 +33,8 @@ fn connection_task_and_entry_stay_small() {
             connect_timeout: Duration::from_secs(5),
             dial_timeout: Duration::from_secs(10),
             send_proxy: None,
+            ranges: None,
+            outgoing: None,
         }),
         rules: None,
         topology: Rc::default(),
@@ -41,7 +43,7 @@ fn connection_task_and_entry_stay_small() {
         keepalive: None,
     });
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let listener = Listener::bind_tcp(&reactor, any, coracle::net::TcpOptions::default()).unwrap();
+    let listener = Listener::bind_tcp(&reactor, any, &coracle::net::TcpOptions::default()).unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, peer) = reactor.block_on(listener.accept()).unwrap();
     let peer = Peer::Tcp(peer.unwrap());

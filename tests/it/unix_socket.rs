@@ -174,7 +174,7 @@ fn no_client_connects_before_mode_and_group_are_set() {
     let early = UnixStream::connect(&path).unwrap_err();
     assert_eq!(early.kind(), ErrorKind::ConnectionRefused);
     bound.path().set_mode(0o600).unwrap();
-    let _listener = Listener::listen_unix(&reactor, bound).unwrap();
+    let _listener = Listener::listen_unix(&reactor, bound, 16).unwrap();
     UnixStream::connect(&path).unwrap();
 }
 

@@ -50,3 +50,30 @@ fn may_unshare() -> bool {
     }
     may
 }
+
+/// Shell commands for [`enter`] that make a second machine: the namespace `peer`, reached by the
+/// interface `lan0` with 10.9.0.1 and fd09::1. The peer has 10.9.0.2 and fd09::2 on its `c0`.
+pub const PEER: &str = "\
+    mkdir -p /run/netns; mount -t tmpfs none /run/netns; ip netns add peer; \
+    ip link add lan0 type veth peer name c0 netns peer; \
+    ip addr add 10.9.0.1/24 dev lan0; ip addr add fd09::1/64 dev lan0 nodad; ip link set lan0 up; \
+    for it in all lan0; do echo 0 > /proc/sys/net/ipv4/conf/$it/rp_filter; done; \
+    ip netns exec peer sh -c 'ip link set lo up; ip addr add 10.9.0.2/24 dev c0; \
+        ip addr add fd09::2/64 dev c0 nodad; ip link set c0 up'";
+
+/// Runs `act` in the namespace of [`PEER`].
+pub fn in_peer<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    in_namespace("peer", act)
+}
+
+/// Runs `act` in the namespace of this name, on a thread of its own.
+pub fn in_namespace<T: Send>(name: &str, act: impl FnOnce() -> T + Send) -> T {
+    let run = move || {
+        let peer = std::fs::File::open(format!("/run/netns/{name}")).unwrap();
+        let network = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&peer), network)
+            .unwrap();
+        act()
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().unwrap())
+}

@@ -97,8 +97,8 @@ pub(super) fn write_entrypoint(body: &mut impl Write, it: &EntrypointNumbers) ->
     let name = Json(&it.identity.name);
     write!(body, "{{\"name\":{name},\"listening\":[")?;
     let mut comma = Separator::default();
-    for local in it.listening.iter() {
-        write!(body, "{comma}{}", Json(&local.to_string()))?;
+    for listens in it.listens_on() {
+        write!(body, "{comma}{}", Json(&listens))?;
         comma.next();
     }
     let service = OrNull(it.service.as_deref().map(Json));
@@ -138,9 +138,10 @@ fn write_service(body: &mut impl Write, it: &ServiceNumbers) -> fmt::Result {
     let (name, balance) = (Json(&it.name), it.balance.word());
     let (open, queued, bytes) = (it.open, it.queued, Bytes(it.passed.bytes));
     let retries = it.counters.retries.value();
+    let outgoing = OrNull(it.outgoing.as_deref().map(Json));
     write!(
         body,
-        "{{\"name\":{name},\"balance\":\"{balance}\",\"open\":{open},\"queued\":{queued},\"retries\":{retries},{bytes}}}"
+        "{{\"name\":{name},\"balance\":\"{balance}\",\"outgoing\":{outgoing},\"open\":{open},\"queued\":{queued},\"retries\":{retries},{bytes}}}"
     )
 }
 

@@ -8,7 +8,7 @@ use smol::future::yield_now;
 
 use super::body::Body;
 use super::squeeze::{self, squeezed};
-use crate::state::{AdminState, Entries, EntrypointNumbers, Local, Snapshot};
+use crate::state::{AdminState, Entries, EntrypointNumbers, Snapshot};
 
 const PAGE: &str = squeezed!(squeeze::lines, "page.html");
 const STYLE: &str = squeezed!(squeeze::lines, "page.css");
@@ -72,8 +72,8 @@ async fn write_entrypoints(body: &mut Body, snapshot: &Snapshot) -> fmt::Result 
     let mut entrypoints: Vec<_> = snapshot.entrypoints.iter().collect();
     entrypoints.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
     for (n, it) in entrypoints.into_iter().enumerate() {
-        let listening: Vec<String> = it.listening.iter().map(Local::to_string).collect();
-        let (name, listening) = (Html(&it.identity.name), Html(listening.join(", ")));
+        let listening = it.listens_on().join(", ");
+        let (name, listening) = (Html(&it.identity.name), Html(listening));
         let service = Html(services(it));
         let (open, refused) = (Full(it.open, it.limit.most), Refused(it.turned_away()));
         write!(
@@ -109,6 +109,9 @@ async fn write_services(body: &mut Body, snapshot: &Snapshot) -> fmt::Result {
             it.counters.retries.value(),
             it.balance.word()
         )?;
+        if let Some(outgoing) = it.outgoing.as_deref() {
+            write!(body, ", {}", Html(outgoing))?;
+        }
         pause(n).await;
     }
     Ok(())

@@ -1,7 +1,7 @@
 /**
  * @typedef {{name: string, listening: string[], service: string?, routes: {route: string, service: string, connections: number}[], open: number, max_connections: number?,
  *   refused: number, refused_by: Record<string, number>}} Entrypoint
- * @typedef {{name: string, balance: string, open: number, queued: number, retries: number}} Service
+ * @typedef {{name: string, balance: string, outgoing: string?, open: number, queued: number, retries: number}} Service
  * @typedef {{service: string, name: string, up: boolean, admin: string, why_down: string?, state_seconds: number?,
  *   weight: number, backup: boolean, max_connections: number?, open: number, dialling: number, connect_errors: number,
  *   last_check: {succeeded: boolean, failure: string?, seconds: number}?}} Server
@@ -62,7 +62,7 @@ function showStatus(status) {
 		{ text: it.listening.join(", ") }, { text: it.routes.map(({ route, service, connections }) => `${route} → ${service}: ${count(connections)}`).join(", ") || (it.service ?? "removed") }, { text: refused(it) },
 	]), "No entrypoint");
 	fill("services", status.services.map((it) => [
-		{ text: it.name }, number(count(it.open)), ...pastOf("service", { name: it.name }), number(count(it.queued)), number(count(it.retries)), { text: it.balance },
+		{ text: it.name }, number(count(it.open)), ...pastOf("service", { name: it.name }), number(count(it.queued)), number(count(it.retries)), { text: it.outgoing ? `${it.balance}, ${it.outgoing}` : it.balance },
 	]), "No service");
 	fill("servers", status.servers.map((it) => [
 		{ text: it.name }, full(it.open, it.max_connections), state(it), ...pastOf("server", it), { text: it.service },

@@ -46,6 +46,10 @@ const KEYS: &[&str] = &[
     "trusted",
     "prologue_timeout",
     "reuse_port",
+    "only_v6",
+    "interface",
+    "backlog",
+    "fast_open",
     "socket_mode",
     "socket_group",
 ];
@@ -55,7 +59,7 @@ impl Reader<'_, '_> {
         let elsewhere = "belongs to a service; write it in a table [services.NAME], and here service = \"NAME\"";
         self.known_here(table, KEYS, (service::KEYS, elsewhere));
         let name = shown(key.get_ref());
-        let listen = match table.get("listen") {
+        let mut listen = match table.get("listen") {
             Some(value) => self.listen(value),
             None => {
                 let example = "listen = \"0.0.0.0:8080\"";
@@ -134,6 +138,8 @@ impl Reader<'_, '_> {
             );
             self.out.report(Some(at.span()), why);
         }
+        self.only_v6(table, &mut listen);
+        let listening = self.listening(&name, table, &listen);
         let max_connections = self.max_connections(table);
         if let (Some((at, _)), None) = (
             table.get_key_value("at_limit"),
@@ -167,6 +173,7 @@ impl Reader<'_, '_> {
             name: key.get_ref().to_string(),
             listen,
             reuse_port,
+            listening,
             socket: self.socket_access(&name, table),
             target,
             routes,
@@ -233,6 +240,7 @@ impl Reader<'_, '_> {
             Some(DraftListen {
                 listen: self.ok(value, text.parse())?,
                 dual: text.starts_with(['*', ':']),
+                takes_both: false,
                 origin: Origin::File(value.span()),
             })
         };

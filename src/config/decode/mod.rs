@@ -5,6 +5,8 @@ mod bandwidth;
 mod entrypoint;
 mod health;
 mod limits;
+mod listening;
+mod outgoing;
 mod prologue;
 mod routes;
 mod server;

@@ -29,6 +29,10 @@ pub(super) const KEYS: &[&str] = &[
     "resolve_interval",
     "send_proxy",
     "bandwidth",
+    "bind",
+    "transparent",
+    "mark",
+    "dscp",
     "health",
 ];
 
@@ -107,6 +111,7 @@ impl Reader<'_, '_> {
                 .unwrap_or(defaults::RESOLVE_INTERVAL),
             send_proxy: self.parsed(table, "send_proxy", keyword),
             bandwidth: self.bandwidth(table, "bandwidth"),
+            outgoing: self.outgoing(table, &servers),
             ..Service::new(key.get_ref().to_string(), servers)
         };
         DraftService {

@@ -8,6 +8,7 @@ use crate::config::diagnostic::printable;
 use crate::config::keyword::{CheckKind, word};
 use crate::config::model::{Health, HealthKind, Server, Service};
 use crate::config::{size, words};
+use crate::state::Outgoing;
 
 impl Changes {
     /// Compares two services. `who` is the service, or the entrypoint that owns it.
@@ -31,6 +32,13 @@ impl Changes {
             resolve_interval,
             send_proxy,
             bandwidth,
+            outgoing:
+                Outgoing {
+                    bind,
+                    transparent,
+                    mark,
+                    dscp,
+                },
         } = old;
         match (is_own, servers.as_slice(), new.servers.as_slice()) {
             (true, [old], [new]) if old.label() != new.label() => {
@@ -60,6 +68,11 @@ impl Changes {
         self.value(key("send_proxy"), send_proxy, now, words::send_proxy);
         let now = &new.bandwidth;
         self.value(key("bandwidth"), bandwidth, now, size::bandwidth_words);
+        let now = &new.outgoing;
+        self.value(key("bind"), bind, &now.bind, words::bind);
+        self.switch(key("transparent"), *transparent, now.transparent);
+        self.value(key("mark"), mark, &now.mark, words::number_or_none);
+        self.value(key("dscp"), dscp, &now.dscp, words::dscp);
         self.value(key("queue"), queue, &new.queue, u32::to_string);
         let who = key("health check");
         match (health, &new.health) {

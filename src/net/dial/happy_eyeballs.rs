@@ -10,20 +10,27 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use super::origin;
 use crate::net::reactor::{Reactor, Sleep};
 use crate::net::socket::{EarlyData, Keepalive, Stream};
+use crate::state::Outgoing;
 
 /// How long an address is tried alone before the next one starts (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// How to dial.
 #[derive(Clone, Copy, Debug)]
-pub struct Dial {
+pub struct Dial<'a> {
     /// When to give up.
     pub deadline: Instant,
     /// The keep-alive setting of the new connection.
     pub keepalive: Option<Keepalive>,
+    /// How the connection leaves this machine, if that is not left to the kernel.
+    pub outgoing: Option<&'a Outgoing>,
+    /// The address of the client that it is for, if it has one.
+    pub client: Option<IpAddr>,
 }
 
 /// Connects to the first of `ips` that answers on `port`.
@@ -39,7 +46,7 @@ pub async fn dial_tcp(
     reactor: &Rc<Reactor>,
     ips: &[IpAddr],
     port: u16,
-    dial: Dial,
+    dial: Dial<'_>,
     early_data: &EarlyData<'_>,
 ) -> io::Result<Stream> {
     let mut race = Race {
@@ -59,7 +66,7 @@ pub async fn dial_tcp(
 
 struct Race<'a> {
     reactor: &'a Rc<Reactor>,
-    dial: Dial,
+    dial: Dial<'a>,
     early_data: &'a EarlyData<'a>,
     /// The attempt that has accepted the early data.
     winner: Option<Stream>,
@@ -135,7 +142,16 @@ impl Race<'_> {
     }
 
     fn start(&mut self, address: SocketAddr) -> io::Result<()> {
-        let start = || Stream::start_tcp(self.reactor, address, self.dial.keepalive);
+        let Dial {
+            keepalive,
+            outgoing,
+            client,
+            ..
+        } = self.dial;
+        let start = || match outgoing {
+            None => Stream::start_tcp(self.reactor, address, keepalive),
+            Some(it) => Stream::start_outgoing(self.reactor, address, keepalive, it, client),
+        };
         // Only a loopback connection is established by the time connect(2) returns.
         let started = match address.ip().is_loopback() {
             true => self.early_data.offer(start)?,
@@ -187,7 +203,6 @@ impl Lack {
     /// Returns what is lacking according to this error, if anything.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<Self> {
-        use rustix::io::Errno;
         match Errno::from_io_error(error)? {
             Errno::MFILE | Errno::NFILE => Some(Self::Descriptors),
             Errno::ADDRNOTAVAIL | Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS => Some(Self::Room),
@@ -202,7 +217,8 @@ impl Lack {
 /// no such address, as for `[::1]` where IPv6 is disabled. Datagram sockets have their own ports,
 /// so only the second case affects them.
 fn is_without_source(address: SocketAddr, error: &io::Error) -> bool {
-    let is_not_available = |error: &io::Error| error.kind() == io::ErrorKind::AddrNotAvailable;
+    let is_not_available =
+        |error: &io::Error| Errno::from_io_error(error) == Some(Errno::ADDRNOTAVAIL);
     is_not_available(error) && origin::towards(address).is_err_and(|error| is_not_available(&error))
 }
 

@@ -15,6 +15,7 @@ use super::failure::Failure;
 use crate::net::dial::{Dial, dial_tcp};
 use crate::net::reactor::Reactor;
 use crate::net::socket::{EarlyData, Stream};
+use crate::state::Outgoing;
 
 /// How long to wait until a Unix listener has room in its backlog, which the kernel does not
 /// report.
@@ -49,9 +50,15 @@ pub struct Probed {
 
 /// Checks a server once.
 ///
-/// No byte beyond [`Check::MAX_BYTES`] is read for the verdict, and none after the deadline.
-pub async fn probe(reactor: &Rc<Reactor>, to: To<'_>, check: &Check, limit: Limit) -> Probed {
-    let stream = match connect(reactor, to, limit).await {
+/// `outgoing` says how the connection leaves, if that is not left to the kernel. No byte beyond [`Check::MAX_BYTES`] is read for the verdict, and none after the deadline.
+pub async fn probe(
+    reactor: &Rc<Reactor>,
+    to: To<'_>,
+    outgoing: Option<&Outgoing>,
+    check: &Check,
+    limit: Limit,
+) -> Probed {
+    let stream = match connect(reactor, to, outgoing, limit).await {
         Ok(stream) => stream,
         Err(failure) => {
             return Probed {
@@ -79,13 +86,20 @@ pub async fn probe(reactor: &Rc<Reactor>, to: To<'_>, check: &Check, limit: Limi
     Probed { outcome, leaving }
 }
 
-async fn connect(reactor: &Rc<Reactor>, to: To<'_>, limit: Limit) -> Result<Stream, Failure> {
+async fn connect(
+    reactor: &Rc<Reactor>,
+    to: To<'_>,
+    outgoing: Option<&Outgoing>,
+    limit: Limit,
+) -> Result<Stream, Failure> {
     let connected = match to {
         To::Unix(path) => connect_unix(reactor, path, limit).await,
         To::Tcp(ips, port) => {
             let dial = Dial {
                 deadline: limit.deadline,
                 keepalive: None,
+                outgoing,
+                client: None,
             };
             dial_tcp(reactor, ips, port, dial, &EarlyData::none()).await
         }

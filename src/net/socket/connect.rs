@@ -30,17 +30,17 @@ impl Stream {
         address: SocketAddr,
         keepalive: Option<Keepalive>,
     ) -> io::Result<Self> {
-        let family = if address.is_ipv4() {
-            AddressFamily::INET
-        } else {
-            AddressFamily::INET6
-        };
-        let fd = net::socket_with(family, SocketType::STREAM, NEW_SOCKET, None)?;
-        if let Some(allowance) = reactor.allowance() {
-            // Before connecting, because an advertised window is never taken back.
-            allowance.limit_received(&fd);
-            allowance.limit_unsent(&fd);
-        }
+        let fd = new_tcp(reactor, address)?;
+        Self::connect_tcp(reactor, fd, address, keepalive)
+    }
+
+    /// Starts to connect a socket of [`new_tcp`].
+    pub(super) fn connect_tcp(
+        reactor: &Rc<Reactor>,
+        fd: OwnedFd,
+        address: SocketAddr,
+        keepalive: Option<Keepalive>,
+    ) -> io::Result<Self> {
         let later = keepalive.filter(|keepalive| keepalive.can_wait());
         if let Some(keepalive) = keepalive
             && later.is_none()
@@ -127,6 +127,22 @@ impl Stream {
             error => Err(error),
         }
     }
+}
+
+/// Creates a socket for a connection to `address`.
+pub(super) fn new_tcp(reactor: &Reactor, address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let fd = net::socket_with(family, SocketType::STREAM, NEW_SOCKET, None)?;
+    if let Some(allowance) = reactor.allowance() {
+        // Before connecting, because an advertised window is never taken back.
+        allowance.limit_received(&fd);
+        allowance.limit_unsent(&fd);
+    }
+    Ok(fd)
 }
 
 pub(super) fn connect_unix(path: &Path) -> Result<OwnedFd, Errno> {

@@ -53,6 +53,12 @@ impl<'a> EarlyData<'a> {
         }
     }
 
+    /// Returns the port that the client connected to.
+    #[must_use]
+    pub fn local_port(&self) -> Option<u16> {
+        Some(self.client?.local_address()?.port())
+    }
+
     /// Starts a connection with `start` and immediately sends what the client has sent so far.
     ///
     /// Returns the server and true if it has accepted some bytes, which proves that it is

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::net::{SocketAddrUnix, SocketType, getsockname, ipproto, sockopt};
+use socket2::SockRef;
 
 use super::listener::TcpOptions;
 use crate::sys::inherited::{self, Descriptor};
@@ -34,7 +35,7 @@ impl Inherited {
     }
 
     /// Takes the socket that listens on this TCP address with these options.
-    pub fn tcp(&mut self, address: SocketAddr, options: TcpOptions) -> Option<Descriptor> {
+    pub fn tcp(&mut self, address: SocketAddr, options: &TcpOptions) -> Option<Descriptor> {
         self.first(|fd| is_tcp(fd, address, options).unwrap_or(false))
     }
 
@@ -56,7 +57,7 @@ impl Inherited {
 }
 
 /// Returns `None` if the kernel does not answer, because it is another kind of socket.
-fn is_tcp(fd: &OwnedFd, wanted: SocketAddr, options: TcpOptions) -> Option<bool> {
+fn is_tcp(fd: &OwnedFd, wanted: SocketAddr, options: &TcpOptions) -> Option<bool> {
     let bound = SocketAddr::try_from(getsockname(fd).ok()?).ok()?;
     let is_wildcard = bound.is_ipv6() && bound.ip().is_unspecified();
     Some(
@@ -64,8 +65,15 @@ fn is_tcp(fd: &OwnedFd, wanted: SocketAddr, options: TcpOptions) -> Option<bool>
             && sockopt::socket_type(fd).ok()? == SocketType::STREAM
             && sockopt::socket_protocol(fd).ok()? == Some(ipproto::TCP)
             && sockopt::socket_reuseport(fd).ok()? == options.reuse_port
+            && interface(fd) == options.interface
             && (!is_wildcard || sockopt::ipv6_v6only(fd).ok()? == options.v6only),
     )
+}
+
+/// Returns the interface that a socket is bound to.
+fn interface(fd: &OwnedFd) -> Option<String> {
+    let name = SockRef::from(fd).device().ok().flatten()?;
+    String::from_utf8(name).ok()
 }
 
 fn is_unix(fd: &OwnedFd, wanted: &Path) -> Option<bool> {

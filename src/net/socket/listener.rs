@@ -17,16 +17,20 @@ use super::stream::{Kind, Stream};
 use super::unix_socket::{FileId, UnixPath, UnixSocket};
 use crate::net::buffers::{Allowance, MemoryLimits};
 use crate::net::reactor::{Reactor, Ready, Source};
+use crate::sys;
 
-/// Connections that the kernel completes before they are accepted. The kernel caps this at
-/// `net.core.somaxconn`.
-const BACKLOG: i32 = 1024;
+/// The backlog that nobody has asked for otherwise.
+const BACKLOG: u32 = 1024;
+
+/// How many clients that came in by TCP Fast Open may not have completed the handshake. More come in
+/// the ordinary way.
+const FAST_OPEN: i32 = 256;
 
 /// Consecutive busy iterations after which two connections are accepted in one.
 const BUSY: u32 = 8;
 
 /// How to listen on a TCP address.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TcpOptions {
     /// For `[::]`: if true, IPv4 clients are left to another listener on the same port.
     pub v6only: bool,
@@ -35,6 +39,26 @@ pub struct TcpOptions {
     pub reuse_port: bool,
     /// The keep-alive setting of accepted connections. `None` means no probes.
     pub keepalive: Option<Keepalive>,
+    /// The network interface that clients must come in by; `None` for any.
+    pub interface: Option<String>,
+    /// How many connections the kernel completes before they are accepted. It caps this at
+    /// `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Whether clients may send their first bytes with their first packet.
+    pub fast_open: bool,
+}
+
+impl Default for TcpOptions {
+    fn default() -> Self {
+        Self {
+            v6only: false,
+            reuse_port: false,
+            keepalive: None,
+            interface: None,
+            backlog: BACKLOG,
+            fast_open: false,
+        }
+    }
 }
 
 /// A listening socket.
@@ -51,8 +75,10 @@ pub struct Listener {
     busy: Cell<u32>,
     /// The receive buffer allowance that accepted sockets inherit.
     allowance: Cell<Option<Allowance>>,
+    backlog: Cell<u32>,
+    fast_open: Cell<bool>,
     /// How many clients in the backlog may have arrived before the allowance was set.
-    may_be_older: Cell<i32>,
+    may_be_older: Cell<u32>,
     path: Option<UnixPath>,
 }
 
@@ -70,7 +96,7 @@ impl Listener {
     pub fn bind_tcp(
         reactor: &Rc<Reactor>,
         address: SocketAddr,
-        options: TcpOptions,
+        options: &TcpOptions,
     ) -> io::Result<Self> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
@@ -93,9 +119,17 @@ impl Listener {
         if address.is_ipv6() {
             socket.set_only_v6(options.v6only || !address.ip().is_unspecified())?;
         }
+        if let Some(interface) = &options.interface {
+            socket.bind_device(Some(interface.as_bytes()))?;
+        }
+        if options.fast_open {
+            set_fast_open(&socket, true)?;
+        }
         socket.bind(&address.into())?;
         let local = socket.local_addr()?.as_socket().or(Some(address));
-        Self::listen(reactor, None, local, Kind::Tcp, socket)
+        let listener = Self::listen(reactor, None, local, Kind::Tcp, socket, options.backlog)?;
+        listener.fast_open.set(options.fast_open);
+        Ok(listener)
     }
 
     /// Takes over a TCP socket of [`Inherited`](super::Inherited), including the clients in its
@@ -103,20 +137,25 @@ impl Listener {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn adopt_tcp(
-        reactor: &Rc<Reactor>,
-        fd: OwnedFd,
-        keepalive: Option<Keepalive>,
-    ) -> io::Result<Self> {
+    pub fn adopt_tcp(reactor: &Rc<Reactor>, fd: OwnedFd, options: &TcpOptions) -> io::Result<Self> {
         let socket = Socket::from(fd);
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        match keepalive {
+        match options.keepalive {
             Some(keepalive) => keepalive.apply(&socket)?,
             None => socket.set_keepalive(false)?,
         }
+        // An earlier process may have set it.
+        set_fast_open(&socket, options.fast_open).or_else(|error| match options.fast_open {
+            true => Err(error),
+            false => Ok(()),
+        })?;
         let address = socket.local_addr()?.as_socket();
-        Self::listen(reactor, None, address, Kind::Tcp, socket)
+        let listener = Self::listen(reactor, None, address, Kind::Tcp, socket, BACKLOG)?;
+        listener.fast_open.set(options.fast_open);
+        // Unless it is asked for, the service manager's choice stays.
+        listener.set_backlog(options.backlog)?;
+        Ok(listener)
     }
 
     /// Listens on a Unix socket.
@@ -125,9 +164,9 @@ impl Listener {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn listen_unix(reactor: &Rc<Reactor>, bound: UnixSocket) -> io::Result<Self> {
+    pub fn listen_unix(reactor: &Rc<Reactor>, bound: UnixSocket, backlog: u32) -> io::Result<Self> {
         let UnixSocket { socket, path } = bound;
-        Self::listen(reactor, Some(path), None, Kind::Unix, socket)
+        Self::listen(reactor, Some(path), None, Kind::Unix, socket, backlog)
     }
 
     fn listen(
@@ -137,11 +176,12 @@ impl Listener {
         address: Option<SocketAddr>,
         kind: Kind,
         socket: Socket,
+        backlog: u32,
     ) -> io::Result<Self> {
         // A socket that already listens may have clients and a backlog of another size.
         if !net::sockopt::socket_acceptconn(&socket)? {
             check_accept4(&socket)?;
-            socket.listen(BACKLOG)?;
+            socket.listen(backlog.try_into().unwrap_or(i32::MAX))?;
         }
         Ok(Self {
             source: Source::listener(reactor, socket.into())?,
@@ -150,6 +190,8 @@ impl Listener {
             iteration: Cell::new(0),
             busy: Cell::new(0),
             allowance: Cell::new(None),
+            backlog: Cell::new(backlog),
+            fast_open: Cell::new(false),
             may_be_older: Cell::new(0),
             path,
         })
@@ -173,6 +215,35 @@ impl Listener {
             (Kind::Unix, _) => Ok(()),
             (Kind::Tcp, Some(keepalive)) => keepalive.apply(&self.source),
             (Kind::Tcp, None) => Ok(net::sockopt::set_socket_keepalive(&self.source, false)?),
+        }
+    }
+
+    /// Sets how many clients may wait to be accepted. Those that wait already stay.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        if self.backlog.get() != backlog {
+            net::listen(&self.source, backlog.try_into().unwrap_or(i32::MAX))?;
+            self.backlog.set(backlog);
+        }
+        Ok(())
+    }
+
+    /// Sets whether clients may send their first bytes with their first packet. Does nothing for a
+    /// Unix socket.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_fast_open(&self, fast_open: bool) -> io::Result<()> {
+        match self.kind {
+            Kind::Unix => Ok(()),
+            Kind::Tcp if self.fast_open.get() == fast_open => Ok(()),
+            Kind::Tcp => {
+                set_fast_open(&self.source, fast_open)?;
+                self.fast_open.set(fast_open);
+                Ok(())
+            }
         }
     }
 
@@ -286,7 +357,7 @@ impl Listener {
         };
         if is_other && self.kind == Kind::Tcp {
             self.allowance.set(allowance);
-            self.may_be_older.set(BACKLOG);
+            self.may_be_older.set(self.backlog.get());
             // The kernel never adapts an explicit size. It allows up to net.core.rmem_max.
             let most = Allowance::MOST;
             allowance.unwrap_or(most).limit_received(&self.source);
@@ -326,6 +397,11 @@ impl Drop for Listener {
         // iteration.
         self.source.unwatch();
     }
+}
+
+fn set_fast_open(socket: impl AsFd, fast_open: bool) -> io::Result<()> {
+    let waiting = if fast_open { FAST_OPEN } else { 0 };
+    sys::socket_option::set_tcp_fast_open(socket.as_fd(), waiting)
 }
 
 /// Fails if the kernel lacks accept4 (before 2.6.28, on ARM 2.6.36) or a sandbox forbids it.

@@ -18,7 +18,7 @@ pub(super) fn ends(
     query: &Query,
 ) -> Option<(SocketAddr, Option<SocketAddr>)> {
     let local = SocketAddr::try_from(getsockname(descriptor).ok()?).ok()?;
-    if !query.ports.contains(&local.port()) {
+    if query.ports.binary_search(&local.port()).is_err() {
         return None;
     }
     // The first byte of struct tcp_info is the state. Only TCP sockets have this option.

@@ -71,7 +71,7 @@ fn read_tcp(row: &[u8], query: &Query, table: &mut Table) -> Option<()> {
     let state = TcpState(u8::from_str_radix(columns.next()?, 16).ok()?);
     let (_, receive_queue) = columns.next()?.split_once(':')?;
     let inode = columns.nth(4)?.parse().ok()?;
-    if !query.ports.contains(&local.port()) {
+    if query.ports.binary_search(&local.port()).is_err() {
         return None;
     }
     let local = Name::Tcp(local);

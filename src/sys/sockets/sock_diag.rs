@@ -211,7 +211,7 @@ fn read_inet(row: &[u8], query: &Query, table: &mut Table) -> Option<()> {
     let local = address(family, row, 4, 8)?;
     let peer = address(family, row, 6, 24)?;
     let inode = u64::from(u32_at(row, 68)?);
-    if !query.ports.contains(&local.port()) {
+    if query.ports.binary_search(&local.port()).is_err() {
         return Some(());
     }
     let local = Name::Tcp(local);

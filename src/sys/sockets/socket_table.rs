@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// Selects what to read.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
-    /// Read TCP sockets with these local ports.
+    /// Read TCP sockets with these local ports, in ascending order.
     pub ports: Vec<u16>,
     /// Read Unix sockets.
     pub unix: bool,
@@ -84,10 +84,14 @@ impl TcpState {
     pub(super) const LISTEN: Self = Self(10);
     pub(super) const ESTABLISHED: Self = Self(1);
     pub(super) const CLOSED: Self = Self(7);
-    /// The states of a connection that a process may hold: not listening, not an incomplete
-    /// handshake, and not merely the memory of a closed connection.
-    const CONNECTED: [Self; 7] = [
+    /// The states of a connection that a process may hold: not listening, and not merely the memory
+    /// of a closed connection.
+    ///
+    /// An incomplete handshake (3) has no inode, except that of a client whose first packet had
+    /// data: it may be accepted before that (TCP Fast Open).
+    const CONNECTED: [Self; 8] = [
         Self::ESTABLISHED,
+        Self(3),
         Self(4),
         Self(5),
         Self::CLOSED,
@@ -111,6 +115,7 @@ impl fmt::Display for TcpState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             1 => "established",
+            3 => "syn-recv",
             4 => "fin-wait-1",
             5 => "fin-wait-2",
             7 => "closed",

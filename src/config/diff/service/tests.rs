@@ -107,7 +107,7 @@ const CASES: &[Case] = &[
     // How a service balances.
     (
         "\"round_robin\"\nqueue = 10\n",
-        "\"source\"\nqueue = 0\nmax_fails = 5\nfail_window = \"1m\"\nwhen_down = \"refuse\"\non_down = \"close\"\nslow_start = \"30s\"\nresolve = \"all\"\nresolve_interval = \"1m\"\nsend_proxy = \"v2\"\n",
+        "\"source\"\nqueue = 0\nmax_fails = 5\nfail_window = \"1m\"\nwhen_down = \"refuse\"\non_down = \"close\"\nslow_start = \"30s\"\nresolve = \"all\"\nresolve_interval = \"1m\"\nsend_proxy = \"v2\"\nbind = \"wg0\"\ntransparent = true\nmark = 7\ndscp = \"af21\"\n",
         &[
             "service web: balance source instead of round_robin",
             "service web: fail_window 1m instead of 10s",
@@ -118,6 +118,10 @@ const CASES: &[Case] = &[
             "service web: on_down close instead of keep",
             "service web: resolve all instead of first",
             "service web: send_proxy v2 instead of none",
+            "service web: bind wg0 instead of none",
+            "service web: transparent on",
+            "service web: mark 7 instead of none",
+            "service web: dscp 18 instead of none",
             "service web: queue 0 instead of 10",
         ],
         &[
@@ -130,6 +134,10 @@ const CASES: &[Case] = &[
             "service web: on_down keep instead of close",
             "service web: resolve first instead of all",
             "service web: send_proxy none instead of v2",
+            "service web: bind none instead of wg0",
+            "service web: transparent off",
+            "service web: mark none instead of 7",
+            "service web: dscp none instead of 18",
             "service web: queue 10 instead of 0",
         ],
     ),

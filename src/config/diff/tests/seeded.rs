@@ -1,18 +1,19 @@
 //! Seeded configurations that differ in one field, or in none.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::model::{
     Access, Accounting, Admin, AtLimit, AtQuota, Balance, ClientLimits, Config, ControlSocket,
-    Entrypoint, Expect, Health, HealthKind, Limits, Log, Metrics, OnDown, OnRemoved, Quota,
-    QuotaPeriod, Resolve, Route, SendProxy, Server, Service, SocketAccess, WhenDown,
+    Entrypoint, Expect, Health, HealthKind, Limits, Listening, Log, Metrics, OnDown, OnRemoved,
+    Quota, QuotaPeriod, Resolve, Route, SendProxy, Server, Service, SocketAccess, WhenDown,
 };
 use crate::config::{Address, AtRefuse, Changes, Host, Listen};
 use crate::state::{
-    AccessList, AccessRule, Bandwidth, ByteRate, NamePattern, Network, Rate, Rule, Verdict,
+    AccessList, AccessRule, Bandwidth, Bind, ByteRate, NamePattern, Network, Outgoing, Rate, Rule,
+    Verdict,
 };
 use crate::wire::first_bytes::Protocol;
 
@@ -64,12 +65,18 @@ const SWITCHES: [bool; 2] = [false, true];
 const NUMBERS: [u32; 3] = [0, 1, 300];
 const MOST: [Option<NonZeroU32>; 3] = [None, Some(NonZeroU32::MIN), Some(NonZeroU32::MAX)];
 
-fn listens() -> [Listen; 5] {
-    let tcp = |address: &str, v6only| Listen::Tcp {
-        address: address.parse().unwrap(),
-        v6only,
+fn listens() -> [Listen; 6] {
+    let tcp = |address: &str, v6only| {
+        let address: SocketAddr = address.parse().unwrap();
+        let last = address.port();
+        Listen::Tcp {
+            address,
+            last,
+            v6only,
+        }
     };
     [
+        "[::]:80-81".parse().unwrap(),
         tcp("[::]:80", false),
         tcp("[::]:80", true),
         tcp("0.0.0.0:80", false),
@@ -82,15 +89,21 @@ fn networks() -> [Network; 3] {
     ["10.0.0.0/8", "192.168.1.5", "fd00::/8"].map(|it| it.parse().unwrap())
 }
 
-fn servers() -> [Server; 4] {
+fn servers() -> [Server; 5] {
     let host = Host::Name("nas.lan".to_owned());
     [
-        Address::Tcp { host, port: 80 },
+        Address::Tcp {
+            host,
+            port: 80,
+            last: 80,
+        },
         Address::Tcp {
             host: Host::Ip(Ipv6Addr::LOCALHOST.into()),
             port: 80,
+            last: 80,
         },
         "192.168.1.10:80".parse().unwrap(),
+        "192.168.1.10:80-81".parse().unwrap(),
         Address::Unix("/run/\n".into()),
     ]
     .map(Server::at)
@@ -170,6 +183,7 @@ fn config(random: &mut Random) -> Config {
         name: name.to_owned(),
         listen: random.some(&listens()),
         reuse_port: random.pick(&SWITCHES),
+        listening: listening(random),
         socket: SocketAccess::default(),
         service: some_service(services.len(), random),
         routes: routes(services.len(), random),
@@ -221,6 +235,14 @@ fn config(random: &mut Random) -> Config {
         },
         accounting: random.pick(&[None, Some(())]).map(|()| accounting(random)),
         warnings: None,
+    }
+}
+
+fn listening(random: &mut Random) -> Listening {
+    Listening {
+        interface: random.pick(&[None, Some("lo")]).map(str::to_owned),
+        backlog: random.pick(&[1, 1024]),
+        fast_open: random.pick(&SWITCHES),
     }
 }
 
@@ -397,7 +419,7 @@ fn mutate_accounting(accounting: &mut Accounting, random: &mut Random) {
 
 fn mutate_entrypoint(entrypoint: &mut Entrypoint, random: &mut Random) {
     let time_or_none = random.pick(&[None, Some(TIMES[0]), Some(TIMES[1])]);
-    match random.below(22) {
+    match random.below(23) {
         0 => random.mutate(&mut entrypoint.listen, &listens()),
         1 => entrypoint.reuse_port = random.pick(&SWITCHES),
         2 => entrypoint.socket.mode = random.pick(&[None, Some(0o600)]),
@@ -425,6 +447,7 @@ fn mutate_entrypoint(entrypoint: &mut Entrypoint, random: &mut Random) {
         18 => entrypoint.prologue_timeout = random.pick(&TIMES),
         19 => entrypoint.bandwidth_per_connection = random.pick(&bandwidths()),
         20 => entrypoint.per_client.bandwidth = random.pick(&bandwidths()),
+        21 => entrypoint.listening = listening(random),
         _ => entrypoint.at_limit = random.pick(&[AtLimit::Wait, AtLimit::Refuse]),
     }
 }
@@ -462,6 +485,7 @@ fn mutate_service(service: &mut Service, random: &mut Random) {
             service.send_proxy = random.pick(&all);
         }
         19 => service.bandwidth = random.pick(&bandwidths()),
+        22 => mutate_outgoing(&mut service.outgoing, random),
         17 | 18 => {
             let at = random.below(service.servers.len());
             mutate_server(&mut service.servers[at], random);
@@ -471,6 +495,24 @@ fn mutate_service(service: &mut Service, random: &mut Random) {
                 mutate_health(health, random);
             }
         }
+    }
+}
+
+fn mutate_outgoing(outgoing: &mut Outgoing, random: &mut Random) {
+    let ip = Ipv6Addr::LOCALHOST.into();
+    match random.below(4) {
+        0 => {
+            let interface = Bind::Interface("\u{1b}".to_owned());
+            let all = [
+                interface,
+                Bind::Address(ip, None),
+                Bind::Address(ip, Some(5..=9)),
+            ];
+            outgoing.bind = Some(random.pick(&all)).filter(|_| random.pick(&SWITCHES));
+        }
+        1 => outgoing.transparent = random.pick(&SWITCHES),
+        2 => outgoing.mark = random.pick(&MOST),
+        _ => outgoing.dscp = random.pick(&[None, Some(0), Some(46)]),
     }
 }
 
