@@ -408,7 +408,7 @@ fn settled(subject: &Subject) -> Result<Descriptors, String> {
         });
         assert_eq!(traffic::get(admin, "/healthz").unwrap().0, 200);
         until("the admin clients are gone", || {
-            (support::kernel::connections(admin.port()) == 0).then_some(())
+            (support::kernel::connections(admin) == 0).then_some(())
         });
     }));
     match wait {

@@ -57,6 +57,7 @@ mod old_kernel;
 mod one_port;
 mod openwrt;
 mod oracle;
+mod oracle_door;
 mod oracle_servers;
 mod page;
 mod panic;

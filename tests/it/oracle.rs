@@ -441,21 +441,16 @@ fn agree(coracle: &Coracle, targets: &Targets, made: &AtomicU64, held: usize, ro
         (all_accepted && open(&metrics) == held as f64).then_some(())
     });
     let tcp = [targets.refuse, targets.silent, targets.mortal];
-    let mut ports: Vec<u16> = tcp
-        .iter()
-        .chain(&targets.scripts)
-        .map(SocketAddr::port)
-        .collect();
-    ports.dedup();
+    let addresses = || tcp.iter().chain(&targets.scripts);
     let unix = kernel::unix_connections(targets.unix.to_str().unwrap());
-    let by_kernel: usize = ports.iter().map(|port| kernel::connections(*port)).sum();
+    let by_kernel: usize = addresses().map(|it| kernel::connections(*it)).sum();
     assert_eq!(
         by_kernel + unix,
         held,
         "the kernel's count in round {round}"
     );
     if support::has_tool("ss") {
-        let by_ss = ports.iter().map(|port| kernel::connections_by_ss(*port));
+        let by_ss = addresses().map(|it| kernel::connections_by_ss(*it));
         assert_eq!(
             by_ss.sum::<usize>() + unix,
             held,

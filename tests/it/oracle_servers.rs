@@ -380,7 +380,7 @@ impl World {
                 sum("coracle_service_open_connections"),
             )?;
             equal("the queue", waiting, sum("coracle_queue_length"))?;
-            equal("the kernel", open, kernel::connections(self.listen.port()))?;
+            equal("the kernel", open, kernel::connections(self.listen))?;
             match self.waiting().find(|it| self.could_serve(it, &metrics)) {
                 Some(_) => Err("a client waits although a server has room".to_owned()),
                 None => Ok(()),

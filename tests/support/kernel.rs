@@ -2,6 +2,7 @@
 //! from `ss`.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
 /// A row of `/proc/net/tcp` or `tcp6` (proc(5)): a socket that some process owns. Rows without an
@@ -9,6 +10,8 @@ use std::process::Command;
 #[derive(Clone, Debug)]
 pub struct TcpSocket {
     pub inode: String,
+    /// The address of this end. An IPv4-mapped one is an IPv4 address.
+    pub local_ip: IpAddr,
     pub local_port: u16,
     pub remote_port: u16,
     pub listens: bool,
@@ -31,6 +34,7 @@ impl TcpSocket {
         let inode = columns[9];
         let socket = Self {
             inode: inode.to_owned(),
+            local_ip: ip(columns[1].split(':').next()?)?,
             local_port: port(columns[1])?,
             remote_port: port(columns[2])?,
             listens: columns[3] == LISTEN,
@@ -39,6 +43,20 @@ impl TcpSocket {
             timer: u8::from_str_radix(timer, 16).ok()?,
         };
         (inode != "0").then(|| (inode.to_owned(), socket))
+    }
+}
+
+/// Parses an address: words of 32 bits in hexadecimal, each of which the machine has read as one
+/// number.
+fn ip(text: &str) -> Option<IpAddr> {
+    let words = text.as_bytes().chunks(8).map(|word| {
+        let word = str::from_utf8(word).ok()?;
+        Some(u32::from_str_radix(word, 16).ok()?.to_ne_bytes())
+    });
+    let words: Vec<_> = words.collect::<Option<_>>()?;
+    match *words.as_flattened() {
+        [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
+        ref bytes => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?).to_canonical()),
     }
 }
 
@@ -58,9 +76,14 @@ pub fn listens(port: u16) -> bool {
     tcp_sockets().iter().any(is_it)
 }
 
-/// Connected sockets on local port `port` that some process owns.
-pub fn connections(port: u16) -> usize {
-    let is_ours = |socket: &&TcpSocket| socket.local_port == port && !socket.listens;
+/// Connected sockets at this local address that some process owns.
+///
+/// Their port alone does not do: the kernel gives a client that binds another address of loopback
+/// any port that is free there, the listener's too.
+pub fn connections(address: SocketAddr) -> usize {
+    let is_ours = |socket: &&TcpSocket| {
+        (socket.local_ip, socket.local_port) == (address.ip(), address.port()) && !socket.listens
+    };
     tcp_sockets().iter().filter(is_ours).count()
 }
 
@@ -89,8 +112,8 @@ pub fn unix_connections(path: &str) -> usize {
 }
 
 /// The same as counted by `ss`.
-pub fn connections_by_ss(port: u16) -> usize {
-    let filter = format!("( sport = :{port} )");
+pub fn connections_by_ss(address: SocketAddr) -> usize {
+    let filter = format!("( src = {address} )");
     let output = Command::new("ss")
         .args(["-Htane", &filter])
         .output()

@@ -230,7 +230,7 @@ impl Coracle {
     /// How many descriptors it has open while its admin endpoint has no client.
     pub fn settled_descriptors(&self) -> usize {
         until("the admin clients are gone", || {
-            (super::kernel::connections(self.admin.port()) == 0).then(|| self.descriptors())
+            (super::kernel::connections(self.admin) == 0).then(|| self.descriptors())
         })
     }
 
