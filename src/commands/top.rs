@@ -67,6 +67,13 @@ fn why_no_orders(arguments: &cli::Top) -> Option<String> {
     (!can_act).then(|| WHY.to_owned())
 }
 
+/// Panics if a test wants that of this thread. No release does.
+fn panics_in(thread: &str) {
+    if cfg!(debug_assertions) && std::env::var("CORACLE_TOP_PANICS").is_ok_and(|it| it == thread) {
+        panic!("wanted by a test");
+    }
+}
+
 /// A screen and what feeds it.
 struct Session {
     top: Top,
@@ -88,6 +95,7 @@ impl Session {
     fn run(&mut self) -> io::Result<()> {
         loop {
             self.terminal.show(&self.top.screen())?;
+            panics_in("main");
             let is_input = self.wait()?;
             let mut actions = Vec::new();
             if is_input {
@@ -183,7 +191,10 @@ impl Session {
             return;
         }
         let (contact, wanted) = (self.contact.clone(), self.top.wanted());
-        let asked = move || News::Look(Box::new(Look::ask(&contact, &wanted)));
+        let asked = move || {
+            panics_in("look");
+            News::Look(Box::new(Look::ask(&contact, &wanted)))
+        };
         self.next_look = Instant::now() + self.interval;
         match self.errands.send("look", Box::new(asked)) {
             Ok(()) => self.is_looking = true,

@@ -23,8 +23,8 @@ fn command(arguments: &str) -> String {
 }
 
 /// Waits until it has ended, and compares the terminal's modes with those before.
-fn ends_as_it_was(screen: &Screen) {
-    screen.has("ended 0");
+fn ends_as_it_was(screen: &Screen, code: i32) {
+    screen.has(&format!("ended {code}"));
     let modes = until("the modes are there twice", || {
         let written = String::from_utf8_lossy(&screen.written()).into_owned();
         let lines = written.lines().map(str::to_owned);
@@ -206,7 +206,7 @@ fn it_follows_the_size_and_has_help() {
     screen.has_no("Any key goes back");
     screen.has(&peer(&client));
     screen.press(&["q"]);
-    ends_as_it_was(&screen);
+    ends_as_it_was(&screen, 0);
 }
 
 #[test]
@@ -220,12 +220,34 @@ fn the_terminal_is_as_it_was_after_signals_too() {
         let screen = Screen::start(100, 24, &shown);
         screen.has("the kernel agrees");
         kill_process(screen.child(), signal).unwrap();
-        ends_as_it_was(&screen);
+        ends_as_it_was(&screen, 0);
     }
     let screen = Screen::start(100, 24, &shown);
     screen.has("the kernel agrees");
     screen.press(&["C-c"]);
-    ends_as_it_was(&screen);
+    ends_as_it_was(&screen, 0);
+}
+
+/// In the thread that has the screen, and in one that makes a request.
+#[test]
+fn the_terminal_is_as_it_was_after_a_panic_too() {
+    // A release does not panic on purpose.
+    if std::env::var_os("CORACLE_BINARY").is_some() || !has_tool("tmux") {
+        return;
+    }
+    let proxy = Proxy::start();
+    for thread in ["main", "look"] {
+        let top = command(&format!("--admin {}", proxy.coracle.admin));
+        let panics = format!("export RUST_BACKTRACE=0 CORACLE_TOP_PANICS={thread}; {top}");
+        let screen = Screen::start(100, 24, &panics);
+        // Below what was there before, in whole lines.
+        let line = screen.has("wanted by a test");
+        assert!(line.starts_with("wanted by a test"), "{line}");
+        ends_as_it_was(&screen, 101);
+        let written = String::from_utf8(screen.written()).unwrap();
+        let (ours, _) = written.split_once("wanted by a test").unwrap();
+        assert!(ours.contains("\u{1b}[?1049h") && ours.contains("\u{1b}[?1049l"));
+    }
 }
 
 #[test]
@@ -328,7 +350,7 @@ fn a_coracle_that_goes_away_and_returns_is_shown_again() {
     screen.has(&peer(&client));
     screen.has_no("not reachable");
     screen.press(&["q"]);
-    ends_as_it_was(&screen);
+    ends_as_it_was(&screen, 0);
 }
 
 #[test]

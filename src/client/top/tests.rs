@@ -300,7 +300,9 @@ fn an_order_needs_a_yes() {
         text(&top)[23],
         "end connection 2 from 192.168.1.2:50000 to web? y/n"
     );
+    // Neither an answer nor another key.
     assert_eq!(press(&mut top, "j"), Action::Show);
+    assert!(text(&top)[23].starts_with("end connection 2"));
     assert_eq!(press(&mut top, "n"), Action::Show);
     assert_eq!(press(&mut top, "y"), Action::Show);
     assert_eq!(press(&mut top, "xy"), Action::Give(kill.clone()));

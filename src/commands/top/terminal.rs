@@ -11,6 +11,9 @@ use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize,
 /// Of a serial line, which does not know its size.
 const SIZE: (usize, usize) = (80, 24);
 
+/// The exit code after a panic, as that of every Rust program.
+const PANICKED: i32 = 101;
+
 /// Whether it is in our modes, for the panic hook.
 static IS_ENTERED: AtomicBool = AtomicBool::new(false);
 
@@ -36,11 +39,13 @@ impl Terminal {
         let original = tcgetattr(stdin()).map_err(|error| format!("coracle: top: {error}"))?;
         let kind = std::env::var("TERM").unwrap_or_default();
         let is_dumb = kind.is_empty() || kind == "dumb";
-        // A panic must not print its message onto our screen.
+        // A panic must not print its message onto our screen. That of a thread ends the program
+        // too, which would otherwise go on without its modes, and wait for the thread's answer.
         let (modes, hook) = (original.clone(), panic::take_hook());
         panic::set_hook(Box::new(move |panic| {
             put_back(&modes, is_dumb);
             hook(panic);
+            std::process::exit(PANICKED);
         }));
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|it| !it.is_empty());
         Ok(Self {
