@@ -295,13 +295,8 @@ fn a_terminal_without_codes_gets_none() {
     screen.press(&["?"]);
     screen.has("Any key goes back");
     screen.press(&["q", "q"]);
-    screen.has("ended 0");
-    let written = screen.written();
-    assert!(
-        !written.contains(&0x1b),
-        "{}",
-        String::from_utf8_lossy(&written)
-    );
+    let written = screen.written_with("ended 0");
+    assert!(!written.contains('\u{1b}'), "{written}");
 }
 
 #[test]
@@ -315,8 +310,7 @@ fn no_colors_where_they_are_not_wanted() {
         let screen = Screen::start(80, 24, &format!("export {environment}; {top}"));
         screen.has("the kernel agrees");
         screen.press(&["q"]);
-        screen.has("ended 0");
-        String::from_utf8(screen.written()).unwrap()
+        screen.written_with("ended 0")
     };
     let green = "\u{1b}[32mthe kernel agrees";
     assert!(shown("TERM=xterm NO_COLOR=").contains(green));
@@ -412,7 +406,6 @@ fn a_wrong_address_is_an_error_without_a_screen() {
     }
     let screen = Screen::start(200, 24, &command("--admin 127.0.0.1:1"));
     screen.has("coracle: no coracle is running at 127.0.0.1:1: nothing listens there");
-    screen.has("ended 1");
-    let written = String::from_utf8(screen.written()).unwrap();
+    let written = screen.written_with("ended 1");
     assert!(!written.contains("\u{1b}[?1049h"), "{written}");
 }

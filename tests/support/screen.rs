@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::until_ok;
+use super::{until, until_ok};
 
 /// A terminal with a program in it. Dropping it ends both.
 pub struct Screen {
@@ -29,6 +29,9 @@ impl Screen {
         screen.tmux(&[&start[..], &size, &["sh", "-c", &script]].concat());
         let pipe = format!("cat >{}", screen.written_path().display());
         screen.tmux(&["pipe-pane", &pipe]);
+        until("its output goes to the file", || {
+            screen.written_path().exists().then_some(())
+        });
         std::fs::write(go, "").unwrap();
         screen
     }
@@ -45,9 +48,18 @@ impl Screen {
         self.dir.path().join("written")
     }
 
-    /// All that the program has written so far.
+    /// All that the program has written so far and that is in the file, which can be later than the
+    /// screen.
     pub fn written(&self) -> Vec<u8> {
         std::fs::read(self.written_path()).unwrap()
+    }
+
+    /// All that the program has written, as soon as that has `text`.
+    pub fn written_with(&self, text: &str) -> String {
+        until(&format!("the file has {text:?}"), || {
+            let written = String::from_utf8_lossy(&self.written()).into_owned();
+            written.contains(text).then_some(written)
+        })
     }
 
     /// The lines that it shows now.
