@@ -371,7 +371,7 @@ fn outlasts_a_pause(to: &str, timeout: Duration) -> bool {
     let begun = Instant::now();
     let mut active = hold(coracle.address("e"));
     let silent = hold(coracle.address("e"));
-    coracle.signal(Signal::STOP);
+    coracle.pause();
     let ran = begun.elapsed();
     // The length is what this test is about: more than the timeout.
     thread::sleep(timeout * 3 / 2);
@@ -422,7 +422,7 @@ fn server_that_answers_while_suspended_is_not_too_late() {
     ));
     let mut client = connect(coracle.address("e"));
     until("coracle dials", || (dialling() > others).then_some(()));
-    coracle.signal(Signal::STOP);
+    coracle.pause();
     // From here on the server accepts everyone, on its kernel's next retry.
     let others: Vec<_> = silent.fill.iter().map(local_port).collect();
     let (tell, told) = std::sync::mpsc::channel();
@@ -531,7 +531,7 @@ fn bytes_after_a_passed_descriptor_arrive() {
     }
     for (sender, mut receiver) in [(&client, &server), (&server, &client)] {
         // Both messages wait when it reads.
-        coracle.signal(Signal::STOP);
+        coracle.pause();
         send_with_descriptor(sender, b"A");
         (&*sender).write_all(b"B").unwrap();
         coracle.signal(Signal::CONT);

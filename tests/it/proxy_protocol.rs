@@ -96,7 +96,7 @@ fn the_header_and_the_first_bytes_are_one_piece_and_come_once() {
         let coracle = Coracle::start(&sending(&[down, at], word, "max_fails = 0"));
         for _ in 0..4 {
             // It finds the bytes there when it goes on.
-            coracle.signal(Signal::STOP);
+            coracle.pause();
             let mut client = connect(coracle.address("e"));
             client.write_all(b"hello").unwrap();
             coracle.signal(Signal::CONT);

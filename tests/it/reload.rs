@@ -222,7 +222,7 @@ fn unchanged_listener_keeps_its_socket_and_backlog() {
         listening.next().unwrap().inode
     };
     let before = inode();
-    coracle.signal(Signal::STOP);
+    coracle.pause();
     let mut waiting: Vec<_> = (0..20).map(|_| TcpStream::connect(web).unwrap()).collect();
     // Under another name, with another server and other timeouts: only the address counts.
     let server = backend::start();

@@ -254,7 +254,7 @@ fn eof_followed_by_a_reset_is_still_eof() {
             let server = end(listener.local_addr().unwrap().port(), peer.port());
             server.is_some_and(|it| it.receive_queue > 0).then_some(())
         });
-        coracle.signal(Signal::STOP);
+        coracle.pause();
         server.write_all(&pattern(ANSWER_BYTES)).unwrap();
         server.shutdown(Shutdown::Write).unwrap();
         drop(server);

@@ -89,7 +89,7 @@ fn forty_listeners_together_admit_no_more_than_capacity() {
     let capacity: usize = capacity.split_whitespace().next().unwrap().parse().unwrap();
     assert!(capacity < LISTENERS, "{ready}");
     // All listeners have clients in the same iteration of the loop.
-    coracle.signal(Signal::STOP);
+    coracle.pause();
     let mut waiting: Vec<TcpStream> = (0..ROUNDS * LISTENERS)
         .map(|n| {
             let mut client = TcpStream::connect(address(1 + n % LISTENERS)).unwrap();

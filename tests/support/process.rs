@@ -170,6 +170,22 @@ impl Coracle {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Stops it, and waits until it no longer runs: a thread can be slow to notice the signal, and
+    /// have taken note of something until then.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid());
+        until("each of its threads has stopped", || {
+            let mut tasks = std::fs::read_dir(&tasks).unwrap().flatten();
+            let has_stopped = |task: std::fs::DirEntry| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ")
+                    .is_some_and(|(_, rest)| rest.starts_with('T'))
+            };
+            tasks.all(has_stopped).then_some(())
+        });
+    }
+
     /// Waits for it to exit.
     pub fn wait(&mut self) -> ExitStatus {
         until("the process ends", || self.child.try_wait().unwrap())
