@@ -28,6 +28,9 @@ pub(super) enum Kind {
     Text,
     /// How many connections were refused, and why.
     Refused,
+    /// The rule that has decided about a connection, or those of an entrypoint and how often each
+    /// has decided; empty if there are none.
+    Routes,
     /// Whether a server gets connections, and if it is down, why.
     State,
     /// A number, with the limit if there is one.
@@ -60,6 +63,17 @@ pub(super) const fn refusals(title: &'static str, least: usize, rank: u8) -> Col
     }
 }
 
+/// Describes a column of rules.
+pub(super) const fn routes(title: &'static str, key: &'static str, rank: u8) -> Column {
+    Column {
+        title,
+        key,
+        kind: Kind::Routes,
+        least: 5,
+        rank,
+    }
+}
+
 /// Describes a column of states of servers.
 pub(super) const fn state(title: &'static str, least: usize) -> Column {
     Column {
@@ -84,7 +98,10 @@ pub(super) const fn number(title: &'static str, key: &'static str, kind: Kind, r
 
 impl Column {
     fn is_number(&self) -> bool {
-        !matches!(self.kind, Kind::Text | Kind::Refused | Kind::State)
+        !matches!(
+            self.kind,
+            Kind::Text | Kind::Refused | Kind::Routes | Kind::State
+        )
     }
 
     /// Returns what it shows of an object.
@@ -99,6 +116,7 @@ impl Column {
                 _ => value.to_string(),
             },
             (Kind::Refused, _) => refused(it),
+            (Kind::Routes, _) => shown_routes(value),
             (Kind::State, _) => shown_state(it),
             _ => match value {
                 Value::String(text) => printable(text),
@@ -122,6 +140,21 @@ fn shown_state(it: &Value) -> String {
         (true, Some(down)) => format!("drain, {down}"),
         (false, Some(down)) => down,
         (false, None) => "up".to_owned(),
+    }
+}
+
+/// Names a rule, or several with the number of connections that each has decided about.
+fn shown_routes(routes: &Value) -> String {
+    match routes {
+        Value::String(label) => printable(label),
+        Value::Array(routes) => {
+            let one = |it: &Value| {
+                let label = printable(it["route"].as_str().unwrap_or_default());
+                format!("{label} {}", it["connections"])
+            };
+            routes.iter().map(one).collect::<Vec<_>>().join(", ")
+        }
+        _ => String::new(),
     }
 }
 
@@ -211,6 +244,20 @@ mod tests {
         ] {
             assert_eq!(laid_out(width).join("|"), expected, "{width}");
         }
+    }
+
+    #[test]
+    fn rules_have_a_column_only_where_there_are_some() {
+        let of = |key, it: Value| table(&[routes("ROUTE", key, 1)], &[it], 60);
+        let rules = json!([{ "route": "ssh", "service": "s", "connections": 5 },
+            { "route": "\u{1b}", "service": "t", "connections": 0 }]);
+        assert_eq!(
+            of("routes", json!({ "routes": rules })),
+            ["ROUTE        ", "ssh 5, \\u{1b} 0"].map(|it| format!("{it:15}"))
+        );
+        assert_eq!(of("routes", json!({ "routes": [] })), ["", ""]);
+        assert_eq!(of("route", json!({ "route": "ssh" })), ["ROUTE", "ssh  "]);
+        assert_eq!(of("route", json!({ "route": null })), ["", ""]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::columns::{Column, Kind, number, refusals, state, table, text};
+use super::columns::{Column, Kind, number, refusals, routes, state, table, text};
 use super::look::{BYTES, RATES};
 use super::mode::Mode;
 use super::short::{age, bytes};
@@ -13,10 +13,11 @@ use crate::config::printable;
 /// Below this there is no room for anything.
 const LEAST: (usize, usize) = (20, 6);
 
-const ENTRYPOINTS: [Column; 7] = [
+const ENTRYPOINTS: [Column; 8] = [
     text("ENTRYPOINT", "name", 8, 0),
     text("LISTENS ON", "listening", 9, 3),
     text("SERVICE", "service", 6, 4),
+    routes("ROUTES", "routes", 6),
     number("OPEN", "open", Kind::Count, 0),
     number("TO SERVER/S", RATES[0], Kind::Bytes, 1),
     number("TO CLIENT/S", RATES[1], Kind::Bytes, 1),
@@ -44,10 +45,11 @@ const SERVERS: [Column; 9] = [
     state("STATE", 20),
 ];
 
-const CONNECTIONS: [Column; 10] = [
+const CONNECTIONS: [Column; 11] = [
     text("PEER", "peer", 15, 0),
     text("ENTRYPOINT", "entrypoint", 5, 4),
     text("SERVICE", "service", 5, 5),
+    routes("ROUTE", "route", 6),
     text("SERVER", "server", 9, 2),
     number("AGE", "age_seconds", Kind::Age, 0),
     number("TO SRV", BYTES[0], Kind::Bytes, 1),
