@@ -119,10 +119,11 @@ impl<M: Meter> Relay<'_, M> {
             let waiting = stream.wait(cx, waits_for_room);
             waiting.map_err(|error| Broken { side, error })?;
         }
-        for (from, pumped) in [(Side::Client, up), (Side::Server, down)] {
-            if pumped == Pumped::Paused {
-                self.meter.paused(from, cx.waker());
-            }
+        if up == Pumped::Paused {
+            self.meter.paused(Side::Client, cx.waker());
+        }
+        if down == Pumped::Paused {
+            self.meter.paused(Side::Server, cx.waker());
         }
         if up == Pumped::Budget || down == Pumped::Budget {
             client.reactor().wake_next_iteration(cx.waker());
