@@ -33,52 +33,33 @@ pub(super) fn duration_or_zero(text: &str) -> Result<Duration, Mistake> {
     at_most(duration(text)?, MAX_TIMEOUT, "366 days")
 }
 
-/// Parses the time between two checks.
+/// Parses the time between two checks. More often, they would be most of a server's traffic.
 pub(super) fn check_interval(text: &str) -> Result<Duration, Mistake> {
-    /// More often, checks would be most of a server's traffic.
-    const LEAST: Duration = Duration::from_millis(10);
-    if text == "off" {
-        return wrong("`off` is not allowed here; remove `health` for no checks");
-    }
-    let value = duration(text)?;
-    if value < LEAST {
-        return wrong(format!(
-            "`{}` is too short; write \"10ms\" or more",
-            shown(text)
-        ));
-    }
-    at_most(value, MAX_TIMEOUT, "366 days")
+    interval(text, 10, "remove `health` for no checks")
 }
 
-/// Parses the time between two look-ups of a name.
+/// Parses the time between two look-ups of a name. More often, they would burden the resolver.
 pub(super) fn resolve_interval(text: &str) -> Result<Duration, Mistake> {
-    /// More often, look-ups would be a burden for the resolver.
-    const LEAST: Duration = Duration::from_millis(100);
-    if text == "off" {
-        return wrong("`off` is not allowed here; write a long duration, such as \"1d\"");
-    }
-    let value = duration(text)?;
-    if value < LEAST {
-        return wrong(format!(
-            "`{}` is too short; write \"100ms\" or more",
-            shown(text)
-        ));
-    }
-    at_most(value, MAX_TIMEOUT, "366 days")
+    interval(text, 100, "write a long duration, such as \"1d\"")
 }
 
-/// Parses the time between two saves of what clients have used.
+/// Parses the time between two saves of what clients have used. More often, the disk would be
+/// written all the time.
 pub(super) fn save_interval(text: &str) -> Result<Duration, Mistake> {
-    /// More often, it would be written all the time.
-    const LEAST: Duration = Duration::from_millis(100);
+    interval(text, 100, "leave `file` out to save nothing")
+}
+
+/// Parses a duration of at least so many milliseconds. `off_advice` says what to write instead of
+/// `off`.
+fn interval(text: &str, least: u64, off_advice: &str) -> Result<Duration, Mistake> {
     if text == "off" {
-        return wrong("`off` is not allowed here; leave `file` out to save nothing");
+        return wrong(format!("`off` is not allowed here; {off_advice}"));
     }
     let value = duration(text)?;
-    if value < LEAST {
+    if value < Duration::from_millis(least) {
+        let says = shown(text);
         return wrong(format!(
-            "`{}` is too short; write \"100ms\" or more",
-            shown(text)
+            "`{says}` is too short; write \"{least}ms\" or more"
         ));
     }
     at_most(value, MAX_TIMEOUT, "366 days")

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 
 use log::{Level, LevelFilter};
 
-use super::query::{Invalid, number, words};
+use super::query::{Invalid, each, number, words};
 use crate::admin::json::{Json, Separator};
 use crate::state::{KeptLines, LogLine};
 
@@ -40,46 +40,35 @@ impl LogQuery {
     pub(crate) fn parse<'a>(
         parameters: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>,
     ) -> Result<Self, Invalid> {
-        let (mut least, mut after, mut limit) = (None, None, None);
-        for (name, value) in parameters {
-            let (is_there, set) = match &*name {
-                "min_level" => (
-                    least.is_some(),
-                    level(&value).map(|level| least = Some(level)),
-                ),
-                "after" => {
-                    let is_there = after.is_some();
-                    let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
-                    after = value.parse().ok().filter(|_| is_number);
-                    let advice = "write the `next` of an answer";
-                    (is_there, after.map(drop).ok_or(advice.to_owned()))
-                }
-                "limit" => {
-                    let is_there = limit.is_some();
-                    limit = number(&value).filter(|n| (1..=LIMIT_MAX).contains(n));
-                    let advice = "write a number from 1 to 1000";
-                    (is_there, limit.map(drop).ok_or(advice.to_owned()))
-                }
-                _ => {
-                    let advice =
-                        "unknown parameter; those of this path are min_level, after and limit";
-                    (false, Err(advice.to_owned()))
-                }
-            };
-            let set = match is_there {
-                true => Err("it is there twice".to_owned()),
-                false => set,
-            };
-            set.map_err(|why| Invalid {
-                parameter: name.to_string(),
-                why,
-            })?;
+        let mut query = Self {
+            least: Level::Trace,
+            after: None,
+            limit: LIMIT,
+        };
+        each(parameters, |name, value| query.set(name, value))?;
+        Ok(query)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "min_level" => self.least = level(value)?,
+            "after" => {
+                let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+                self.after = value.parse().ok().filter(|_| is_number);
+                self.after.ok_or("write the `next` of an answer")?;
+            }
+            "limit" => {
+                let limit = number(value).filter(|n| (1..=LIMIT_MAX).contains(n));
+                self.limit = limit.ok_or("write a number from 1 to 1000")?;
+            }
+            _ => {
+                return Err(
+                    "unknown parameter; those of this path are min_level, after and limit"
+                        .to_owned(),
+                );
+            }
         }
-        Ok(Self {
-            least: least.unwrap_or(Level::Trace),
-            after,
-            limit: limit.unwrap_or(LIMIT),
-        })
+        Ok(())
     }
 }
 

@@ -49,6 +49,29 @@ pub(crate) struct Invalid {
     pub why: String,
 }
 
+/// Passes each parameter's name and value to `set`, which says what is wrong with it.
+///
+/// # Errors
+/// What `set` says, or that a parameter is there twice.
+pub(super) fn each<'a>(
+    parameters: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>,
+    mut set: impl FnMut(&str, &str) -> Result<(), String>,
+) -> Result<(), Invalid> {
+    let mut seen = Vec::new();
+    for (name, value) in parameters {
+        let set = match seen.contains(&name) {
+            true => Err("it is there twice".to_owned()),
+            false => set(&name, &value),
+        };
+        set.map_err(|why| Invalid {
+            parameter: name.to_string(),
+            why,
+        })?;
+        seen.push(name);
+    }
+    Ok(())
+}
+
 /// The number that a list is sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
@@ -135,26 +158,16 @@ impl Query {
         list: List,
         parameters: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>,
     ) -> Result<Self, Invalid> {
-        let (mut query, mut seen) = (Self::new(list), Vec::new());
-        for (name, value) in parameters {
-            let is_known = list != List::Accounts || OF_ACCOUNTS.contains(&&*name);
-            let set = match is_known {
-                true => query.set(&name, &value),
+        let mut query = Self::new(list);
+        each(parameters, |name, value| {
+            match list != List::Accounts || OF_ACCOUNTS.contains(&name) {
+                true => query.set(name, value),
                 false => Err(format!(
                     "unknown parameter; those of this path are {}",
                     OF_ACCOUNTS.join(", ")
                 )),
-            };
-            let set = match seen.contains(&name) {
-                true => Err("it is there twice".to_owned()),
-                false => set,
-            };
-            set.map_err(|why| Invalid {
-                parameter: name.to_string(),
-                why,
-            })?;
-            seen.push(name);
-        }
+            }
+        })?;
         Ok(query)
     }
 
