@@ -27,9 +27,10 @@ pub mod screen;
 pub mod shell;
 pub mod sources;
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self as unix, UnixListener};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -99,20 +100,23 @@ pub fn can_trace() -> bool {
 }
 
 /// A free address whose port is below the ephemeral ones, so that the kernel assigns it to no
-/// client in the meantime. Each is handed out once, so that tests in one process never share one,
-/// whatever their seeds.
+/// client in the meantime. Each is handed out once, so that tests never share one, in one process or
+/// in several, even while nobody listens there: an abstract Unix socket claims it.
 ///
 /// It is bound without listening: a process forked by another test holds the socket until its exec,
 /// and would accept the connection of a test that waits for its own program to listen.
 pub fn lasting_address(rng: &mut rng::Rng) -> SocketAddr {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    static CLAIMS: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     until("a free port below the ephemeral ones", || {
         let port = 20_000 + rng.u16(..10_000);
+        let name = format!("coracle-test-port-{port}");
+        let name = unix::SocketAddr::from_abstract_name(name).unwrap();
+        let claim = UnixListener::bind_addr(&name).ok()?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
         socket.bind(&address.into()).ok()?;
-        let is_new = GIVEN.lock().unwrap().insert(port);
-        is_new.then_some(address)
+        CLAIMS.lock().unwrap().push(claim);
+        Some(address)
     })
 }
