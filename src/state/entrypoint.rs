@@ -292,7 +292,7 @@ impl Entrypoint {
     }
 
     /// Lets a proxy in, or says why not. Whom it connects for is judged by
-    /// [`Entrypoint::admit_proxied`], once that is known.
+    /// `Entrypoint::admit_proxied`, once that is known.
     ///
     /// # Errors
     /// Returns the reason to refuse the proxy.

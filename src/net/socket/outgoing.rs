@@ -100,7 +100,7 @@ fn is_taken(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::ADDRNOTAVAIL)
 }
 
-/// Tries on a new socket what [`Stream::start_outgoing`] does before it connects.
+/// Tries on a new socket what `Stream::start_outgoing` does before it connects.
 ///
 /// # Errors
 /// The first setting that the kernel refuses.
