@@ -110,7 +110,8 @@ fn message(bytes: &[u8]) -> Result<Option<Cow<'_, [u8]>>, Malformed> {
         if whole > MOST_RECORD_BYTES {
             return Err(Malformed::TooLong);
         }
-        if part.len() >= whole {
+        if seen >= whole && seen == part.len() {
+            // The first record has all of it.
             return Ok(Some(Cow::Borrowed(&part[HEAD_BYTES..whole])));
         }
         if seen >= whole {

@@ -130,6 +130,18 @@ fn every_prefix_asks_for_more_and_what_follows_changes_nothing() {
     assert_eq!(parse(&bytes), said);
 }
 
+/// Found by fuzzing: the second record alone is as long as the message that begins in the first.
+#[test]
+fn a_record_with_the_end_of_a_hello_may_have_more_than_all_of_it() {
+    let hello = hello_with(&[named("nas.lan")]);
+    for cut in 1..hello.len() {
+        let (begin, end) = hello.split_at(cut);
+        let end = [end, &hello, &hello].concat();
+        let bytes = [record_of(22, begin), record_of(22, &end)].concat();
+        assert_eq!(parse(&bytes), saying(Some("nas.lan"), &[]), "{cut}");
+    }
+}
+
 #[test]
 fn what_is_no_name_of_a_host_counts_as_none() {
     for name in [
