@@ -6,22 +6,16 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
-use socket2::{Domain, Socket, Type};
-
 use crate::support::backend::{self, Script};
+use crate::support::clients::connect_from;
 use crate::support::metrics::scrape;
 use crate::support::process::{Coracle, binary};
-use crate::support::{DEADLINE, has_tool, lasting_address, rng, until};
+use crate::support::{has_tool, lasting_address, rng, until};
 
 /// Connects from one of the many addresses of loopback.
 fn connect(from: u8, to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, from), 0));
-    socket.bind(&from.into())?;
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, to.port()));
-    socket.connect(&to.into())?;
-    socket.set_read_timeout(Some(DEADLINE))?;
-    Ok(socket.into())
+    connect_from(Ipv4Addr::new(127, 0, 0, from), to)
 }
 
 /// Connects, has the server hold the connection, and returns it once it does.

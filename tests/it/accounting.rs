@@ -8,13 +8,13 @@ use std::thread;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 
 use crate::support::backend::{self, Script};
+use crate::support::clients::connect_from;
 use crate::support::http::get;
 use crate::support::metrics::scrape;
 use crate::support::process::{Coracle, binary};
-use crate::support::{DEADLINE, namespace, until};
+use crate::support::{namespace, until};
 
 /// A coracle with an entrypoint `e` and this section.
 fn config(to: SocketAddr, accounting: &str) -> String {
@@ -23,13 +23,7 @@ fn config(to: SocketAddr, accounting: &str) -> String {
 
 /// Connects as the client 127.0.0.`host`.
 fn connect(to: SocketAddr, host: u8) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
-    socket.bind(&from.into()).unwrap();
-    socket.connect(&to.into()).unwrap();
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream
+    connect_from(Ipv4Addr::new(127, 0, 0, host), to).unwrap()
 }
 
 /// Has the server send `n` bytes, and reads to the end.

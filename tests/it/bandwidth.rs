@@ -7,25 +7,19 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 
 use crate::support::backend::{self, Script};
+use crate::support::clients::connect_from;
 use crate::support::http::get;
 use crate::support::metrics::{Metrics, scrape};
 use crate::support::process::Coracle;
-use crate::support::{DEADLINE, until};
+use crate::support::until;
 
 const LIMITED: &str = "coracle_bandwidth_limited_seconds_total";
 
 /// Connects as the client 127.0.0.`host`.
 fn connect(to: SocketAddr, host: u8) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
-    socket.bind(&from.into()).unwrap();
-    socket.connect(&to.into()).unwrap();
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream
+    connect_from(Ipv4Addr::new(127, 0, 0, host), to).unwrap()
 }
 
 /// Has the server send `n` bytes over a connection that begins with `preface`, and reads to the end.

@@ -1,14 +1,13 @@
 //! Limits per client and rates, with clients from the many addresses of loopback.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
-use socket2::{Domain, Socket, Type};
-
 use crate::support::backend::{self, Script};
+use crate::support::clients::{connect_from, is_reset};
 use crate::support::metrics::{check, scrape};
 use crate::support::process::Coracle;
-use crate::support::{DEADLINE, lasting_address, rng, until};
+use crate::support::{lasting_address, rng, until};
 
 /// A coracle with one entrypoint, and what a reload needs.
 struct Limited {
@@ -38,12 +37,8 @@ impl Limited {
 
     /// Connects from 127.1.0.0 and the numbers behind it.
     fn connect(&self, from: u32) -> io::Result<TcpStream> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         let from = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + from);
-        socket.bind(&SocketAddr::from((from, 0)).into())?;
-        socket.connect(&self.listen.into())?;
-        socket.set_read_timeout(Some(DEADLINE))?;
-        Ok(socket.into())
+        connect_from(from, self.listen)
     }
 
     /// Returns the connection if the server holds it, or nothing if it is refused.
@@ -80,13 +75,6 @@ impl Limited {
             (open == n as f64).then_some(())
         });
     }
-}
-
-fn is_reset(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-    )
 }
 
 fn config(admin: SocketAddr, listen: SocketAddr, backend: SocketAddr, settings: &str) -> String {

@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use coracle::wire::proxy_header::{Client, Version};
-use socket2::{Domain, Socket, Type};
 
 use crate::killer::Killer;
 use crate::support::backend::{self, Script, pattern, reset_on_close};
+use crate::support::clients::{connect_from, is_reset};
 use crate::support::metrics::{Metrics, Scraper, agrees, scrape};
 use crate::support::process::Coracle;
 use crate::support::rng::{self, Rng};
-use crate::support::{DEADLINE, has_tool, kernel, until, until_ok};
+use crate::support::{has_tool, kernel, until, until_ok};
 
 const ROUNDS: usize = 8;
 const EPISODES_PER_ROUND: usize = 400;
@@ -151,11 +151,7 @@ impl World {
     /// Connects from an address of the network that begins at `first`. The reset of a client that
     /// is refused may arrive before connect(2) has returned.
     fn try_connect(&self, from: Ipv4Addr, name: &str) -> std::io::Result<TcpStream> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddr::from((from, 0)).into())?;
-        socket.connect(&self.coracle.address(name).into())?;
-        socket.set_read_timeout(Some(DEADLINE))?;
-        Ok(socket.into())
+        connect_from(from, self.coracle.address(name))
     }
 
     fn connect(&self, from: Ipv4Addr, name: &str) -> TcpStream {
@@ -182,11 +178,7 @@ impl World {
         self.told.add(reason, 1);
         let sent = client.write_all(bytes);
         let error = sent.and_then(|()| client.read(&mut [0])).unwrap_err();
-        let is_reset = matches!(
-            error.kind(),
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-        );
-        assert!(is_reset, "{error}");
+        assert!(is_reset(&error), "{error}");
     }
 
     /// Sends the header of a proxy in random pieces.

@@ -14,7 +14,7 @@ use crate::support::http::get;
 use crate::support::metrics::scrape;
 use crate::support::process::Coracle;
 use crate::support::program::Program;
-use crate::support::{DEADLINE, backend, has_tool, lasting_address, rng, until};
+use crate::support::{DEADLINE, backend, clients, has_tool, lasting_address, rng, until};
 
 const VERSIONS: [Version; 2] = [Version::V1, Version::V2];
 const SOURCE: &str = "192.0.2.7:51000";
@@ -210,11 +210,7 @@ fn others_are_closed_whatever_they_send() {
         // The reset may be faster, and then sending meets it.
         let sent = client.write_all(bytes);
         let error = sent.and_then(|()| client.read(&mut [0])).unwrap_err();
-        let is_reset = matches!(
-            error.kind(),
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-        );
-        assert!(is_reset, "{error}");
+        assert!(clients::is_reset(&error), "{error}");
     }
     wait_closed(&coracle, "untrusted", 3);
     coracle.logged("the peer is none of the `trusted`");

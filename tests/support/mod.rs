@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod backend;
+pub mod clients;
 pub mod fleet;
 pub mod hello_oracle;
 pub mod http;
