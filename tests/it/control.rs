@@ -19,7 +19,7 @@ use crate::support;
 use crate::support::admin::{Admin, PATIENT};
 use crate::support::http::{Client, get, http};
 use crate::support::process::{Coracle, binary};
-use crate::support::{DEADLINE, until};
+use crate::support::{DEADLINE, lasting_address, rng, until};
 
 /// A coracle with a control socket.
 struct Controlled {
@@ -494,9 +494,13 @@ fn reload_moves_the_endpoint_and_keeps_unchanged_sockets() {
         (status("pi.example.org", first) == 200).then_some(())
     });
 
-    // Another address, which overlaps the old one.
-    let port = first.port();
-    it.write(WEB, &format!("listen = \"127.0.0.1:{port}\"\n"));
+    // Another address, which overlaps the old one. Other tests have no socket with its port on any
+    // address, as they may with one that the kernel has chosen.
+    it.write(WEB, &format!("listen = \"{first}\"\n"));
+    assert_eq!(it.reload(&[]).0, Some(0));
+    let lasting = lasting_address(&mut rng::from_env());
+    let port = lasting.port();
+    it.write(WEB, &format!("listen = \"{lasting}\"\n"));
     assert_eq!(it.reload(&[]).0, Some(0));
     it.write(WEB, &format!("listen = \"*:{port}\"\nopen = true\n"));
     assert_eq!(it.reload(&[]).0, Some(0));
