@@ -160,10 +160,12 @@ fn command_prints_the_lines_by_level_and_in_json() {
     let admin = coracle.admin.to_string();
     let (code, out, err) = run(&["logs", "--admin", &admin]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    let logged = coracle.log();
     assert!(out.lines().count() >= 6, "{out}");
     for line in out.lines() {
-        assert!(logged.iter().any(|it| it.trim_end() == line), "{line}");
+        until(&format!("stderr has {line}"), || {
+            let is_it = |it: &String| it.trim_end() == line;
+            coracle.log().iter().any(is_it).then_some(())
+        });
     }
     let (_, out, _) = run(&["logs", "--level", "warn", "--json", "--admin", &admin]);
     assert!(!out.is_empty());

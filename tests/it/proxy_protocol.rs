@@ -190,8 +190,7 @@ fn a_reload_changes_the_header_of_new_connections_and_checks() {
             (received == expected).then_some(())
         });
     }
-    let log = coracle.log().join("\n");
-    assert!(log.contains("send_proxy v2 instead of v1"), "{log}");
+    coracle.logged("send_proxy v2 instead of v1");
 }
 
 /// The addresses of a client and of what it has connected to, as the servers below print them.
