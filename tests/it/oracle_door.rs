@@ -15,7 +15,7 @@ use coracle::wire::proxy_header::{Client, Version};
 
 use crate::killer::Killer;
 use crate::support::backend::{self, Script, pattern, reset_on_close};
-use crate::support::clients::{connect_from, is_reset};
+use crate::support::clients::{connect_from, is_cut};
 use crate::support::metrics::{Metrics, Scraper, agrees, scrape};
 use crate::support::process::Coracle;
 use crate::support::rng::{self, Rng};
@@ -174,11 +174,9 @@ impl World {
     }
 
     /// The same for one that sends something, which the reset may precede. One call reports it.
-    fn sends_and_is_cut(&self, mut client: TcpStream, bytes: &[u8], reason: &'static str) {
+    fn sends_and_is_cut(&self, client: TcpStream, bytes: &[u8], reason: &'static str) {
         self.told.add(reason, 1);
-        let sent = client.write_all(bytes);
-        let error = sent.and_then(|()| client.read(&mut [0])).unwrap_err();
-        assert!(is_reset(&error), "{error}");
+        is_cut(client, bytes);
     }
 
     /// Sends the header of a proxy in random pieces.

@@ -1,6 +1,6 @@
 //! Clients from addresses of loopback, and what they may see when they are refused.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use socket2::{Domain, Socket, Type};
@@ -23,4 +23,12 @@ pub fn is_reset(error: &io::Error) -> bool {
         error.kind(),
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
     )
+}
+
+/// Sends `bytes` to a coracle that resets the connection, which may happen before. One call reports
+/// it.
+pub fn is_cut(mut client: TcpStream, bytes: &[u8]) {
+    let sent = client.write_all(bytes);
+    let error = sent.and_then(|()| client.read(&mut [0])).unwrap_err();
+    assert!(is_reset(&error), "{error}");
 }
