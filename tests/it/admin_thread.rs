@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support;
 use crate::support::backend::{self, Script};
@@ -170,7 +171,6 @@ fn event_lost_by_async_io_does_not_silence_the_endpoint() {
 fn thirty_two_concurrent_largest_responses_cost_little_memory() {
     const ASKERS: usize = 32;
     const ROUNDS: usize = 3;
-    const MOST_BYTES: u64 = 4 << 20;
     let coracle = Coracle::start(&config(1024));
     let held: Vec<_> = (0..800)
         .map(|_| {
@@ -198,8 +198,10 @@ fn thirty_two_concurrent_largest_responses_cost_little_memory() {
     std::fs::write(clear, "5").unwrap();
     let before = status("VmHWM:");
     let admin = coracle.admin;
+    let largest = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for n in 0..ASKERS {
+            let largest = &largest;
             scope.spawn(move || {
                 let mut client = Client::connect(admin);
                 for round in 0..ROUNDS {
@@ -209,12 +211,15 @@ fn thirty_two_concurrent_largest_responses_cost_little_memory() {
                         let answer = client.answer();
                         assert_eq!(answer.status, 200);
                         assert!(answer.body.len() > 100_000, "{}", answer.body.len());
+                        largest.fetch_max(answer.body.len() as u64, Ordering::Relaxed);
                     }
                 }
             });
         }
     });
     let grown = status("VmHWM:") - before;
-    println!("{grown} bytes more at most");
-    assert!(grown < MOST_BYTES, "it has grown by {grown} bytes");
+    // One body at a time, the copy of the numbers it is made from, and what malloc keeps.
+    let most = 3 * largest.into_inner();
+    println!("{grown} bytes more at most, of {most}");
+    assert!(grown < most, "grown by {grown} bytes, of {most}");
 }
