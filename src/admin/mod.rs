@@ -22,7 +22,9 @@ mod page;
 mod park;
 mod requests;
 mod sockets;
+#[cfg(test)]
 mod squeeze;
+mod texts;
 mod token;
 
 use std::io;

@@ -11,8 +11,7 @@ use crate::support::process::Coracle;
 const BROWSER: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                        Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n\r\n";
 
-/// The most that the page may have, with the few rows of the test: a Pi sends it, a phone loads it, and
-/// the binary has it uncompressed.
+/// The most that the page may have, with the few rows of the test: a Pi sends it and a phone loads it.
 const MOST_BYTES: usize = 36_000;
 
 #[test]

@@ -16,8 +16,3 @@ pub(super) use history::write as write_history;
 pub(super) use logs::{LogQuery, level, write as write_logs};
 pub(super) use query::{Invalid, List, Query, no_parameters};
 pub(super) use status::{Part, write as write_status};
-
-use super::squeeze::{self, squeezed};
-
-/// The description of the API in OpenAPI 3.1.
-pub(super) const OPENAPI: &str = squeezed!(squeeze::json, "openapi.json");

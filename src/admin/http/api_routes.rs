@@ -15,6 +15,7 @@ use crate::admin::api::{self, Invalid, List, LogQuery, Part, Query};
 use crate::admin::body::Body;
 use crate::admin::json::Json;
 use crate::admin::sockets::Caller;
+use crate::admin::texts;
 use crate::state::{AccountNumbers, Entries, KeptLines, LogLines, Snapshot};
 
 const JSON: &str = "application/json";
@@ -80,7 +81,7 @@ impl Routes {
             Resource::Access => return self.access(access),
             Resource::Agreement if is_short => self.audits.ask(Listed::Differing).await,
             Resource::Agreement => self.audits.ask(Listed::All).await,
-            Resource::Description => Some(Ok(Body::of(api::OPENAPI))),
+            Resource::Description => Some(Ok(Body::of(&texts::openapi()))),
             Resource::Events => return self.events(request, access.caller),
             Resource::History => self.histories.ask(()).await,
             Resource::List(list) => match Query::parse(*list, url.query_pairs()) {
@@ -283,7 +284,8 @@ mod tests {
 
     #[test]
     fn description_has_every_path_and_no_other() {
-        let rests = api::OPENAPI.split("\"/api/v1/").skip(1);
+        let openapi = texts::openapi();
+        let rests = openapi.split("\"/api/v1/").skip(1);
         let documented = rests.filter_map(|rest| Some(rest.split_once("\":{")?.0));
         let mut documented: Vec<_> = documented.collect();
         documented.sort_unstable();

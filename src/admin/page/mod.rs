@@ -7,21 +7,8 @@ use std::fmt::{self, Display, Formatter, Write};
 use smol::future::yield_now;
 
 use super::body::Body;
-use super::squeeze::{self, squeezed};
+use super::texts;
 use crate::state::{AdminState, Entries, EntrypointNumbers, Snapshot};
-
-const PAGE: &str = squeezed!(squeeze::lines, "page.html");
-const STYLE: &str = squeezed!(squeeze::lines, "page.css");
-/// One script in parts, in this order: `page.js` starts it.
-const SCRIPT: [&str; 7] = [
-    squeezed!(squeeze::lines, "format.js"),
-    squeezed!(squeeze::lines, "tables.js"),
-    squeezed!(squeeze::lines, "plots.js"),
-    squeezed!(squeeze::lines, "status.js"),
-    squeezed!(squeeze::lines, "connections.js"),
-    squeezed!(squeeze::lines, "acting.js"),
-    squeezed!(squeeze::lines, "page.js"),
-];
 
 /// The page may load nothing, and talk to nobody but the endpoint that it came from.
 pub(super) const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
@@ -42,14 +29,17 @@ const PIECE: usize = 32;
 /// # Errors
 /// Never fails: writing to a body cannot fail.
 pub(super) async fn write(body: &mut Body, state: Option<&(Snapshot, Entries)>) -> fmt::Result {
-    let mut rest = PAGE;
+    let texts = texts::page();
+    let mut texts = texts.split('\0');
+    let mut part = || texts.next().unwrap_or_default();
+    let (mut rest, style, script) = (part(), part(), part());
     while let Some((before, after)) = rest.split_once('{') {
         body.write_str(before)?;
         let (name, after) = after.split_once('}').unwrap_or((after, ""));
         rest = after;
         match (name, state) {
-            ("page.css", _) => body.write_str(STYLE)?,
-            ("script", _) => SCRIPT.iter().try_for_each(|part| body.write_str(part))?,
+            ("page.css", _) => body.write_str(style)?,
+            ("script", _) => body.write_str(script)?,
             ("past", _) => body.write_str(PAST_HEADS)?,
             ("version", _) => body.write_str(env!("CARGO_PKG_VERSION"))?,
             ("open", Some((snapshot, _))) => {
