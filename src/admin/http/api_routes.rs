@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http_types::{Method, Request, StatusCode};
+use http_types::{Method, StatusCode};
 
 use super::answer::{Answer, problem, with_body};
 use super::gate::{self, Access, Proof};
+use super::request::Head;
 use super::routes::{Made, Routes, made};
 use crate::admin::agreement::{self, Listed};
 use crate::admin::api::{self, Invalid, List, LogQuery, Part, Query};
@@ -55,24 +56,24 @@ const RESOURCES: [(&str, Resource); 13] = [
 
 impl Routes {
     /// Returns the response to a request to read a path of the API.
-    pub(super) async fn api(&self, request: &Request, access: Access) -> Answer {
-        let url = request.url();
-        let name = url.path().strip_prefix("/api/v1/");
+    pub(super) async fn api(&self, head: &Head) -> Answer {
+        let access = head.access;
+        let name = head.path.strip_prefix("/api/v1/");
         let resource = RESOURCES.iter().find(|(own, _)| Some(*own) == name);
         let Some((_, resource)) = resource else {
             let detail = "no such path; /api/v1/openapi.json lists them";
             return problem(StatusCode::NotFound, detail, None);
         };
-        let is_short =
-            matches!(resource, Resource::Agreement) && url.query() == Some(ONLY_DIFFERING);
+        let is_short = matches!(resource, Resource::Agreement)
+            && head.query.as_deref() == Some(ONLY_DIFFERING);
         let parameters = match resource {
             Resource::List(_) | Resource::Logs => Ok(()),
             Resource::Agreement if is_short => Ok(()),
-            Resource::Agreement => api::no_parameters(url.query_pairs()).map_err(|wrong| Invalid {
+            Resource::Agreement => api::no_parameters(head.parameters()).map_err(|wrong| Invalid {
                 why: format!("the only parameter is {ONLY_DIFFERING}"),
                 ..wrong
             }),
-            _ => api::no_parameters(url.query_pairs()),
+            _ => api::no_parameters(head.parameters()),
         };
         if let Err(wrong) = parameters {
             return invalid(&wrong);
@@ -82,13 +83,13 @@ impl Routes {
             Resource::Agreement if is_short => self.audits.ask(Listed::Differing).await,
             Resource::Agreement => self.audits.ask(Listed::All).await,
             Resource::Description => Some(Ok(Body::of(&texts::openapi()))),
-            Resource::Events => return self.events(request, access.caller),
+            Resource::Events => return self.events(head),
             Resource::History => self.histories.ask(()).await,
-            Resource::List(list) => match Query::parse(*list, url.query_pairs()) {
+            Resource::List(list) => match Query::parse(*list, head.parameters()) {
                 Ok(query) => self.connections.ask(query).await,
                 Err(wrong) => return invalid(&wrong),
             },
-            Resource::Logs => match LogQuery::parse(url.query_pairs()) {
+            Resource::Logs => match LogQuery::parse(head.parameters()) {
                 Ok(query) => Some(self.logs(query).await),
                 Err(wrong) => return invalid(&wrong),
             },
@@ -134,12 +135,12 @@ impl Routes {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn events(&self, request: &Request, caller: Caller) -> Answer {
+    fn events(&self, head: &Head) -> Answer {
         let mut answer = with_body(StatusCode::Ok, "text/event-stream", Body::of(""));
-        if request.method() == Method::Head {
+        if head.method == Method::Head {
             return answer;
         }
-        answer.events = self.feed.join(caller == Caller::Control);
+        answer.events = self.feed.join(head.access.caller == Caller::Control);
         if answer.events.is_none() {
             let detail = "too many clients read events; try again when one has left";
             return problem(StatusCode::ServiceUnavailable, detail, None);

@@ -81,14 +81,15 @@ impl Conversation<'_> {
                         // Events would keep the descriptor that others need.
                         answer.events = None;
                     }
-                    path = Some(head.request.url().path().to_owned());
                     if answer.events.is_some() {
                         // These go on until the connection ends.
                         seat.enters(Phase::Following);
                     }
                     let may_stay = !self.once && !self.clients.is_wanted();
                     let keep_alive = head.keep_alive && may_stay && answer.events.is_none();
-                    (answer, Sending::to(&head, keep_alive))
+                    let sending = Sending::to(&head, keep_alive);
+                    path = Some(head.path);
+                    (answer, sending)
                 }
                 Some(Err(End::Gone)) => return,
                 Some(Err(End::Refused(status))) => (refusal(status), Sending::LAST),
@@ -138,7 +139,7 @@ impl Sending {
 
     fn to(head: &Head, keep_alive: bool) -> Self {
         Self {
-            with_body: head.request.method() != Method::Head,
+            with_body: head.method != Method::Head,
             keep_alive,
             says_keep_alive: keep_alive && head.is_http_1_0,
         }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use http_types::{Request, StatusCode};
+use http_types::StatusCode;
 
 use super::answer::{Answer, problem, text};
 use crate::admin::sockets::Caller;
@@ -83,11 +83,12 @@ impl Gate {
         }
     }
 
-    /// Judges a request at `now`. A wrong token counts against its sender.
-    pub(super) fn judge(&self, caller: Caller, request: &Request, now: Instant) -> Access {
+    /// Judges a request with this Authorization header at `now`. A wrong token counts against its
+    /// sender.
+    pub(super) fn judge(&self, caller: Caller, header: Option<&str>, now: Instant) -> Access {
         let proof = match (caller, &self.token) {
             (_, None) => Proof::NotConfigured,
-            (Caller::Tcp(ip), Some(token)) => match bearer(request) {
+            (Caller::Tcp(ip), Some(token)) => match header.and_then(bearer) {
                 None => Proof::Missing,
                 Some(given) => self.prove(token, given.as_bytes(), ip, now),
             },
@@ -162,11 +163,9 @@ pub(super) fn refuse(proof: Proof, in_json: bool) -> Answer {
     answer
 }
 
-/// Returns the token of a request. Other kinds of authorization may be meant for a proxy in front.
-fn bearer(request: &Request) -> Option<&str> {
-    let values = request.header("authorization")?;
-    // Two would be two guesses in one. The last one counts.
-    let (scheme, token) = values.last().as_str().split_once(' ')?;
+/// Returns the token in an Authorization header. Other kinds of authorization may be meant for a proxy in front.
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")
         .then_some(token.trim())

@@ -84,7 +84,7 @@ fn is_own(host: &str, own: &str) -> bool {
 
 /// Returns the host of `host:port`, including the brackets of an IPv6 address, or `None` if the
 /// port is invalid.
-fn without_port(host: &str) -> Option<&str> {
+pub(super) fn without_port(host: &str) -> Option<&str> {
     let end = host.rfind(']').map_or(0, |end| end + 1);
     match host[end..].split_once(':') {
         None => Some(host),

@@ -29,7 +29,7 @@ pub(crate) struct Ordering {
 impl Ordering {
     /// Passes an order on and waits for its answer.
     pub(super) async fn obey(&self, head: &Head, park: &Park) -> Answer {
-        let ask = match head.request.url().path() {
+        let ask = match &*head.path {
             SERVER => for_server(head),
             KILL => for_connections(head),
             LOG_LEVEL => log_level(head),
@@ -88,7 +88,7 @@ fn for_server(head: &Head) -> Result<Ask, String> {
     const PARAMETERS: &str =
         "the parameters are ?service=NAME&server=NAME&state= and drain, ready or down";
     let (mut service, mut server, mut state) = (None, None, None);
-    for (key, value) in head.request.url().query_pairs() {
+    for (key, value) in head.parameters() {
         let value = value.into_owned();
         match &*key {
             "service" => service = Some(value),
@@ -115,7 +115,7 @@ fn for_server(head: &Head) -> Result<Ask, String> {
 fn for_connections(head: &Head) -> Result<Ask, String> {
     const PARAMETERS: &str = "the parameters are ?id=ID, or one or more of ?peer=NETWORK&entrypoint=NAME&service=NAME&server=NAME, and &dry-run";
     let (mut id, mut peer, mut filter, mut dry_run) = (None, None, Filter::default(), None);
-    for (key, value) in head.request.url().query_pairs() {
+    for (key, value) in head.parameters() {
         let place = match &*key {
             "id" => &mut id,
             "peer" => &mut peer,
@@ -146,7 +146,7 @@ fn for_connections(head: &Head) -> Result<Ask, String> {
 /// # Errors
 /// Returns what is wrong with the request.
 fn log_level(head: &Head) -> Result<Ask, String> {
-    let mut pairs = head.request.url().query_pairs();
+    let mut pairs = head.parameters();
     match (pairs.next(), pairs.next()) {
         (Some((key, value)), None) if key == "level" => {
             let level = api::level(&value).map_err(|why| format!("level: {why}"))?;
@@ -161,7 +161,7 @@ fn log_level(head: &Head) -> Result<Ask, String> {
 /// # Errors
 /// Returns what is wrong with the request.
 fn bare(head: &Head, ask: Ask) -> Result<Ask, String> {
-    match head.request.url().query() {
+    match &head.query {
         None => Ok(ask),
         Some(_) => Err("there are no parameters".to_owned()),
     }
@@ -173,7 +173,7 @@ fn bare(head: &Head, ask: Ask) -> Result<Ask, String> {
 /// Returns what is wrong with the request.
 fn reload(head: &Head) -> Result<Ask, String> {
     let (mut is_dry_run, mut name) = (false, None);
-    for (key, value) in head.request.url().query_pairs() {
+    for (key, value) in head.parameters() {
         match &*key {
             "dry-run" if value.is_empty() => is_dry_run = true,
             "name" => name = Some(value.into_owned()),

@@ -1,14 +1,12 @@
 //! The responses to requests: the paths, and the work behind responses that are generated.
 
-use std::fmt::Write;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http_types::headers::HeaderName;
-use http_types::{Method, Request, StatusCode};
+use http_types::{Method, StatusCode};
 use smol::future::FutureExt;
 
 use super::answer::{Answer, method_not_allowed, not_allowed, refusal, silence, text, with_body};
@@ -109,10 +107,13 @@ impl Routes {
     /// Judges a request. The token of a page that may ask nothing is not looked at: it could use up
     /// the attempts of the user whose browser shows it.
     pub(super) fn judge(&self, head: &Head, caller: Caller) -> Access {
-        let is_health = is_health(head.request.url().path());
+        let is_health = is_health(&head.path);
         match is_health || self.refuse_page(head, caller).is_some() {
             true => Access::without_proof(caller),
-            false => self.gate.judge(caller, &head.request, Instant::now()),
+            false => {
+                let header = head.authorization.as_deref();
+                self.gate.judge(caller, header, Instant::now())
+            }
         }
     }
 
@@ -128,23 +129,22 @@ impl Routes {
             let advice = hosts::advice(host);
             return Some(text(StatusCode::MisdirectedRequest, &advice));
         }
-        let origin = head.request.header(&http_types::headers::ORIGIN)?;
-        let is_admitted = self.hosts.admit(origin.as_str(), head.host.as_deref());
+        let origin = head.origin.as_deref()?;
+        let is_admitted = self.hosts.admit(origin, head.host.as_deref());
         (!is_admitted).then(|| text(StatusCode::Forbidden, hosts::OTHER_ORIGIN))
     }
 
     /// Returns the response to a request. It has its body even if the method is HEAD; the sender
     /// leaves it out.
     pub(crate) async fn answer(&self, head: &Head) -> Answer {
-        let (access, request) = (head.access, &head.request);
+        let (access, path) = (head.access, &*head.path);
         if access.caller == Caller::Stranger {
             return text(StatusCode::Forbidden, STRANGER);
         }
         if let Some(refused) = self.refuse_page(head, access.caller) {
             return refused;
         }
-        let path = request.url().path();
-        match request.method() {
+        match head.method {
             Method::Post if head.is_order => return self.ordering.obey(head, &self.park).await,
             Method::Post if takes_orders(path) => {
                 return match access.proof {
@@ -157,8 +157,7 @@ impl Routes {
             _ if path.starts_with(API) => return method_not_allowed(),
             _ => return refusal(StatusCode::MethodNotAllowed),
         }
-        let wants_page =
-            || path == "/" && joined(request, &http_types::headers::ACCEPT).contains("text/html");
+        let wants_page = || path == "/" && head.accept.contains("text/html");
         if !is_health(path) && path != ACCESS && !self.gate.may_read(access) {
             // A browser has no token before the page has asked for it.
             return match access.proof == Proof::Missing && wants_page() {
@@ -168,7 +167,7 @@ impl Routes {
         }
         match path {
             "/metrics" => {
-                let format = Format::choose(&joined(request, &http_types::headers::ACCEPT));
+                let format = Format::choose(&head.accept);
                 made(self.metrics.ask(format).await, format.content_type())
             }
             "/healthz" => match self.sign().await {
@@ -182,7 +181,7 @@ impl Routes {
             },
             "/" if wants_page() => self.page().await,
             "/" => text(StatusCode::Ok, INDEX),
-            _ if path.starts_with(API) => self.api(request, access).await,
+            _ if path.starts_with(API) => self.api(head).await,
             _ => refusal(StatusCode::NotFound),
         }
     }
@@ -286,14 +285,4 @@ pub(super) fn made(made: Option<Made>, content_type: &str) -> Answer {
         Some(Err(status)) => refusal(status),
         None => refusal(StatusCode::InternalServerError),
     }
-}
-
-/// Joins the values of a list header into one list.
-fn joined(request: &Request, name: &HeaderName) -> String {
-    let mut list = String::new();
-    for value in request.header(name).into_iter().flatten() {
-        // Writing to a String cannot fail.
-        let _ = write!(list, "{},", value.as_str());
-    }
-    list
 }
