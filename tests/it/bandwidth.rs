@@ -143,6 +143,37 @@ fn connections_to_a_service_share_its_rate_and_each_gets_through() {
     assert!(waited > 0.5 && metrics.sum(LIMITED) == waited, "{waited} s");
 }
 
+#[test]
+fn service_that_a_rule_chooses_limits_its_connections() {
+    let to = backend::start();
+    // The first byte of the request is the script.
+    let script = Script::SendAndClose as u8;
+    let config = |bandwidth: &str| {
+        format!(
+            "[entrypoints.e]\nlisten = \"127.0.0.1:0\"\nservice = \"fast\"\n\
+             routes = [{{ from = \"127.0.0.2\", starts_with = \"hex:{script:02x}\", service = \"slow\" }}]\n\
+             [services.fast]\nservers = [\"{to}\"]\n\
+             [services.slow]\nservers = [\"{to}\"]\n{bandwidth}\n"
+        )
+    };
+    let limit = "bandwidth = { to_client = \"512KiB/s\", burst = \"16KiB\" }";
+    let coracle = Coracle::start(&config(limit));
+    let (address, admin) = (coracle.address("e"), coracle.admin);
+    // By the default.
+    fetch(connect(address, 1), "", 1 << 20);
+    let metrics = at_rest(admin);
+    assert_eq!(metrics.sum(LIMITED), 0.0);
+    let unlimited = duration(&metrics);
+    // By the rule: two connections share the rate.
+    let chosen = || Box::new(move || fetch(connect(address, 2), "", 256 << 10)) as Box<_>;
+    at_once(vec![chosen(), chosen()]);
+    let metrics = at_rest(admin);
+    let shared = duration(&metrics) - unlimited;
+    assert!(shared >= (2.0 * 256.0 - 16.0) / 512.0, "{shared} s");
+    let waited = metrics.sum_where(LIMITED, "limit=\"service\"");
+    assert!(waited > 0.5 && metrics.sum(LIMITED) == waited, "{waited} s");
+}
+
 /// A connection that gets 1 KiB of 64 MiB each second, and waits. The kernel's buffers hold less.
 fn crawl(address: SocketAddr, admin: SocketAddr) -> TcpStream {
     let mut stream = connect(address, 1);

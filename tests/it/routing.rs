@@ -299,6 +299,65 @@ fn clients_that_do_not_say_enough_are_closed_at_the_deadline() {
 }
 
 #[test]
+fn header_and_the_bytes_that_decide_share_one_deadline() {
+    const CUT: &str = "no bytes that decide between the `routes` within 2s (prologue_timeout)";
+    let house = House::new(&mut rng::from_env());
+    let keys = "service = \"vpn\"\naccept_proxy = true\ntrusted = \"127.0.0.1\"\n\
+                prologue_timeout = \"2s\"";
+    let coracle = Coracle::start(&house.config(RULES, keys));
+    let address = coracle.address("e");
+    let whole = bytes("tls nas.example.org");
+    let connects = |n: usize| {
+        let client = connect(address);
+        until("it is open", || {
+            (connections(&coracle).len() == n).then_some(())
+        });
+        client
+    };
+    let mut cut = 0;
+    until("the headers come before the deadline", || {
+        let mut clients = [connects(1), connects(2)];
+        // The last client sends nothing at all. The others send their headers when its time already
+        // runs, and are nevertheless cut before it.
+        let mut silent = connects(3);
+        for (client, n) in clients.iter_mut().zip([0, whole.len() - 1]) {
+            let header = Version::V1.header(Client::Tcp {
+                source: SocketAddr::from(([192, 0, 2, 7], client.local_addr().unwrap().port())),
+                destination: address,
+            });
+            // On a machine that stalls, it is too late.
+            let _ = client.write_all(&[&header, &whole[..n]].concat());
+        }
+        for client in clients.iter_mut().chain([&mut silent]) {
+            is_reset(client);
+        }
+        cut += 3;
+        wait_closed(&coracle, "prologue", cut);
+        let last = format!("peer={} ", silent.local_addr().unwrap());
+        coracle.logged(&last);
+        let log = coracle.log();
+        let at = |text: &str| log.iter().position(|line| line.contains(text));
+        let ports = clients.each_ref().map(|it| it.local_addr().unwrap().port());
+        let ends = ports.map(|port| {
+            let peer = format!("peer=192.0.2.7:{port}");
+            log.iter()
+                .position(|line| line.contains(CUT) && line.ends_with(&peer))
+        });
+        let [Some(first), Some(second)] = ends else {
+            return None;
+        };
+        assert!(first < second && Some(second) < at(&last), "{log:#?}");
+        Some(())
+    });
+    let metrics = scrape(coracle.admin);
+    let all = metrics.sum("coracle_connections_closed_total");
+    assert_eq!(all, cut as f64, "each is counted once");
+    assert_eq!(metrics.sum("coracle_routed_connections_total"), 0.0);
+    let accepted: u64 = house.members.iter().map(Member::accepted).sum();
+    assert_eq!(accepted, 0);
+}
+
+#[test]
 fn slow_clients_delay_no_others_and_are_cut_at_the_deadline() {
     const SLOW: usize = 2_000;
     let house = House::new(&mut rng::from_env());
