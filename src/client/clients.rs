@@ -1,6 +1,6 @@
 //! `coracle clients`: asks a running coracle what its clients have used, and formats it for people.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ impl Clients {
     /// If nothing answers there, or another program does, or nothing is counted there.
     pub fn ask(contact: &Contact) -> Result<Self, Failure> {
         const PAGE: usize = 1000;
-        let (mut clients, mut seen, mut offset) = (Vec::new(), BTreeSet::new(), 0);
+        let (mut clients, mut seen, mut offset) = (Vec::new(), HashSet::new(), 0);
         loop {
             let path = format!("/api/v1/accounting?limit={PAGE}&offset={offset}");
             let mut rest = get(contact, &path)?;

@@ -1,6 +1,6 @@
 //! Describes in words what a reload changes. Does no I/O.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::hash::Hash;
 use std::net::SocketAddr;
@@ -123,12 +123,10 @@ impl Changes {
     }
 
     fn admin_hosts(&mut self, old: &[String], new: &[String]) {
-        let old: BTreeSet<_> = old.iter().collect();
-        let new: BTreeSet<_> = new.iter().collect();
-        for host in old.difference(&new) {
+        for host in old.iter().filter(|it| !new.contains(it)) {
             self.add(format!("admin: no longer answers to {}", printable(host)));
         }
-        for host in new.difference(&old) {
+        for host in new.iter().filter(|it| !old.contains(it)) {
             self.add(format!("admin: also answers to {}", printable(host)));
         }
     }

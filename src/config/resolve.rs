@@ -1,7 +1,7 @@
 //! Turns a [`Draft`] into a [`Config`]: looks up services, reports listeners that conflict, and
 //! names the entrypoints of the command line.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -144,7 +144,9 @@ pub(super) fn resolve(mut draft: Draft, read: ReadFile<'_>, out: &mut Collector<
         let to = service
             .into_iter()
             .chain(routes.iter().map(|it| it.service));
-        let to: BTreeSet<_> = to.collect();
+        let mut to: Vec<_> = to.collect();
+        to.sort_unstable();
+        to.dedup();
         for service in to.into_iter().filter_map(|to| services.get(to)) {
             fit_ranges(&entry.name, &entry.listen, &service.service, out);
         }

@@ -1,6 +1,6 @@
 //! Reports errors in the TOML syntax in words for people who write configurations.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use toml::de::Error;
 
@@ -21,7 +21,7 @@ const BOOLEANS: [&str; 6] = [
 #[derive(Default)]
 pub(super) struct Damage {
     /// Lines with a syntax error.
-    lines: BTreeSet<usize>,
+    lines: HashSet<usize>,
     /// The first line after which a value may end up in a table other than the intended one.
     torn_from: Option<usize>,
 }

@@ -1,7 +1,7 @@
 //! The health checks: one task for each server of a service that has checks.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::rc::Rc;
@@ -68,7 +68,7 @@ pub(super) fn at_once<'a>(
     open_files: usize,
 ) -> usize {
     let checked = config.services.iter().filter(|it| it.health.is_some());
-    let checked: BTreeSet<_> = checked.map(|it| it.name.as_str()).collect();
+    let checked: HashSet<_> = checked.map(|it| it.name.as_str()).collect();
     let servers = targets.filter(|it| checked.contains(&*it.server.service.name));
     servers.count().min(slots(open_files))
 }

@@ -36,7 +36,7 @@ impl Supervisor {
         // This replaces notifications that were not sent yet: they are outdated.
         let stopping = self.ground.manager.stopping(reactor, drain_timeout);
         self.tasks.telling = stopping.map(|rest| self.ground.spawn(rest));
-        self.running.listeners.retain(&Default::default()).await;
+        self.running.listeners.retain(&[]).await;
         let open = shared.conns.len();
         let limit = humantime::format_duration(drain_timeout);
         let mut was_ordered = answer.is_some();

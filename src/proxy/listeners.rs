@@ -1,7 +1,6 @@
 //! The listeners of a configuration: unchanged ones stay, and new ones are opened before old ones
 //! are closed.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -165,8 +164,8 @@ impl Listeners {
         self.all.values()
     }
 
-    /// Returns the numbers of all listeners.
-    pub(super) fn numbers(&self) -> BTreeSet<u64> {
+    /// Returns the numbers of all listeners, in order.
+    pub(super) fn numbers(&self) -> Vec<u64> {
         self.all.keys().copied().collect()
     }
 
@@ -222,11 +221,11 @@ impl Listeners {
         Some((number, self.all.get(&number)?))
     }
 
-    /// Closes all listeners except `stays`.
-    pub(super) async fn retain(&mut self, stays: &BTreeSet<u64>) {
+    /// Closes all listeners except `stays`, which are in order.
+    pub(super) async fn retain(&mut self, stays: &[u64]) {
         let all = std::mem::take(&mut self.all);
         for (number, listening) in all {
-            if stays.contains(&number) {
+            if stays.binary_search(&number).is_ok() {
                 self.all.insert(number, listening);
             } else {
                 listening.end().await;

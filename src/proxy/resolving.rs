@@ -1,6 +1,6 @@
 //! The servers that a configuration and the answers for its names stand for.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -108,10 +108,12 @@ fn stand_ins(
 
 fn of_addresses(server: &config::Server, (port, last): (u16, u16), ips: &[IpAddr]) -> Vec<StandIn> {
     // Sorted, because resolvers shuffle.
-    let ips: BTreeSet<_> = ips.iter().collect();
+    let mut ips = ips.to_vec();
+    ips.sort_unstable();
+    ips.dedup();
     let all = ips.into_iter().take(MAX_ADDRESSES).map(|ip| {
         let address = Address::Tcp {
-            host: Host::Ip(*ip),
+            host: Host::Ip(ip),
             port,
             last,
         };
@@ -126,7 +128,7 @@ fn of_addresses(server: &config::Server, (port, last): (u16, u16), ips: &[IpAddr
 }
 
 fn of_offers(server: &config::Server, offers: &[Offer]) -> Vec<StandIn> {
-    let mut seen = BTreeSet::new();
+    let mut seen = HashSet::new();
     let all = offers.iter().filter(|it| seen.insert(it.address));
     let all: Vec<_> = all.take(MAX_ADDRESSES).collect();
     let best = all.first().map(|it| it.priority);
@@ -170,7 +172,7 @@ pub(super) fn is_same(before: &Sorted<ServerId, Rc<Target>>, now: &Targets) -> b
         let before = before.get(&it.target.server.id());
         before.is_some_and(|before| Rc::ptr_eq(before, &it.target))
     };
-    ids.collect::<BTreeSet<_>>().len() == before.len() && now.values().flatten().all(is_kept)
+    ids.collect::<HashSet<_>>().len() == before.len() && now.values().flatten().all(is_kept)
 }
 
 /// Starts look-ups of a server's name, if it has one.

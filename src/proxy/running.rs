@@ -3,7 +3,6 @@
 //! A new configuration comes into force completely or not at all: everything that can fail comes
 //! first, and changes nothing.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
@@ -92,7 +91,7 @@ impl Running {
         // Before anything listens, because a connection may come at once.
         fill(&self.pools, &targets);
         let routes = routes(ground, &config, &self.pools);
-        let mut stays = BTreeSet::new();
+        let mut stays = Vec::new();
         let mut own = Vec::new();
         let mut log = NowListening::default();
         let mut locals: Sorted<&str, Vec<_>> = Sorted::new();
@@ -104,13 +103,14 @@ impl Running {
             if let Some((number, listening)) =
                 self.listeners.put(ground, wanted, slot, route, &mut log)
             {
-                stays.insert(number);
+                stays.push(number);
                 let listener = listening.listener();
                 locals.or_default(name).push(bind::local(&listen, listener));
                 own.extend(bind::own(&route.entrypoint, &listen, listener));
             }
         }
         drop(log);
+        stays.sort_unstable();
         self.listeners.retain(&stays).await;
         let registry = &ground.shared.registry;
         for (name, locals) in locals {

@@ -1,6 +1,5 @@
 //! Watches the configuration's file and those that it names, and reloads when one has changed.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -28,7 +27,9 @@ pub(super) async fn watch(reactor: Rc<Reactor>, mut files: Vec<Seen>, commander:
     let mut has_failed = false;
     loop {
         let all = files.iter().flat_map(|it| directories(&it.file));
-        let all: BTreeSet<_> = all.collect();
+        let mut all: Vec<_> = all.collect();
+        all.sort_unstable();
+        all.dedup();
         let directories = match Directories::watch(&reactor, all) {
             Ok(directories) => directories,
             Err(error) => {
@@ -95,10 +96,10 @@ fn update(files: &mut [Seen]) -> bool {
 
 /// Returns the directories in which something changes when the file does: its own, and those of the
 /// links that lead to it.
-fn directories(file: &Path) -> BTreeSet<PathBuf> {
+fn directories(file: &Path) -> Vec<PathBuf> {
     /// As many links as the kernel follows.
     const LINKS: usize = 40;
-    let mut directories = BTreeSet::new();
+    let mut directories = Vec::new();
     let mut file = file.to_owned();
     for _ in 0..LINKS {
         let parent = match file.parent() {
@@ -109,8 +110,8 @@ fn directories(file: &Path) -> BTreeSet<PathBuf> {
         let target = fs::read_link(&file).map(|target| parent.join(target));
         // A directory may itself be a link, as in Kubernetes: its content and its location can
         // change independently.
-        directories.insert(fs::canonicalize(&parent).unwrap_or_else(|_| parent.clone()));
-        directories.insert(parent);
+        directories.push(fs::canonicalize(&parent).unwrap_or_else(|_| parent.clone()));
+        directories.push(parent);
         match target {
             Ok(target) => file = target,
             Err(_) => break,

@@ -1,7 +1,6 @@
 //! One name: what it stands for, as far as look-ups have found out.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -103,8 +102,8 @@ impl Name {
         self.waiting.wake_all();
         match (old, now) {
             (Some(Ok(Known::Addresses(old))), Known::Addresses(now)) => {
-                let set = |ips: &[IpAddr]| ips.iter().copied().collect::<BTreeSet<_>>();
-                set(&old) != set(&now)
+                let has_all = |ips: &[IpAddr], of: &[IpAddr]| of.iter().all(|ip| ips.contains(ip));
+                !has_all(&old, &now) || !has_all(&now, &old)
             }
             (Some(Ok(Known::Offers(old))), Known::Offers(now)) => old != now,
             _ => true,

@@ -1,6 +1,5 @@
 //! The servers that SRV records stand for: the addresses of each record's target.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -43,7 +42,9 @@ pub(super) fn look_up(
 ) -> io::Result<Found> {
     let begun = Instant::now();
     let records = srv::records(name, QUERY_LIMIT)?;
-    let targets: BTreeSet<_> = records.iter().map(|it| it.target.clone()).collect();
+    let mut targets: Vec<_> = records.iter().map(|it| it.target.clone()).collect();
+    targets.sort_unstable();
+    targets.dedup();
     let addresses = targets.into_iter().map(|target| {
         let ips = match begun.elapsed() < Lookups::DEADLINE {
             true => resolver(&target).and_then(|ips| usable(ips).map_err(io::Error::other)),
@@ -77,7 +78,7 @@ impl Found {
     /// Returns the servers, the ones to use first at the beginning, and why a target could not be
     /// resolved, if one could not. Such a target keeps the addresses that it has in `before`.
     pub(super) fn offers(self, before: &[Offer]) -> (Rc<[Offer]>, Option<String>) {
-        let mut offers = BTreeSet::new();
+        let mut offers = Vec::new();
         let mut failure = None;
         for Record {
             priority,
@@ -102,7 +103,9 @@ impl Found {
                 host: target.clone(),
             }));
         }
-        (offers.into_iter().collect(), failure)
+        offers.sort_unstable();
+        offers.dedup();
+        (offers.into(), failure)
     }
 }
 
