@@ -101,11 +101,12 @@ fn connections_of_a_client_share_its_rate_whatever_proxy_they_come_through() {
                 accept_proxy = true\ntrusted = [\"127.0.0.0/8\"]";
     let coracle = Coracle::start(&config(to, keys));
     let (address, admin) = (coracle.address("e"), coracle.admin);
-    let of_client = |client: &str| {
+    let of_client = |client: &str, proxy: u8| {
         let header = format!("PROXY TCP4 {client} 10.0.0.1 1000 80\r\n");
-        Box::new(move || fetch(connect(address, 2), &header, 96 << 10)) as Box<dyn FnOnce() + Send>
+        Box::new(move || fetch(connect(address, proxy), &header, 96 << 10))
+            as Box<dyn FnOnce() + Send>
     };
-    at_once(vec![of_client("10.0.0.2"), of_client("10.0.0.2")]);
+    at_once(vec![of_client("10.0.0.2", 2), of_client("10.0.0.2", 3)]);
     let metrics = at_rest(admin);
     // The second one ends when both have all.
     let shared = duration(&metrics);

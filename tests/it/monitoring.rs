@@ -101,7 +101,9 @@ fn rule_expressions() -> Vec<String> {
 fn published() -> BTreeSet<String> {
     let to = backend::start();
     let coracle = Coracle::start(&format!(
-        "[entrypoints.web]\nlisten = \"127.0.0.1:0\"\nto = \"{to}\"\n"
+        "[entrypoints.web]\nlisten = \"127.0.0.1:0\"\nservice = \"s\"\n\
+         routes = [{{ from = \"10.0.0.0/8\", service = \"s\" }}]\n\
+         [services.s]\nservers = [\"{to}\"]\n"
     ));
     let metrics = scrape(coracle.admin);
     let names = metrics.0.keys().map(|key| key.split('{').next().unwrap());
