@@ -1,7 +1,6 @@
 //! One audit: the entries of the set matched with the kernel's sockets, as JSON.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,10 +29,10 @@ pub(crate) enum Listed {
 /// Connections that only one side has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Differences {
-    /// Entries without a socket.
-    set_only: BTreeSet<ConnId>,
-    /// Inodes of sockets without an entry.
-    kernel_only: BTreeSet<u64>,
+    /// Entries without a socket, in order.
+    set_only: Vec<ConnId>,
+    /// Inodes of sockets without an entry, in order.
+    kernel_only: Vec<u64>,
 }
 
 impl Differences {
@@ -47,10 +46,16 @@ impl Differences {
     #[must_use]
     pub(super) fn shared_with(&self, earlier: &Self) -> Self {
         Self {
-            set_only: &self.set_only & &earlier.set_only,
-            kernel_only: &self.kernel_only & &earlier.kernel_only,
+            set_only: shared(&self.set_only, &earlier.set_only),
+            kernel_only: shared(&self.kernel_only, &earlier.kernel_only),
         }
     }
+}
+
+/// Returns what is in both, of which the second is in order.
+fn shared<T: Ord + Copy>(one: &[T], other: &[T]) -> Vec<T> {
+    let one = one.iter().copied();
+    one.filter(|it| other.binary_search(it).is_ok()).collect()
 }
 
 /// A socket of one of the entrypoints.
@@ -139,7 +144,7 @@ impl Report {
         for entry in &after.list {
             let socket = unclaimed.claim(key(entry));
             if socket.is_none() && lasted(entry) {
-                differences.set_only.insert(entry.id);
+                differences.set_only.push(entry.id);
             }
             states.push(socket);
         }
@@ -157,6 +162,8 @@ impl Report {
             }
         }
         differences.kernel_only = left.iter().map(|socket| socket.inode).collect();
+        differences.set_only.sort_unstable();
+        differences.kernel_only.sort_unstable();
         Self {
             after,
             states,
@@ -206,7 +213,7 @@ impl Report {
         body.write_str("],\"connections\":[")?;
         let mut comma = Separator::default();
         for (n, (entry, state)) in self.after.list.iter().zip(&self.states).enumerate() {
-            let differs = set_only.contains(&entry.id);
+            let differs = set_only.binary_search(&entry.id).is_ok();
             if differs || which == Listed::All {
                 write!(body, "{comma}{{")?;
                 comma.next();
@@ -221,7 +228,7 @@ impl Report {
         for socket in self
             .kernel_only
             .iter()
-            .filter(|socket| kernel_only.contains(&socket.inode))
+            .filter(|socket| kernel_only.binary_search(&socket.inode).is_ok())
         {
             let entrypoint = named(socket.entrypoint);
             let peer = socket.key.1.map_or(Peer::Unix, Peer::Tcp);
