@@ -103,7 +103,9 @@ pub fn has_closed_window(local: u16, remote: u16) -> bool {
 /// Connected Unix sockets accepted at `path`: the kernel names them by their listener's path.
 pub fn unix_connections(path: &str) -> usize {
     const CONNECTED: &str = "03";
-    let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+    // Of all processes, and a path may be any bytes.
+    let table = std::fs::read("/proc/net/unix").unwrap();
+    let table = String::from_utf8_lossy(&table);
     let is_ours = |row: &&str| {
         let columns: Vec<_> = row.split_whitespace().collect();
         columns.get(7) == Some(&path) && columns[5] == CONNECTED && columns[6] != "0"
