@@ -80,13 +80,13 @@ class Peer:
         return None
 
 
-def coracle(program: Path) -> Peer:
-    """Returns the program under test, with its default admin endpoint, on a free port."""
+def coracle(program: Path, name: str = "coracle") -> Peer:
+    """Returns a build of coracle, with its default admin endpoint, on a free port."""
 
     def command(port: int, backend: int, _: Path) -> list[str]:
         return [str(program), "run", "-L", f"{port}:127.0.0.1:{backend}", "--admin", "127.0.0.1:0"]
 
-    return Peer("coracle", str(program), _version([str(program), "--version"]), command)
+    return Peer(name, str(program), _version([str(program), "--version"]), command)
 
 
 def find(name: str) -> Peer | str:
