@@ -163,7 +163,8 @@ pub(super) fn refuse(proof: Proof, in_json: bool) -> Answer {
     answer
 }
 
-/// Returns the token in an Authorization header. Other kinds of authorization may be meant for a proxy in front.
+/// Returns the token in an Authorization header. Other kinds of authorization may be meant for a proxy
+/// in front.
 fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
     scheme
